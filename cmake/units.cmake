@@ -1,0 +1,24 @@
+# One kernel source, one object library per instruction set: src/cpu/<kernel>/unit.cpp compiled with the set's flags and
+# STROBE_ISA naming it.
+set(STROBE_ISAS sse4 avx2 avx512 avx512_bf16)
+set(STROBE_FLAGS_sse4 -msse4.2)
+set(STROBE_FLAGS_avx2 -mavx2 -mfma -mf16c -mtune=haswell)
+set(STROBE_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
+set(STROBE_FLAGS_avx512_bf16 ${STROBE_FLAGS_avx512} -mavx512bf16)
+
+# Adds the units of a kernel and appends their objects to the list named by `objects`.
+function(strobe_add_units kernel objects)
+  set(collected ${${objects}})
+  foreach(isa ${STROBE_ISAS})
+    set(unit strobe_${kernel}_${isa})
+    add_library(${unit} OBJECT ${PROJECT_SOURCE_DIR}/src/cpu/${kernel}/unit.cpp)
+    target_compile_definitions(${unit} PRIVATE STROBE_ISA=${isa})
+    target_compile_options(${unit} PRIVATE ${STROBE_FLAGS_${isa}})
+    target_include_directories(${unit} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(${unit} PRIVATE strobe_options)
+    set_target_properties(${unit} PROPERTIES
+      POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+    list(APPEND collected $<TARGET_OBJECTS:${unit}>)
+  endforeach()
+  set(${objects} ${collected} PARENT_SCOPE)
+endfunction()

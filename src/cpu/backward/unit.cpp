@@ -1,0 +1,2 @@
+// The backward kernel of one instruction set.
+#include "cpu/simd/simd.hpp"

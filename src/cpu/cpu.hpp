@@ -1,0 +1,55 @@
+// The CPU backend's front: what plan asks (what a kernel needs) and what api calls (run it). Arguments are checked
+// before they come here, and the decision is plan's.
+#pragma once
+
+#include "base/decision.hpp"
+#include "base/device.hpp"
+#include "base/problem.hpp"
+
+namespace strobe::cpu {
+
+/// The machine this runs on, STROBE_CPU (sse4, avx2, avx512, avx512_bf16) taken into account. Looked up once.
+/// @throws Error if STROBE_CPU names something unknown or something that this machine lacks.
+const CpuDevice& this_machine();
+
+/// Fills key_block, query_tile, worker_bytes and shared_bytes for decision.variant, .isa, .split_keys and .workers.
+/// Each kernel family defines its own.
+void size_prefill(const Problem& problem, Decision& decision);
+void size_decode(const Problem& problem, Decision& decision);
+void size_backward(const Problem& problem, Decision& decision);
+
+/// Runs what was decided. `workspace` has decision.workspace_bytes(), 64-byte aligned; nothing else is allocated.
+void forward(const Problem& problem, const Buffers& buffers, const Decision& decision, Executor& executor,
+             void* workspace);
+void backward(const Problem& problem, const Buffers& buffers, const Decision& decision, Executor& executor,
+              void* workspace);
+/// Writes new_key and new_value (rotated where rotary is given) into the cache.
+void append(const Problem& problem, const Buffers& buffers, Executor& executor);
+
+/// Partial results over disjoint keys -> one result. outputs: [splits, batch, rows, heads, dim] as `parts` rows with
+/// a stride between splits; see strobe::merge.
+struct MergeProblem {
+  std::int64_t splits = 0, batch = 0, rows = 0, heads = 0, value_dim = 0;
+  Rows parts, output;
+  Scores part_lses, lse;  // lse.data may be null
+  std::int64_t part_stride = 0, part_lse_stride = 0;  // elements between splits
+};
+void merge(const MergeProblem& problem, Executor& executor);
+
+/// Softmax over one axis: `outer` rows whose addresses come from up to four outer axes.
+struct SoftmaxProblem {
+  struct Operand {
+    char* data = nullptr;
+    DataType dtype = DataType::kFloat32;
+    std::int64_t outer_strides[4] = {};
+    std::int64_t stride = 1;  // along the softmax axis
+  };
+  std::int64_t outer_shape[4] = {1, 1, 1, 1};
+  std::int64_t length = 0;
+  Operand input, output;                    // forward
+  Operand grad_output, grad_input;          // backward: output is read, grad_input written
+};
+void softmax(const SoftmaxProblem& problem, Executor& executor);
+void softmax_backward(const SoftmaxProblem& problem, Executor& executor);
+
+}  // namespace strobe::cpu

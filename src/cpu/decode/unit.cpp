@@ -1,0 +1,2 @@
+// The decode kernel of one instruction set.
+#include "cpu/simd/simd.hpp"

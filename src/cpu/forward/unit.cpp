@@ -1,0 +1,2 @@
+// The forward kernel of one instruction set.
+#include "cpu/simd/simd.hpp"

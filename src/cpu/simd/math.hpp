@@ -1,0 +1,93 @@
+// Functions that every instruction set builds from its verbs: exp2, tanh, log2, typed loads and stores, Philox.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/elements.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+constexpr float kLog2E = 1.44269504088896340736f;
+constexpr float kLn2 = 0.69314718055994530942f;
+constexpr float kMinusInfinity = -__builtin_huge_valf();
+
+/// 2^x for x <= 127: about 1 ulp, 0 below -252 (sse4 and avx2: below -126) and for -inf; NaN stays NaN.
+/// A minimax polynomial of degree 5 on [-0.5, 0.5] (fitted by Remez; relative error 1.1e-7).
+STROBE_INLINE Floats exp2(Floats x) {
+  x = max(broadcast(-252.0f), x);  // the second operand is the one a NaN comes through
+  const Floats whole = round(x);
+  const Floats f = sub(x, whole);
+  Floats p = broadcast(1.326472731e-3f);
+  p = fma(p, f, broadcast(9.671512991e-3f));
+  p = fma(p, f, broadcast(5.550733581e-2f));
+  p = fma(p, f, broadcast(2.402224243e-1f));
+  p = fma(p, f, broadcast(6.931470037e-1f));
+  p = fma(p, f, broadcast(1.0f));
+  return scale_by_power(p, whole);
+}
+
+/// tanh x to about 2 ulp: an odd polynomial (fitted by Remez on x^2 <= 0.36) near zero, 1 - 2 / (e^2x + 1) elsewhere.
+STROBE_INLINE Floats tanh(Floats x) {
+  const Floats size = min(abs(x), broadcast(20.0f));
+  const Floats z = mul(size, size);
+  Floats p = broadcast(-5.895158742e-3f);
+  p = fma(p, z, broadcast(2.079597302e-2f));
+  p = fma(p, z, broadcast(-5.378383026e-2f));
+  p = fma(p, z, broadcast(1.333192438e-1f));
+  p = fma(p, z, broadcast(-3.333329856e-1f));
+  const Floats near_zero = fma(mul(p, z), size, size);
+  const Floats e = exp2(mul(size, broadcast(2.0f * kLog2E)));
+  const Floats far = sub(broadcast(1.0f), div(broadcast(2.0f), add(e, broadcast(1.0f))));
+  const Floats magnitude = select(less(size, broadcast(0.6f)), near_zero, far);
+  const Floats signed_value = select(less(x, zero()), sub(zero(), magnitude), magnitude);
+  return select(equal(x, x), signed_value, x);
+}
+
+/// kLanes elements of any storage type, as floats.
+STROBE_INLINE Floats load(const Half* from) { return load_half(&from->bits); }
+STROBE_INLINE Floats load(const BFloat16* from) { return load_bfloat16(&from->bits); }
+STROBE_INLINE Floats load_table(const std::uint8_t* from, const Float8Table& table) {
+  float lanes[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = table.values[from[lane]];
+  return load(lanes);
+}
+STROBE_INLINE Floats load(const E4M3* from) { return load_table(&from->bits, kE4M3Table); }
+STROBE_INLINE Floats load(const E5M2* from) { return load_table(&from->bits, kE5M2Table); }
+STROBE_INLINE void store(Half* to, Floats x) { store_half(&to->bits, x); }
+STROBE_INLINE void store(BFloat16* to, Floats x) { store_bfloat16(&to->bits, x); }
+
+/// The first `count` elements, zero elsewhere; nothing past them is touched.
+template <typename T>
+STROBE_INLINE Floats load_first(const T* from, int count) {
+  T lanes[kLanes] = {};
+  for (int lane = 0; lane < count; ++lane) lanes[lane] = from[lane];
+  return load(lanes);
+}
+template <typename T>
+STROBE_INLINE void store_first(T* to, Floats x, int count) {
+  T lanes[kLanes];
+  store(lanes, x);
+  for (int lane = 0; lane < count; ++lane) to[lane] = lanes[lane];
+}
+
+/// Philox-4x32-10 with one counter a lane: the vector form of base/philox.hpp, which defines it.
+STROBE_INLINE void philox(Ints (&counter)[4], std::uint64_t key) {
+  std::uint32_t key0 = std::uint32_t(key), key1 = std::uint32_t(key >> 32);
+  const Ints multiplier0 = broadcast_int(std::int32_t(0xD2511F53u));
+  const Ints multiplier1 = broadcast_int(std::int32_t(0xCD9E8D57u));
+  for (int round = 0; round < 10; ++round) {
+    Ints high0, low0, high1, low1;
+    multiply_wide(counter[0], multiplier0, high0, low0);
+    multiply_wide(counter[2], multiplier1, high1, low1);
+    counter[0] = xor_ints(xor_ints(high1, counter[1]), broadcast_int(std::int32_t(key0)));
+    counter[1] = low1;
+    counter[2] = xor_ints(xor_ints(high0, counter[3]), broadcast_int(std::int32_t(key1)));
+    counter[3] = low0;
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+}
+
+}  // namespace
+}  // namespace strobe::cpu::STROBE_ISA

@@ -1,0 +1,48 @@
+// The brain: from a Problem and a description of the device to a Decision, by the manifest (kernels.inc) alone.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/decision.hpp"
+#include "base/device.hpp"
+#include "base/problem.hpp"
+
+namespace strobe::plan {
+
+/// One row of the manifest.
+struct Kernel {
+  const char* name;      // "cpu.forward.avx512"
+  Variant variant;
+  Isa isa;
+  unsigned types;        // bit 1 << DataType for each input type it serves
+  const char* summary;   // one line
+};
+
+/// All rows, best first within a variant.
+const std::vector<Kernel>& kernels();
+
+struct Choice {
+  const Kernel* kernel = nullptr;
+  const char* why = "";
+  Decision decision;
+};
+
+/// @throws Error (kUnsupported) if no kernel serves the problem.
+Choice choose(const Problem& problem, const CpuDevice& device);
+
+/// The kernels that were not chosen, each with its reason.
+struct Rejection {
+  const Kernel* kernel;
+  std::string reason;
+};
+std::vector<Rejection> rejections(const Problem& problem, const CpuDevice& device, const Choice& choice);
+
+/// Floating-point operations of the problem by the FlashAttention convention (forward 4 * visible pairs * dims with
+/// causal and window counted by area; backward 2.5 times that), and the bytes that must move at least once.
+struct Cost {
+  double flops = 0, bytes = 0;
+};
+Cost cost(const Problem& problem);
+
+}  // namespace strobe::plan
