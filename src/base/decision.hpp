@@ -23,6 +23,7 @@ struct Decision {
   int key_block = 64;           // keys per block of the main loop
   int query_tile = 32;          // query rows per tile
   int workers = 1;              // concurrency that the workspace serves
+  std::int64_t decode_rows = 0;  // a sequence with at most this many query rows a KV head runs in the decode kernel
   std::size_t worker_bytes = 0;     // private to each worker
   std::size_t shared_bytes = 0;     // partial results, rotated queries, ...
   std::size_t workspace_bytes() const { return workers * worker_bytes + shared_bytes; }
