@@ -13,6 +13,7 @@ namespace strobe::reference {
 struct ForwardResult {
   std::vector<double> output;  // [total_queries, query_heads, value_dim]
   std::vector<double> lse;     // [batch, query_heads, query_length]; packed [query_heads, total_queries]
+  double largest_score = 0;    // max |s| over the visible pairs: what rounding errors are relative to
 };
 
 struct BackwardResult {
@@ -21,13 +22,21 @@ struct BackwardResult {
   std::vector<double> grad_sink;                         // [query_heads]
 };
 
+/// new_key and new_value as they belong in the cache, before rounding to its type: keys rotated by their positions.
+struct AppendResult {
+  std::vector<double> key, value;  // [batch, new_length, kv_heads, head_dim | value_dim]
+};
+
 /// kExact: float64 throughout. kStandard: what a materialised attention in the input type computes: every tensor that
-/// such an implementation stores (S, P, O, dP, dS, ...) is rounded to the input type, sums are in float32.
+/// such an implementation stores (S, P, O, dP, dS, ...) is rounded to the input type (float8 inputs: to bfloat16), sums
+/// are in float32.
 enum class Arithmetic { kExact, kStandard };
 
-/// `bias_shape` is the bias's own shape for grad_bias (unused without a bias).
+/// With new keys: the cache as it is after they were appended. The gradients need only grad_output and grad_lse from
+/// upstream; output and lse are worked out here. `bias_shape` is the bias's own shape (unused without a bias).
 ForwardResult forward(const Problem& problem, const Buffers& buffers, Arithmetic arithmetic);
 BackwardResult backward(const Problem& problem, const Buffers& buffers, const std::int64_t (&bias_shape)[4],
                         Arithmetic arithmetic);
+AppendResult append(const Problem& problem, const Buffers& buffers);
 
 }  // namespace strobe::reference
