@@ -66,11 +66,11 @@ struct Attention {
   std::uint64_t dropout_seed = 0, dropout_offset = 0;
 
   // Caches.
-  Tensor cache_batch_index;         ///< [batch] int32: the cache row that serves sequence b
-  Tensor page_table;                ///< [batch, pages_per_sequence] int32
-  Tensor new_key, new_value;        ///< [batch, new_length, kv_heads, head_dim | value_dim], written to the cache at
-                                    ///< key_lengths[b]... before attention, which then sees them
-  Tensor rotary_cos, rotary_sin;    ///< [positions, rotary_dim / 2] float32 or query's type
+  Tensor cache_batch_index;       ///< [batch] int32: the cache row that serves sequence b
+  Tensor page_table;              ///< [batch, pages_per_sequence] int32
+  Tensor new_key, new_value;      ///< [batch, new_length, kv_heads, head_dim | value_dim], written to the cache at
+                                  ///< key_lengths[b]... before attention, which then sees them
+  Tensor rotary_cos, rotary_sin;  ///< [positions, rotary_dim / 2] float32 or query's type
   RotaryStyle rotary_style = RotaryStyle::kInterleaved;
 
   // float8 inputs: the stored value times its factor is the value meant.
@@ -111,12 +111,11 @@ struct Execution {
 };
 
 /// @throws Error naming the argument, what it was and what it must be; outputs are untouched then.
-STROBE_API void forward(const Attention& attention, const ForwardOutputs& outputs,
-                        const Execution& execution = {});
+STROBE_API void forward(const Attention& attention, const ForwardOutputs& outputs, const Execution& execution = {});
 
 /// @throws Error as forward does. Caches and rotary have no gradient and are refused.
-STROBE_API void backward(const Attention& attention, const BackwardInputs& inputs,
-                         const Gradients& gradients, const Execution& execution = {});
+STROBE_API void backward(const Attention& attention, const BackwardInputs& inputs, const Gradients& gradients,
+                         const Execution& execution = {});
 
 /// Writes attention.new_key and new_value into the cache (with rotary, when given) without attending.
 /// Needs key, value (the cache), key_lengths, new_key, new_value; query is not used.
@@ -132,13 +131,11 @@ STROBE_API void merge(const Tensor& outputs, const Tensor& lses, const ForwardOu
 /// softmax along one axis by the online method (Milakov and Gimelshein, arXiv 1805.02867), any axis length.
 /// input and output: the same shape (rank 1..5, any strides), float32, float16 or bfloat16; axis may be negative.
 /// A row of only -inf gives zeros.
-STROBE_API void softmax(const Tensor& input, const Tensor& output, int axis = -1,
-                        const Execution& execution = {});
+STROBE_API void softmax(const Tensor& input, const Tensor& output, int axis = -1, const Execution& execution = {});
 
 /// grad_input = output * (grad_output - sum(output * grad_output)) along the axis.
-STROBE_API void softmax_backward(const Tensor& output, const Tensor& grad_output,
-                                 const Tensor& grad_input, int axis = -1,
-                                 const Execution& execution = {});
+STROBE_API void softmax_backward(const Tensor& output, const Tensor& grad_output, const Tensor& grad_input,
+                                 int axis = -1, const Execution& execution = {});
 
 /// What will run for a problem: kernel, tiles, splits, workspace. Cheap to make, immutable, shareable.
 /// Planning looks at shapes, types and options only: the tensors' data may be null.
@@ -156,22 +153,19 @@ class STROBE_API Plan {
   std::string explain() const;
 
   /// Runs a forward plan. The problem must be the planned one but for data pointers and their contents.
-  void run(const Attention& attention, const ForwardOutputs& outputs,
-           const Execution& execution = {}) const;
+  void run(const Attention& attention, const ForwardOutputs& outputs, const Execution& execution = {}) const;
   /// Runs a backward plan.
   void run(const Attention& attention, const BackwardInputs& inputs, const Gradients& gradients,
            const Execution& execution = {}) const;
 
  private:
   friend STROBE_API Plan plan_forward(const Attention&, const ForwardOutputs&, Executor*);
-  friend STROBE_API Plan plan_backward(const Attention&, const BackwardInputs&, const Gradients&,
-                                       Executor*);
+  friend STROBE_API Plan plan_backward(const Attention&, const BackwardInputs&, const Gradients&, Executor*);
   std::shared_ptr<const Contents> contents_;
 };
 
-STROBE_API Plan plan_forward(const Attention& attention, const ForwardOutputs& outputs,
-                             Executor* executor = nullptr);
-STROBE_API Plan plan_backward(const Attention& attention, const BackwardInputs& inputs,
-                              const Gradients& gradients, Executor* executor = nullptr);
+STROBE_API Plan plan_forward(const Attention& attention, const ForwardOutputs& outputs, Executor* executor = nullptr);
+STROBE_API Plan plan_backward(const Attention& attention, const BackwardInputs& inputs, const Gradients& gradients,
+                              Executor* executor = nullptr);
 
 }  // namespace strobe

@@ -20,8 +20,7 @@ class STROBE_API Executor {
   virtual int concurrency() const = 0;
   /// Runs body for every chunk in [0, chunks), in any order, and returns when all are done.
   /// `nanoseconds_per_chunk` is an estimate; work that is too short to share runs on the caller.
-  virtual void parallel_for(std::int64_t chunks, double nanoseconds_per_chunk, Body body,
-                            void* context) = 0;
+  virtual void parallel_for(std::int64_t chunks, double nanoseconds_per_chunk, Body body, void* context) = 0;
 };
 
 /// The library's pool for this process: as many threads as the affinity mask and the cgroup quota allow,

@@ -66,8 +66,7 @@ struct Tensor {
   }
 
   /// A row-major view of `sizes` elements at `data`.
-  static Tensor contiguous(const void* data, DataType dtype,
-                           std::initializer_list<std::int64_t> sizes) {
+  static Tensor contiguous(const void* data, DataType dtype, std::initializer_list<std::int64_t> sizes) {
     Tensor view{.data = const_cast<void*>(data), .dtype = dtype};
     for (std::int64_t size : sizes) {
       if (view.rank == kMaxRank) throw std::length_error("strobe::Tensor has at most 5 axes");

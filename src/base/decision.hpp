@@ -18,14 +18,14 @@ enum class Variant : std::int32_t {
 struct Decision {
   Variant variant = Variant::kPrefill;
   Isa isa = Isa::kSse4;
-  std::int64_t split_keys = 0;  // keys per split; 0: one worker sees all keys of a query
-  std::int64_t max_splits = 1;  // of any sequence
-  int key_block = 64;           // keys per block of the main loop
-  int query_tile = 32;          // query rows per tile
-  int workers = 1;              // concurrency that the workspace serves
+  std::int64_t split_keys = 0;   // keys per split; 0: one worker sees all keys of a query
+  std::int64_t max_splits = 1;   // of any sequence
+  int key_block = 64;            // keys per block of the main loop
+  int query_tile = 32;           // query rows per tile
+  int workers = 1;               // concurrency that the workspace serves
   std::int64_t decode_rows = 0;  // a sequence with at most this many query rows a KV head runs in the decode kernel
-  std::size_t worker_bytes = 0;     // private to each worker
-  std::size_t shared_bytes = 0;     // partial results, rotated queries, ...
+  std::size_t worker_bytes = 0;  // private to each worker
+  std::size_t shared_bytes = 0;  // partial results, rotated queries, ...
   std::size_t workspace_bytes() const { return workers * worker_bytes + shared_bytes; }
 };
 

@@ -13,9 +13,9 @@ inline constexpr int kIsaCount = 4;
 const char* name_of(Isa isa);
 
 struct CpuDevice {
-  Isa best = Isa::kSse4;       // the highest instruction set that may be used: the machine's, or STROBE_CPU
-  bool limited = false;        // STROBE_CPU lowered `best`
-  int threads = 1;             // concurrency of the executor
+  Isa best = Isa::kSse4;  // the highest instruction set that may be used: the machine's, or STROBE_CPU
+  bool limited = false;   // STROBE_CPU lowered `best`
+  int threads = 1;        // concurrency of the executor
   std::int64_t l1_bytes = 32 << 10, l2_bytes = 512 << 10, l3_bytes = 8 << 20;
 };
 

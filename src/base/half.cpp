@@ -1,8 +1,8 @@
 // Scalar conversions between float and the narrow float types.
 #include "base/half.hpp"
 
-#include <bit>
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace strobe {
@@ -23,7 +23,7 @@ float decode(std::uint32_t bits, int exponent_bits, int mantissa_bits) {
 std::uint32_t encode_magnitude(float magnitude, int exponent_bits, int mantissa_bits) {
   const int bias = (1 << (exponent_bits - 1)) - 1;
   int exponent = 0;
-  std::frexp(magnitude, &exponent);  // magnitude = f * 2^exponent, f in [0.5, 1)
+  std::frexp(magnitude, &exponent);                                   // magnitude = f * 2^exponent, f in [0.5, 1)
   const int unit = std::max(exponent - 1, 1 - bias) - mantissa_bits;  // weight of the last mantissa bit
   const float steps = std::nearbyint(std::ldexp(magnitude, -unit));   // exact, then ties to even
   const std::uint32_t biased = std::uint32_t(unit + mantissa_bits + bias);
@@ -44,9 +44,7 @@ float float_from_half(std::uint16_t bits) {
   return decode(bits, 5, 10);
 }
 
-float float_from_bfloat16(std::uint16_t bits) {
-  return std::bit_cast<float>(std::uint32_t(bits) << 16);
-}
+float float_from_bfloat16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t(bits) << 16); }
 
 float float_from_e4m3(std::uint8_t bits) {
   if ((bits & 0x7f) == 0x7f) return std::bit_cast<float>(0x7fc00000u);

@@ -24,21 +24,17 @@ constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> count
 }
 
 /// The smallest 32-bit draw that keeps an element: keep <=> draw >= threshold.
-inline std::uint32_t dropout_threshold(float probability) {
-  return std::uint32_t(double(probability) * 4294967296.0);
-}
+inline std::uint32_t dropout_threshold(float probability) { return std::uint32_t(double(probability) * 4294967296.0); }
 
 /// Whether the probability of query i and key j of (batch b, query head h) is kept. Four neighbouring keys share a
 /// counter: word j % 4 of the block (i, j / 4, b * query_heads + h + low offset, high offset).
 /// The offset is added to the 64-bit number (b * query_heads + h), so an engine that advances it by
 /// batch * query_heads per call never draws a mask twice.
 inline bool dropout_keeps(std::uint64_t seed, std::uint64_t offset, std::int64_t b, std::int64_t h,
-                          std::int64_t query_heads, std::int64_t i, std::int64_t j,
-                          std::uint32_t threshold) {
+                          std::int64_t query_heads, std::int64_t i, std::int64_t j, std::uint32_t threshold) {
   const std::uint64_t stream = offset + std::uint64_t(b * query_heads + h);
-  const auto draws = philox({std::uint32_t(i), std::uint32_t(j / 4), std::uint32_t(stream),
-                             std::uint32_t(stream >> 32)},
-                            seed);
+  const auto draws =
+      philox({std::uint32_t(i), std::uint32_t(j / 4), std::uint32_t(stream), std::uint32_t(stream >> 32)}, seed);
   return draws[std::size_t(j % 4)] >= threshold;
 }
 

@@ -23,11 +23,11 @@ struct Problem {
   std::int64_t batch = 0;
   std::int64_t query_heads = 0, kv_heads = 0;
   std::int64_t head_dim = 0, value_dim = 0;
-  std::int64_t query_length = 0;  // dense: per sequence; packed: total_queries, an upper bound
-  std::int64_t key_length = 0;    // dense: per sequence (a cache's capacity); packed: total_keys
+  std::int64_t query_length = 0;   // dense: per sequence; packed: total_queries, an upper bound
+  std::int64_t key_length = 0;     // dense: per sequence (a cache's capacity); packed: total_keys
   std::int64_t total_queries = 0;  // rows of query in all
   std::int64_t total_keys = 0;
-  std::int64_t page_size = 0;  // 0: not paged
+  std::int64_t page_size = 0;   // 0: not paged
   std::int64_t new_length = 0;  // keys appended to each sequence
   std::int64_t rotary_dim = 0, rotary_positions = 0;
 
@@ -53,8 +53,8 @@ struct Problem {
   bool has_query_lengths = false, has_key_lengths = false, has_prefix_lengths = false;
   bool has_cache_index = false;
   bool has_descale = false;
-  bool has_lse = false;                                          // forward: written; backward: read
-  bool has_grad_lse = false;                                     // backward
+  bool has_lse = false;                                                             // forward: written; backward: read
+  bool has_grad_lse = false;                                                        // backward
   bool wants_grad_query = false, wants_grad_key = false, wants_grad_value = false;  // backward
   bool wants_grad_bias = false, wants_grad_sink = false;
 
@@ -92,14 +92,14 @@ struct Buffers {
   Rows new_key, new_value;
   Rows grad_output, grad_query, grad_key, grad_value;
   Scores bias, mask, block_mask, grad_bias;
-  Scores lse, grad_lse;  // [b, h, i]; packed: batch_stride 0 and i counted over all queries; column_stride unused
-  Vectors alibi_slopes;                          // [b, h]
-  Vectors sink, grad_sink;                       // [h]
+  Scores lse, grad_lse;     // [b, h, i]; packed: batch_stride 0 and i counted over all queries; column_stride unused
+  Vectors alibi_slopes;     // [b, h]
+  Vectors sink, grad_sink;  // [h]
   Vectors query_descale, key_descale, value_descale;  // [b, kv head]
-  Vectors rotary_cos, rotary_sin;                // [position, pair]
-  Vectors query_documents, key_documents;        // [b, i]; packed: batch_stride 0, i counted over all rows
-  Vectors page_table;                            // [b, page]
-  Vectors query_offsets, key_offsets;            // [b], int32
+  Vectors rotary_cos, rotary_sin;                     // [position, pair]
+  Vectors query_documents, key_documents;             // [b, i]; packed: batch_stride 0, i counted over all rows
+  Vectors page_table;                                 // [b, page]
+  Vectors query_offsets, key_offsets;                 // [b], int32
   Vectors query_lengths, key_lengths, prefix_lengths, cache_batch_index;  // [b], int32
 };
 

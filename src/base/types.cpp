@@ -51,8 +51,7 @@ Error::Error(ErrorCode code, std::string argument, std::string was, std::string 
       must_be_(std::move(must_be)) {}
 
 const char* version() {
-  return STROBE_TEXT(STROBE_VERSION_MAJOR) "." STROBE_TEXT(STROBE_VERSION_MINOR) "." STROBE_TEXT(
-      STROBE_VERSION_PATCH);
+  return STROBE_TEXT(STROBE_VERSION_MAJOR) "." STROBE_TEXT(STROBE_VERSION_MINOR) "." STROBE_TEXT(STROBE_VERSION_PATCH);
 }
 
 }  // namespace strobe

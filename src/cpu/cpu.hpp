@@ -31,7 +31,7 @@ void append(const Problem& problem, const Buffers& buffers, Executor& executor);
 struct MergeProblem {
   std::int64_t splits = 0, batch = 0, rows = 0, heads = 0, value_dim = 0;
   Rows parts, output;
-  Scores part_lses, lse;  // lse.data may be null
+  Scores part_lses, lse;                              // lse.data may be null
   std::int64_t part_stride = 0, part_lse_stride = 0;  // elements between splits
 };
 void merge(const MergeProblem& problem, Executor& executor);
@@ -46,8 +46,8 @@ struct SoftmaxProblem {
   };
   std::int64_t outer_shape[4] = {1, 1, 1, 1};
   std::int64_t length = 0;
-  Operand input, output;                    // forward
-  Operand grad_output, grad_input;          // backward: output is read, grad_input written
+  Operand input, output;            // forward
+  Operand grad_output, grad_input;  // backward: output is read, grad_input written
 };
 void softmax(const SoftmaxProblem& problem, Executor& executor);
 void softmax_backward(const SoftmaxProblem& problem, Executor& executor);

@@ -62,8 +62,8 @@ inline KeyRows key_rows(const Problem& problem, const Buffers& buffers, const Se
   result.row_stride = rows.row_stride * bytes;
   result.data = rows.data + kv_head * rows.head_stride * bytes;
   if (problem.page_size > 0) {
-    result.page_table = reinterpret_cast<const std::int32_t*>(buffers.page_table.data) +
-                        s.batch * buffers.page_table.batch_stride;
+    result.page_table =
+        reinterpret_cast<const std::int32_t*>(buffers.page_table.data) + s.batch * buffers.page_table.batch_stride;
     result.page_size = problem.page_size;
     result.page_stride = rows.batch_stride * bytes;
   } else if (problem.packed_keys) {

@@ -1,6 +1,7 @@
 // The brain: from a Problem and a description of the device to a Decision, by the manifest (kernels.inc) alone.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,15 +13,15 @@ namespace strobe::plan {
 
 /// One row of the manifest.
 struct Kernel {
-  const char* name;      // "cpu.forward.avx512"
+  const char* name;  // "cpu.forward.avx512"
   Variant variant;
   Isa isa;
-  unsigned types;        // bit 1 << DataType for each input type it serves
-  const char* summary;   // one line
+  unsigned types;       // bit 1 << DataType for each input type it serves
+  const char* summary;  // one line
 };
 
 /// All rows, best first within a variant.
-const std::vector<Kernel>& kernels();
+std::span<const Kernel> kernels();
 
 struct Choice {
   const Kernel* kernel = nullptr;
@@ -37,6 +38,9 @@ struct Rejection {
   std::string reason;
 };
 std::vector<Rejection> rejections(const Problem& problem, const CpuDevice& device, const Choice& choice);
+
+/// The choice, why, tiles, splits, workspace and rejections, a line each.
+std::string explain(const Problem& problem, const CpuDevice& device, const Choice& choice);
 
 /// Floating-point operations of the problem by the FlashAttention convention (forward 4 * visible pairs * dims with
 /// causal and window counted by area; backward 2.5 times that), and the bytes that must move at least once.

@@ -1,0 +1,59 @@
+// Looks at the machine once: instruction sets, caches, and the limit that STROBE_CPU sets.
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "cpu/cpu.hpp"
+
+namespace strobe::cpu {
+namespace {
+
+Isa best_supported() {
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (!avx2) return Isa::kSse4;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (!avx512) return Isa::kAvx2;
+  return __builtin_cpu_supports("avx512bf16") ? Isa::kAvx512Bf16 : Isa::kAvx512;
+}
+
+/// STROBE_CPU as an instruction set that the machine has.
+Isa limited_by_environment(Isa supported) {
+  const char* wanted = std::getenv("STROBE_CPU");
+  if (wanted == nullptr || *wanted == '\0') return supported;
+  std::string available;
+  for (int id = 0; id <= int(supported); ++id) {
+    if (std::strcmp(wanted, name_of(Isa(id))) == 0) return Isa(id);
+    available += (id == 0 ? "" : ", ") + std::string(name_of(Isa(id)));
+  }
+  throw Error(ErrorCode::kInvalidArgument, "environment variable STROBE_CPU", wanted,
+              "an instruction set that this machine has: " + available);
+}
+
+std::int64_t cache_bytes(int name, std::int64_t otherwise) {
+  const long bytes = sysconf(name);
+  return bytes > 0 ? bytes : otherwise;
+}
+
+CpuDevice look() {
+  CpuDevice device;
+  const Isa supported = best_supported();
+  device.best = limited_by_environment(supported);
+  device.limited = device.best != supported;
+  device.l1_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, device.l1_bytes);
+  device.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE, device.l2_bytes);
+  device.l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE, device.l3_bytes);
+  return device;
+}
+
+}  // namespace
+
+const CpuDevice& this_machine() {
+  static const CpuDevice device = look();
+  return device;
+}
+
+}  // namespace strobe::cpu

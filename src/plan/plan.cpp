@@ -1,0 +1,134 @@
+// Chooses a kernel from the manifest, decides splits, and explains both.
+#include "plan/plan.hpp"
+
+#include <algorithm>
+
+#include "cpu/cpu.hpp"
+
+namespace strobe::plan {
+namespace {
+
+constexpr unsigned bit(DataType type) { return 1u << int(type); }
+constexpr unsigned kBFloat16Bit = bit(DataType::kBFloat16);
+constexpr unsigned kGradientTypes = bit(DataType::kFloat32) | bit(DataType::kFloat16) | kBFloat16Bit;
+constexpr unsigned kAllTypes = kGradientTypes | bit(DataType::kFloat8E4M3) | bit(DataType::kFloat8E5M2);
+
+constexpr Kernel kKernels[] = {
+#define STROBE_KERNEL(name, variant, isa, types, summary) {name, Variant::variant, Isa::isa, types, summary},
+#include "plan/kernels.inc"
+#undef STROBE_KERNEL
+};
+
+/// How keys are split among workers. Fixed sizes: results must not depend on the number of threads or on the batch.
+struct SplitRule {
+  std::int64_t split_keys;       // keys of one split
+  std::int64_t longest_unsplit;  // sequences up to this many keys are not split
+};
+constexpr SplitRule kDecodeSplits{.split_keys = 2048, .longest_unsplit = 2048};
+constexpr SplitRule kPrefillSplits{.split_keys = 4096, .longest_unsplit = 8192};
+
+/// Longer queries give enough tiles to share; their keys are never split unless asked for.
+constexpr std::int64_t kLongestSplitQuery = 512;
+
+/// Query rows a KV head up to which the decode kernel is the faster one.
+constexpr std::int64_t kDecodeRows = 8;
+
+/// Splits end on multiples of this, so that only the last block of a sequence is ragged.
+constexpr std::int64_t kSplitUnit = 128;
+
+Variant variant_of(const Problem& problem) {
+  if (problem.pass == Pass::kBackward) return Variant::kBackward;
+  const bool few_rows = !problem.packed_queries && problem.query_length * problem.group() <= kDecodeRows;
+  return few_rows ? Variant::kDecode : Variant::kPrefill;
+}
+
+const char* reason_for(Variant variant, const Problem& problem) {
+  switch (variant) {
+    case Variant::kDecode:
+      return "few query rows a KV head: memory-bound, so each key is read once for the whole group";
+    case Variant::kBackward:
+      return "the best instruction set of this machine that has a backward kernel for the type";
+    case Variant::kPrefill:
+      break;
+  }
+  return problem.packed_queries ? "packed queries: prefill, and sequences of few rows in the decode kernel"
+                                : "many query rows a KV head: compute-bound";
+}
+
+std::int64_t split_keys_of(const Problem& problem, Variant variant) {
+  if (problem.splits > 1) {
+    const std::int64_t keys = (problem.key_length + problem.splits - 1) / problem.splits;
+    return std::max<std::int64_t>((keys + kSplitUnit - 1) / kSplitUnit, 1) * kSplitUnit;
+  }
+  if (problem.splits == 1) return 0;
+  if (variant == Variant::kPrefill && problem.query_length > kLongestSplitQuery) return 0;
+  const SplitRule rule = variant == Variant::kDecode ? kDecodeSplits : kPrefillSplits;
+  return problem.key_length > rule.longest_unsplit ? rule.split_keys : 0;
+}
+
+bool serves(const Kernel& kernel, const Problem& problem) { return (kernel.types & bit(problem.query_type)) != 0; }
+
+}  // namespace
+
+std::span<const Kernel> kernels() { return kKernels; }
+
+Choice choose(const Problem& problem, const CpuDevice& device) {
+  const Variant variant = variant_of(problem);
+  for (const Kernel& kernel : kKernels) {
+    if (kernel.variant != variant || kernel.isa > device.best || !serves(kernel, problem)) continue;
+    Choice choice{.kernel = &kernel, .why = reason_for(variant, problem), .decision = {}};
+    Decision& decision = choice.decision;
+    decision.variant = variant;
+    decision.isa = kernel.isa;
+    decision.workers = device.threads;
+    if (variant == Variant::kBackward) {
+      cpu::size_backward(problem, decision);
+      return choice;
+    }
+    decision.decode_rows = kDecodeRows;
+    decision.split_keys = split_keys_of(problem, variant);
+    if (decision.split_keys > 0) {
+      decision.max_splits = (problem.key_length + decision.split_keys - 1) / decision.split_keys;
+    }
+    if (variant == Variant::kDecode) {
+      cpu::size_decode(problem, decision);
+    } else {
+      cpu::size_prefill(problem, decision);
+    }
+    return choice;
+  }
+  throw Error(ErrorCode::kUnsupported, "query", std::string(name_of(problem.query_type)),
+              variant == Variant::kBackward ? "float32, float16 or bfloat16: the types with gradients"
+                                            : "a floating-point type");
+}
+
+std::vector<Rejection> rejections(const Problem& problem, const CpuDevice& device, const Choice& choice) {
+  std::vector<Rejection> result;
+  for (const Kernel& kernel : kKernels) {
+    if (&kernel == choice.kernel) continue;
+    std::string reason;
+    if (kernel.variant != choice.kernel->variant) {
+      if (kernel.variant == Variant::kBackward || choice.kernel->variant == Variant::kBackward) {
+        reason = "computes the other pass";
+      } else if (kernel.variant == Variant::kDecode) {
+        reason = problem.packed_queries
+                     ? "serves only the sequences with at most " + std::to_string(kDecodeRows) + " query rows"
+                     : "for at most " + std::to_string(kDecodeRows) + " query rows a KV head, here " +
+                           std::to_string(problem.query_length * problem.group());
+      } else {
+        reason = "for more than " + std::to_string(kDecodeRows) + " query rows a KV head";
+      }
+    } else if (kernel.isa > device.best) {
+      reason = device.limited ? "STROBE_CPU or this machine excludes " + std::string(name_of(kernel.isa))
+                              : "this machine has no " + std::string(name_of(kernel.isa));
+    } else if (!serves(kernel, problem)) {
+      reason = "does not serve " + std::string(name_of(problem.query_type));
+    } else {
+      reason = "slower than " + std::string(choice.kernel->name);
+    }
+    result.push_back({&kernel, std::move(reason)});
+  }
+  return result;
+}
+
+}  // namespace strobe::plan
