@@ -136,10 +136,8 @@ double largest_difference(const float* ours, const strobe::Tensor& theirs) {
 void run(const std::string& folder) {
   const TensorFile inputs(folder + "/minilm.safetensors"), expected(folder + "/minilm_output.safetensors");
   const std::vector<Word> words = read_words(folder + "/tokens.txt");
-  strobe::Attention attention;
-  attention.query = inputs.tensor("query");
-  attention.key = inputs.tensor("key");
-  attention.value = inputs.tensor("value");
+  const strobe::Attention attention{
+      .query = inputs.tensor("query"), .key = inputs.tensor("key"), .value = inputs.tensor("value")};
   const auto* shape = attention.query.shape;  // [batch, length, heads, head_dim]
   if (words.empty() || words.back().last != shape[1]) throw std::runtime_error("tokens.txt does not fit the tensors");
 

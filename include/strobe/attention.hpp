@@ -26,38 +26,38 @@ enum class RotaryStyle : std::int32_t { kInterleaved = 0, kHalves = 1 };
 /// Any strides are accepted as long as the innermost is 1. Query head h reads KV head
 /// h / (query_heads / kv_heads). "Packed" means sequences of different lengths laid end to end.
 struct Attention {
-  Tensor query;  ///< [batch, query_length, query_heads, head_dim]; packed [total_queries, query_heads, head_dim].
-                 ///< float32, float16, bfloat16, float8 (forward only)
-  Tensor key;    ///< [batch, key_length, kv_heads, head_dim]; packed [total_keys, kv_heads, head_dim];
-                 ///< cache [cache_batch, capacity, kv_heads, head_dim];
-                 ///< paged cache [pages, page_size, kv_heads, head_dim] with page_table
-  Tensor value;  ///< as key, with value_dim
+  Tensor query{};  ///< [batch, query_length, query_heads, head_dim]; packed [total_queries, query_heads, head_dim].
+                   ///< float32, float16, bfloat16, float8 (forward only)
+  Tensor key{};    ///< [batch, key_length, kv_heads, head_dim]; packed [total_keys, kv_heads, head_dim];
+                   ///< cache [cache_batch, capacity, kv_heads, head_dim];
+                   ///< paged cache [pages, page_size, kv_heads, head_dim] with page_table
+  Tensor value{};  ///< as key, with value_dim
 
   // Lengths.
-  Tensor query_offsets;  ///< [batch + 1] int32 prefix sums: packed queries
-  Tensor key_offsets;    ///< [batch + 1] int32 prefix sums: packed keys
-  Tensor query_lengths;  ///< [batch] int32, queries in use; rows beyond come out as zero, LSE -inf
-  Tensor key_lengths;    ///< [batch] int32, keys in use; memory beyond is never used
+  Tensor query_offsets{};  ///< [batch + 1] int32 prefix sums: packed queries
+  Tensor key_offsets{};    ///< [batch + 1] int32 prefix sums: packed keys
+  Tensor query_lengths{};  ///< [batch] int32, queries in use; rows beyond come out as zero, LSE -inf
+  Tensor key_lengths{};    ///< [batch] int32, keys in use; memory beyond is never used
 
   // Scores.
-  std::optional<float> scale;  ///< default 1 / sqrt(head_dim)
-  float softcap = 0.0f;        ///< c > 0: s = c tanh(s / c)
-  Tensor bias;                 ///< [batch|1, query_heads|1, query_length|1, key_length|1], float32 or query's type
-  Tensor alibi_slopes;         ///< [query_heads] or [batch, query_heads] float32: s -= slope |p_i - j|
-  Tensor sink;                 ///< [query_heads] float32: a logit that takes weight and has no value
+  std::optional<float> scale{};  ///< default 1 / sqrt(head_dim)
+  float softcap = 0.0f;          ///< c > 0: s = c tanh(s / c)
+  Tensor bias{};                 ///< [batch|1, query_heads|1, query_length|1, key_length|1], float32 or query's type
+  Tensor alibi_slopes{};         ///< [query_heads] or [batch, query_heads] float32: s -= slope |p_i - j|
+  Tensor sink{};                 ///< [query_heads] float32: a logit that takes weight and has no value
 
   // Visibility: the conjunction of whatever is given.
-  bool causal = false;                       ///< j <= p_i
-  std::optional<std::int64_t> window_left;   ///< p_i - left <= j
-  std::optional<std::int64_t> window_right;  ///< j <= p_i + right
+  bool causal = false;                         ///< j <= p_i
+  std::optional<std::int64_t> window_left{};   ///< p_i - left <= j
+  std::optional<std::int64_t> window_right{};  ///< j <= p_i + right
   Alignment alignment = Alignment::kBottomRight;
   std::int64_t prefix_length = 0;  ///< keys j < prefix_length are exempt from causal and window
-  Tensor prefix_lengths;           ///< [batch] int32, instead of prefix_length
-  Tensor query_documents;          ///< [batch, query_length] or packed [total_queries] int32
-  Tensor key_documents;            ///< [batch, key_length] or packed [total_keys] int32;
+  Tensor prefix_lengths{};         ///< [batch] int32, instead of prefix_length
+  Tensor query_documents{};        ///< [batch, query_length] or packed [total_queries] int32
+  Tensor key_documents{};          ///< [batch, key_length] or packed [total_keys] int32;
                                    ///< not given: query_documents serves both
-  Tensor mask;                     ///< [batch|1, query_heads|1, query_length|1, key_length|1] bool, true is visible
-  Tensor block_mask;               ///< [batch|1, query_heads|1, ceil(query_length / block_rows),
+  Tensor mask{};                   ///< [batch|1, query_heads|1, query_length|1, key_length|1] bool, true is visible
+  Tensor block_mask{};             ///< [batch|1, query_heads|1, ceil(query_length / block_rows),
                                    ///< ceil(key_length / block_columns)] bool; empty tiles cost nothing
   std::int64_t block_rows = 0, block_columns = 0;
 
@@ -66,15 +66,15 @@ struct Attention {
   std::uint64_t dropout_seed = 0, dropout_offset = 0;
 
   // Caches.
-  Tensor cache_batch_index;       ///< [batch] int32: the cache row that serves sequence b
-  Tensor page_table;              ///< [batch, pages_per_sequence] int32
-  Tensor new_key, new_value;      ///< [batch, new_length, kv_heads, head_dim | value_dim], written to the cache at
-                                  ///< key_lengths[b]... before attention, which then sees them
-  Tensor rotary_cos, rotary_sin;  ///< [positions, rotary_dim / 2] float32 or query's type
+  Tensor cache_batch_index{};         ///< [batch] int32: the cache row that serves sequence b
+  Tensor page_table{};                ///< [batch, pages_per_sequence] int32
+  Tensor new_key{}, new_value{};      ///< [batch, new_length, kv_heads, head_dim | value_dim], written to the cache at
+                                      ///< key_lengths[b]... before attention, which then sees them
+  Tensor rotary_cos{}, rotary_sin{};  ///< [positions, rotary_dim / 2] float32 or query's type
   RotaryStyle rotary_style = RotaryStyle::kInterleaved;
 
   // float8 inputs: the stored value times its factor is the value meant.
-  Tensor query_descale, key_descale, value_descale;  ///< [1] or [batch, kv_heads] float32
+  Tensor query_descale{}, key_descale{}, value_descale{};  ///< [1] or [batch, kv_heads] float32
 
   // Execution. These change speed, never meaning.
   std::int32_t splits = 0;       ///< workers that share the keys of one query; 0 chooses
@@ -84,23 +84,23 @@ struct Attention {
 
 /// What forward writes.
 struct ForwardOutputs {
-  Tensor output;  ///< as query, with value_dim; query's type or float32 (float8 inputs: any 16- or 32-bit float)
-  Tensor lse;     ///< optional [batch, query_heads, query_length]; packed [query_heads, total_queries]; float32
+  Tensor output{};  ///< as query, with value_dim; query's type or float32 (float8 inputs: any 16- or 32-bit float)
+  Tensor lse{};     ///< optional [batch, query_heads, query_length]; packed [query_heads, total_queries]; float32
 };
 
 /// What backward needs from the forward pass and from upstream.
 struct BackwardInputs {
-  Tensor output;       ///< forward's output
-  Tensor lse;          ///< forward's lse
-  Tensor grad_output;  ///< as output
-  Tensor grad_lse;     ///< optional, as lse
+  Tensor output{};       ///< forward's output
+  Tensor lse{};          ///< forward's lse
+  Tensor grad_output{};  ///< as output
+  Tensor grad_lse{};     ///< optional, as lse
 };
 
 /// What backward writes. Each is optional; at least one must be given.
 struct Gradients {
-  Tensor query, key, value;  ///< as the inputs, in the inputs' type or float32
-  Tensor bias;               ///< the bias's own shape (broadcast axes are summed), float32 or the bias's type
-  Tensor sink;               ///< [query_heads] float32
+  Tensor query{}, key{}, value{};  ///< as the inputs, in the inputs' type or float32
+  Tensor bias{};                   ///< the bias's own shape (broadcast axes are summed), float32 or the bias's type
+  Tensor sink{};                   ///< [query_heads] float32
 };
 
 /// How to run a call. Everything is optional.
