@@ -6,6 +6,9 @@ set(STROBE_FLAGS_avx2 -mavx2 -mfma -mf16c -mtune=haswell)
 set(STROBE_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
 set(STROBE_FLAGS_avx512_bf16 ${STROBE_FLAGS_avx512} -mavx512bf16)
 
+# g++ 12 takes the undefined vectors of its own AVX-512 intrinsics for mistakes (GCC bug 105593).
+set(STROBE_UNIT_WARNINGS $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized;-Wno-maybe-uninitialized>)
+
 # Adds the units of a kernel and appends their objects to the list named by `objects`.
 function(strobe_add_units kernel objects)
   set(collected ${${objects}})
@@ -13,7 +16,7 @@ function(strobe_add_units kernel objects)
     set(unit strobe_${kernel}_${isa})
     add_library(${unit} OBJECT ${PROJECT_SOURCE_DIR}/src/cpu/${kernel}/unit.cpp)
     target_compile_definitions(${unit} PRIVATE STROBE_ISA=${isa})
-    target_compile_options(${unit} PRIVATE ${STROBE_FLAGS_${isa}})
+    target_compile_options(${unit} PRIVATE ${STROBE_FLAGS_${isa}} ${STROBE_UNIT_WARNINGS})
     target_include_directories(${unit} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
     target_link_libraries(${unit} PRIVATE strobe_options)
     set_target_properties(${unit} PROPERTIES
