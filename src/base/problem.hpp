@@ -57,6 +57,8 @@ struct Problem {
   bool has_grad_lse = false;                                                        // backward
   bool wants_grad_query = false, wants_grad_key = false, wants_grad_value = false;  // backward
   bool wants_grad_bias = false, wants_grad_sink = false;
+  DataType grad_bias_type = DataType::kFloat32;
+  bool bias_broadcasts[4] = {};  // the axes [batch, heads, query, key] along which the bias has size 1
 
   bool operator==(const Problem&) const = default;
 
