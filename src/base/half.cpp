@@ -22,6 +22,7 @@ float decode(std::uint32_t bits, int exponent_bits, int mantissa_bits) {
 /// largest finite code, which the caller turns into its infinity or NaN.
 std::uint32_t encode_magnitude(float magnitude, int exponent_bits, int mantissa_bits) {
   const int bias = (1 << (exponent_bits - 1)) - 1;
+  if (magnitude == 0.0f) return 0;
   int exponent = 0;
   std::frexp(magnitude, &exponent);                                   // magnitude = f * 2^exponent, f in [0.5, 1)
   const int unit = std::max(exponent - 1, 1 - bias) - mantissa_bits;  // weight of the last mantissa bit
