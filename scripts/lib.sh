@@ -1,0 +1,60 @@
+# What demo, test and bench/peers/run share: packages, configure and build, and timed steps. Sourced by bash scripts
+# that have changed to the repository's root.
+
+say() { printf '\n== %s\n' "$*"; }
+fail() {
+  printf '\nFAILED: %s\n' "$*" >&2
+  exit 1
+}
+
+# Installs the Debian or Ubuntu packages that are missing. Asks for nothing: with neither root nor sudo it says what to
+# install by hand.
+install_packages() {
+  local missing=() package root=()
+  if ! command -v apt-get >/dev/null; then
+    echo "This is no Debian or Ubuntu: please see to it that these are there: $*"
+    return
+  fi
+  for package in "$@"; do
+    dpkg-query --show --showformat '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
+  done
+  if ((${#missing[@]} == 0)); then
+    echo "All packages are there: $*"
+    return
+  fi
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || fail "please install as root: apt-get install ${missing[*]}"
+    root=(sudo)
+  fi
+  echo "Installing with apt-get: ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt_install() { "${root[@]}" apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null; }
+  apt_install 2>/dev/null || { "${root[@]}" apt-get update --quiet=2 && apt_install; } ||
+    fail "apt-get could not install: ${missing[*]}"
+}
+
+readonly kBuildPackages=(g++ cmake ninja-build libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev)
+
+# configure_and_build PRESET [TARGET...] (all targets when none is named)
+configure_and_build() {
+  local preset=$1
+  shift
+  cmake --preset "$preset" "${kConfigureFlags[@]}" | grep -v '^--' || [[ ${PIPESTATUS[0]} == 0 ]]
+  cmake --build --preset "$preset" ${1:+--target "$@"}
+}
+kConfigureFlags=()
+
+# step NAME COMMAND...: runs a command under a heading, stops the script when it fails, and remembers its time.
+kStepTimes=()
+step() {
+  local name=$1 begin=$SECONDS
+  shift
+  say "$name"
+  "$@" || fail "$name (after $((SECONDS - begin)) s)"
+  kStepTimes+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$name")")
+}
+
+print_step_times() {
+  say "time of each step"
+  printf '%s\n' "${kStepTimes[@]}"
+}
