@@ -1,4 +1,5 @@
 // Looks at the machine once: instruction sets, caches, and the limit that STROBE_CPU sets.
+#include <cpuid.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -10,9 +11,15 @@
 namespace strobe::cpu {
 namespace {
 
+/// clang 14's __builtin_cpu_supports does not know the name "f16c".
+bool supports_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
 Isa best_supported() {
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && supports_f16c();
   if (!avx2) return Isa::kSse4;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
