@@ -19,7 +19,7 @@ constexpr Kernel kKernels[] = {
 #undef STROBE_KERNEL
 };
 
-/// How keys are split among workers. Fixed sizes: results must not depend on the number of threads or on the batch.
+/// How keys are split among workers. Fixed sizes, so that results do not depend on the number of threads.
 struct SplitRule {
   std::int64_t split_keys;       // keys of one split
   std::int64_t longest_unsplit;  // sequences up to this many keys are not split
@@ -27,8 +27,9 @@ struct SplitRule {
 constexpr SplitRule kDecodeSplits{.split_keys = 2048, .longest_unsplit = 2048};
 constexpr SplitRule kPrefillSplits{.split_keys = 4096, .longest_unsplit = 8192};
 
-/// Longer queries give enough tiles to share; their keys are never split unless asked for.
-constexpr std::int64_t kLongestSplitQuery = 512;
+/// A prefill with at least this many tasks of kTaskRows rows has work for everybody: splitting its keys would only cost
+/// memory for the parts.
+constexpr std::int64_t kEnoughTasks = 32, kTaskRows = 128;
 
 /// Query rows a KV head up to which the decode kernel is the faster one.
 constexpr std::int64_t kDecodeRows = 8;
@@ -55,13 +56,22 @@ const char* reason_for(Variant variant, const Problem& problem) {
                                 : "many query rows a KV head: compute-bound";
 }
 
+/// Whether splitting is left out whatever the length. The batch may count here only where the caller lets results
+/// depend on it; packed keys have a total length but no known longest sequence.
+bool never_splits(const Problem& problem, Variant variant) {
+  if (problem.packed_keys) return true;
+  if (variant == Variant::kDecode) return false;
+  const std::int64_t row_groups = (problem.total_queries * problem.group() + kTaskRows - 1) / kTaskRows;
+  return problem.batch_invariant || row_groups * problem.kv_heads >= kEnoughTasks;
+}
+
 std::int64_t split_keys_of(const Problem& problem, Variant variant) {
+  if (problem.splits == 1) return 0;
   if (problem.splits > 1) {
     const std::int64_t keys = (problem.key_length + problem.splits - 1) / problem.splits;
     return std::max<std::int64_t>((keys + kSplitUnit - 1) / kSplitUnit, 1) * kSplitUnit;
   }
-  if (problem.splits == 1) return 0;
-  if (variant == Variant::kPrefill && problem.query_length > kLongestSplitQuery) return 0;
+  if (never_splits(problem, variant)) return 0;
   const SplitRule rule = variant == Variant::kDecode ? kDecodeSplits : kPrefillSplits;
   return problem.key_length > rule.longest_unsplit ? rule.split_keys : 0;
 }
