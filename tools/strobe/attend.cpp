@@ -1,0 +1,185 @@
+// strobe attend: attention over tensors in files, with its speed, its memory and, when asked, its error.
+#include <fmt/format.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "attend_inputs.hpp"
+#include "check/check.hpp"
+#include "command.hpp"
+#include "cpu/cpu.hpp"
+#include "files/files.hpp"
+#include "measure.hpp"
+#include "options.hpp"
+#include "verify.hpp"
+
+namespace strobe::tools {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct AttendFlags {
+  InputFlags inputs;
+  OptionFlags options;
+  std::string output, lse, output_dtype;
+  int threads = 0, repeat = 5;
+  bool verify = false, json = false;
+};
+
+/// Memory for what forward writes, laid out as the query is stored.
+struct Results {
+  Array output, lse;
+  ForwardOutputs views;
+};
+
+Results make_results(const Inputs& inputs, const AttendFlags& flags) {
+  const Attention& attention = inputs.attention;
+  const bool packed = attention.query_offsets.given(), narrow = size_of(attention.query.dtype) == 1;
+  const DataType type = !flags.output_dtype.empty() ? parse_float_type(flags.output_dtype)
+                        : narrow                    ? DataType::kFloat32
+                                                    : attention.query.dtype;
+  std::vector<std::int64_t> shape = inputs.query_shape;
+  shape.back() = attention.value.shape[attention.value.rank - 1];
+  const Tensor& query = attention.query;
+  Results results;
+  results.output = Array(type, shape);
+  results.lse = packed ? Array(DataType::kFloat32, {query.shape[1], query.shape[0]})
+                       : Array(DataType::kFloat32, {query.shape[0], query.shape[2], query.shape[1]});
+  results.views = {.output = rows_view(results.output.view(), flags.inputs.layout, packed, "output"),
+                   .lse = results.lse.view()};
+  // Resident from the start, so that they do not count as the call's own memory.
+  std::memset(results.output.buffer.data(), 0, results.output.buffer.size());
+  std::memset(results.lse.buffer.data(), 0, results.lse.buffer.size());
+  return results;
+}
+
+struct Timing {
+  std::vector<double> calls;                // seconds
+  std::optional<std::int64_t> extra_bytes;  // of the first call
+};
+
+Timing run_calls(const Attention& attention, const ForwardOutputs& outputs, Executor* executor, int repeat) {
+  constexpr double kLongEnough = 2.0;
+  const Execution execution{.executor = executor};
+  const auto call = [&] { forward(attention, outputs, execution); };
+  Timing timing;
+  const PeakMemory peak;
+  double total = seconds(call);
+  timing.extra_bytes = peak.extra_bytes();
+  timing.calls.push_back(total);
+  for (int i = 1; i < repeat && total < kLongEnough; ++i) {
+    timing.calls.push_back(seconds(call));
+    total += timing.calls.back();
+  }
+  if (timing.calls.size() > 1) timing.calls.erase(timing.calls.begin());  // the first one pays for cold caches
+  return timing;
+}
+
+void write_results(const AttendFlags& flags, const Results& results) {
+  if (!flags.output.empty() && flags.output == flags.lse) {
+    write_arrays(flags.output, {{"output", &results.output}, {"lse", &results.lse}});
+    return;
+  }
+  if (!flags.output.empty()) write_arrays(flags.output, {{"output", &results.output}});
+  if (!flags.lse.empty()) write_arrays(flags.lse, {{"lse", &results.lse}});
+}
+
+std::vector<std::int64_t> sizes(const Tensor& tensor) { return {tensor.shape, tensor.shape + tensor.rank}; }
+
+ordered_json report(const Attention& attention, const Results& results, const check::Checked& checked, const Plan& plan,
+                    const Timing& timing, int threads) {
+  const double middle = median(timing.calls);
+  const double flops = actual_flops(checked.problem, checked.buffers);
+  return {{"query", {{"shape", sizes(attention.query)}, {"dtype", name_of(attention.query.dtype)}}},
+          {"key", {{"shape", sizes(attention.key)}, {"dtype", name_of(attention.key.dtype)}}},
+          {"value", {{"shape", sizes(attention.value)}, {"dtype", name_of(attention.value.dtype)}}},
+          {"output", {{"shape", sizes(results.views.output)}, {"dtype", name_of(results.output.dtype)}}},
+          {"lse", {{"shape", results.lse.shape}, {"dtype", name_of(results.lse.dtype)}}},
+          {"kernel", plan.kernel()},
+          {"why", plan.why()},
+          {"threads", threads},
+          {"ms", middle * 1e3},
+          {"spread", spread(timing.calls)},
+          {"calls", timing.calls.size()},
+          {"gflops", middle > 0 ? flops / middle / 1e9 : 0.0},
+          {"workspace_bytes", plan.workspace_bytes()},
+          {"extra_memory_bytes", timing.extra_bytes ? ordered_json(*timing.extra_bytes) : ordered_json(nullptr)}};
+}
+
+std::string bytes_text(double bytes) {
+  return bytes < 1 << 20 ? fmt::format("{:.1f} KiB", bytes / 1024) : fmt::format("{:.1f} MiB", bytes / (1 << 20));
+}
+
+void print(const ordered_json& r, const Inputs& inputs, const Results& results) {
+  const Attention& a = inputs.attention;
+  for (const auto& [name, tensor] : {std::pair{"query", &a.query},
+                                     {"key", &a.key},
+                                     {"value", &a.value},
+                                     {"output", &results.views.output},
+                                     {"lse", &results.views.lse}}) {
+    fmt::print("{:13} {} {}\n", name, shape_text(*tensor), name_of(tensor->dtype));
+  }
+  fmt::print("{:13} {}: {}\n", "kernel", r["kernel"].get<std::string>(), r["why"].get<std::string>());
+  fmt::print("{:13} {:.3f} ms, median of {}, {} threads\n", "time", r["ms"].get<double>(), r["calls"].get<int>(),
+             r["threads"].get<int>());
+  fmt::print("{:13} {:.1f} GFLOP/s\n", "speed", r["gflops"].get<double>());
+  const ordered_json& extra = r["extra_memory_bytes"];
+  fmt::print("{:13} {} beyond the tensors at its peak (planned workspace {})\n", "memory",
+             extra.is_null() ? "unknown" : bytes_text(extra.get<double>()),
+             bytes_text(r["workspace_bytes"].get<double>()));
+}
+
+ExitStatus verify(const check::Checked& checked, bool json, ordered_json& result) {
+  const Verdict verdict = verify_forward(checked.problem, checked.buffers);
+  result["verify"] = {{"output_error", verdict.output_error},
+                      {"output_allowed", verdict.output_allowed},
+                      {"lse_error", verdict.lse_error},
+                      {"lse_allowed", verdict.lse_allowed},
+                      {"passed", verdict.passed()}};
+  if (!json) {
+    fmt::print("{:13} output {:.3g} (allowed {:.3g}), lse {:.3g} (allowed {:.3g}) against float64: {}\n", "error",
+               verdict.output_error, verdict.output_allowed, verdict.lse_error, verdict.lse_allowed,
+               verdict.passed() ? "passed" : "FAILED");
+  }
+  return verdict.passed() ? kSucceeded : kFailed;
+}
+
+ExitStatus run(const AttendFlags& flags) {
+  Attention options;
+  flags.options.apply(options);
+  const Inputs inputs = read_inputs(flags.inputs, options);
+  const Threads threads(flags.threads);
+  const Results results = make_results(inputs, flags);
+  const check::Checked checked = check::forward(inputs.attention, results.views, check::Data::kRequired);
+  const Plan plan = plan_forward(inputs.attention, results.views, threads.executor());
+  const Timing timing = run_calls(inputs.attention, results.views, threads.executor(), flags.repeat);
+  write_results(flags, results);
+
+  for (const std::string& note : inputs.notes) fmt::print(stderr, "strobe attend: note: {}\n", note);
+  ordered_json result = report(inputs.attention, results, checked, plan, timing, threads.count());
+  if (!flags.json) print(result, inputs, results);
+  const ExitStatus status = flags.verify ? verify(checked, flags.json, result) : kSucceeded;
+  if (flags.json) fmt::print("{}\n", result.dump(2));
+  return status;
+}
+
+}  // namespace
+
+void add_attend(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand("attend", "Attention over tensors in .npy or .safetensors files");
+  auto flags = std::make_shared<AttendFlags>();
+  flags->inputs.declare(*command);
+  flags->options.declare(*command);
+  command->add_option("-o,--output", flags->output, "Where O goes: .npy or .safetensors");
+  command->add_option("--lse", flags->lse, "Where LSE goes; the same .safetensors as --output holds both");
+  command->add_option("--output-dtype", flags->output_dtype, "Type of O [that of the query; float32 for float8]");
+  command->add_option("--threads", flags->threads, "0: the library's default")->check(CLI::Range(0, 4096));
+  command->add_option("--repeat", flags->repeat, "Calls to take the median of")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  command->add_flag("--verify", flags->verify, "Compare with the float64 reference; exit status 1 if it is off");
+  command->add_flag("--json", flags->json, "Print one JSON object");
+  command->callback([flags, &action] { action = [flags] { return run(*flags); }; });
+}
+
+}  // namespace strobe::tools

@@ -1,0 +1,136 @@
+// The named sets of benchmark cases.
+#include "bench/presets.hpp"
+
+#include <fmt/format.h>
+
+#include "cpu/cpu.hpp"
+#include "errors.hpp"
+
+namespace strobe::tools {
+namespace {
+
+constexpr DataType kF32 = DataType::kFloat32, kF16 = DataType::kFloat16, kBF16 = DataType::kBFloat16;
+
+BenchCase square(const char* pass, DataType dtype, std::int64_t length, std::int64_t dim, bool causal,
+                 std::optional<double> target = std::nullopt, std::int64_t heads = 16) {
+  return {.pass = pass,
+          .dtype = dtype,
+          .query_heads = heads,
+          .kv_heads = heads,
+          .query_length = length,
+          .key_length = length,
+          .head_dim = dim,
+          .value_dim = dim,
+          .causal = causal,
+          .target = target};
+}
+
+BenchCase decode(DataType dtype, std::int64_t batch, std::int64_t keys, std::optional<double> target = std::nullopt) {
+  return {.pass = "decode",
+          .dtype = dtype,
+          .batch = batch,
+          .query_heads = 32,
+          .kv_heads = 8,
+          .query_length = 1,
+          .key_length = keys,
+          .target = target};
+}
+
+/// The rows that the CPU backend has targets for.
+std::vector<BenchCase> cpu_rows() {
+  std::vector<BenchCase> rows = {
+      square("forward", kF32, 4096, 128, false, 0.88),  square("forward", kF32, 4096, 128, true, 0.84),
+      square("forward", kF32, 4096, 64, false, 0.85),   square("forward", kF32, 4096, 64, true, 0.80),
+      square("forward", kF32, 1024, 64, true, 0.70),    square("forward", kBF16, 4096, 128, false, 0.80),
+      square("forward", kBF16, 4096, 64, false, 0.74),  square("forward", kF16, 4096, 128, false, 0.84),
+      square("backward", kF32, 4096, 128, false, 0.75), square("backward", kF32, 4096, 128, true, 0.75),
+      square("backward", kF32, 4096, 64, false, 0.75),  square("backward", kF32, 4096, 64, true, 0.75),
+  };
+  if (cpu::this_machine().best >= Isa::kAvx2) {
+    rows.push_back(square("forward", kF32, 4096, 128, false, 0.78));
+    rows.back().isa = Isa::kAvx2;
+  }
+  rows.push_back(decode(kBF16, 1, 32768, 0.70));
+  return rows;
+}
+
+std::vector<BenchCase> quick_rows() {
+  std::vector<BenchCase> rows;
+  for (const DataType dtype : {kF32, kBF16}) {
+    for (const std::int64_t dim : {64, 128}) {
+      for (const bool causal : {false, true}) rows.push_back(square("forward", dtype, 1024, dim, causal));
+    }
+  }
+  rows.push_back(square("backward", kF32, 1024, 64, false));
+  rows.push_back(square("backward", kF32, 1024, 128, true));
+  rows.push_back(decode(kBF16, 1, 8192));
+  return rows;
+}
+
+std::vector<BenchCase> decode_rows() {
+  std::vector<BenchCase> rows;
+  for (const DataType dtype : {kF32, kF16, kBF16}) {
+    for (const std::int64_t keys : {2048, 8192, 32768}) rows.push_back(decode(dtype, 1, keys));
+  }
+  rows.push_back(decode(kBF16, 8, 4096));
+  return rows;
+}
+
+/// FlashAttention-2's figures 4 to 7 (arXiv 2307.08691): 16,384 tokens in all, hidden size 2048.
+std::vector<BenchCase> flash_attention_grid(const char* pass) {
+  constexpr std::int64_t kTokens = 16384, kHidden = 2048;
+  std::vector<BenchCase> rows;
+  for (const std::int64_t dim : {64, 128}) {
+    for (const bool causal : {false, true}) {
+      for (std::int64_t length = 512; length <= kTokens; length *= 2) {
+        rows.push_back(square(pass, kBF16, length, dim, causal, std::nullopt, kHidden / dim));
+        rows.back().batch = kTokens / length;
+      }
+    }
+  }
+  return rows;
+}
+
+struct Preset {
+  const char* name;
+  std::vector<BenchCase> (*rows)();
+};
+constexpr Preset kPresets[] = {
+    {"cpu", cpu_rows},
+    {"cpu-quick", quick_rows},
+    {"decode", decode_rows},
+    {"fa2-forward", [] { return flash_attention_grid("forward"); }},
+    {"fa2-backward", [] { return flash_attention_grid("backward"); }},
+};
+
+}  // namespace
+
+std::string describe(const BenchCase& row) {
+  std::string text = fmt::format("{} {} d{}", strobe::name_of(row.dtype), row.pass, row.head_dim);
+  if (row.value_dim != row.head_dim) text += fmt::format("/{}", row.value_dim);
+  text += row.query_length == row.key_length ? fmt::format(" N{}", row.key_length)
+                                             : fmt::format(" {}x{}", row.query_length, row.key_length);
+  if (row.batch != 1) text += fmt::format(" b{}", row.batch);
+  if (row.query_heads != row.kv_heads) text += fmt::format(" h{}/{}", row.query_heads, row.kv_heads);
+  if (row.pass != "decode") text += row.causal ? " causal" : " full";
+  if (row.isa) text += fmt::format(" {}", strobe::name_of(*row.isa));
+  return text;
+}
+
+std::vector<std::string> preset_names() {
+  std::vector<std::string> names;
+  for (const Preset& each : kPresets) names.emplace_back(each.name);
+  return names;
+}
+
+std::vector<BenchCase> preset(const std::string& name) {
+  for (const Preset& each : kPresets) {
+    if (name != each.name) continue;
+    std::vector<BenchCase> rows = each.rows();
+    for (BenchCase& row : rows) row.name = describe(row);
+    return rows;
+  }
+  throw UsageError("--preset is '" + name + "'");
+}
+
+}  // namespace strobe::tools

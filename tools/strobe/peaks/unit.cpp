@@ -1,0 +1,73 @@
+// The busy loops of one instruction set.
+#include "cpu/simd/simd.hpp"
+#include "peaks/loops.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+// Independent chains: latency times issue width (Zen 5: 4 x 2 for a multiply-add, more for a dot product) with slack,
+// within the 16 or 32 registers.
+constexpr int kChains = STROBE_ISA_ID >= 2 ? 24 : 12;
+
+float total(const Floats (&chains)[kChains]) {
+  Floats all = zero();
+  for (int c = 0; c < kChains; ++c) all = add(all, chains[c]);
+  return sum(all);
+}
+
+float multiply_add(std::int64_t rounds) {
+  Floats chains[kChains];
+  for (int c = 0; c < kChains; ++c) chains[c] = broadcast(float(c));
+  const Floats factor = broadcast(0.5f), term = broadcast(1.0f);
+  for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 24
+    for (int c = 0; c < kChains; ++c) chains[c] = fma(chains[c], factor, term);
+  }
+  return total(chains);
+}
+
+#if STROBE_ISA_ID == 3
+float dot_products(std::int64_t rounds) {
+  Floats chains[kChains];
+  for (int c = 0; c < kChains; ++c) chains[c] = zero();
+  const Pairs ones = broadcast_pair(0x3f803f80u), halves = broadcast_pair(0x3f003f00u);
+  for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 24
+    for (int c = 0; c < kChains; ++c) chains[c] = dot(chains[c], ones, halves);
+  }
+  return total(chains);
+}
+#endif
+
+float sum_of(const float* from, std::int64_t count) {
+  constexpr int kStreams = 8;
+  Floats sums[kStreams];
+  for (int s = 0; s < kStreams; ++s) sums[s] = zero();
+  for (std::int64_t i = 0; i < count; i += kStreams * kLanes) {
+#pragma GCC unroll 8
+    for (int s = 0; s < kStreams; ++s) sums[s] = add(sums[s], load(from + i + s * kLanes));
+  }
+  Floats all = zero();
+  for (int s = 0; s < kStreams; ++s) all = add(all, sums[s]);
+  return sum(all);
+}
+
+}  // namespace
+
+const PeakLoops& peak_loops() {
+  static constexpr PeakLoops loops = {
+    .multiply_add = multiply_add,
+    .multiply_add_flops = 2.0 * kLanes * kChains,
+#if STROBE_ISA_ID == 3
+    .dot = dot_products,
+    .dot_flops = 4.0 * kLanes * kChains,
+#else
+    .dot = nullptr,
+    .dot_flops = 0,
+#endif
+    .sum = sum_of,
+  };
+  return loops;
+}
+
+}  // namespace strobe::cpu::STROBE_ISA
