@@ -101,9 +101,10 @@ inline std::int64_t key_offset(const Problem& problem, const Buffers& buffers, c
   return s.cache_row * rows.batch_stride + (s.first_key + j) * rows.row_stride + kv_head * rows.head_stride;
 }
 
-/// Turns the pairs of the first rotary_dim elements by the angles of `position`.
+/// Turns the pairs of the first rotary_dim elements by the angles of `position`; the tables' ends serve beyond them.
 inline void rotate(const Problem& problem, const Buffers& buffers, std::int64_t position, std::vector<double>& row) {
   const std::int64_t pairs = problem.rotary_dim / 2;
+  position = std::clamp<std::int64_t>(position, 0, problem.rotary_positions - 1);
   const bool halves = problem.rotary_style == RotaryStyle::kHalves;
   for (std::int64_t pair = 0; pair < pairs; ++pair) {
     const double cosine = read(buffers.rotary_cos, position, pair), sine = read(buffers.rotary_sin, position, pair);

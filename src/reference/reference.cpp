@@ -2,6 +2,7 @@
 #include "reference/reference.hpp"
 
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <type_traits>
 
@@ -18,6 +19,20 @@ Real dot(const std::vector<Real>& a, const std::vector<Real>& b) {
   Real sum = 0;
   for (std::size_t d = 0; d < a.size(); ++d) sum += a[d] * b[d];
   return sum;
+}
+
+template <class Real>
+Real absolute_dot(const std::vector<Real>& a, const std::vector<Real>& b) {
+  Real sum = 0;
+  for (std::size_t d = 0; d < a.size(); ++d) sum += std::abs(a[d] * b[d]);
+  return sum;
+}
+
+template <class Real>
+Real largest(const std::vector<Real>& row) {
+  Real result = 0;
+  for (Real x : row) result = std::max(result, std::abs(x));
+  return result;
 }
 
 template <class Real>
@@ -61,7 +76,7 @@ class Head {
   }
 
   const Row& lse() const { return lse_; }
-  double largest_score() const { return largest_score_; }
+  Real score_terms() const { return score_terms_; }
 
   Row output(std::int64_t i) const {
     Row sum(static_cast<std::size_t>(problem_.value_dim));
@@ -71,33 +86,67 @@ class Head {
     return stored(sum);
   }
 
-  /// Gradients of this head: dq [queries], dk and dv [keys], dbias [queries, keys], dsink.
+  /// The sum of the absolute terms of row i of the output.
+  Real output_terms(std::int64_t i) const {
+    Real sum = 0;
+    for (std::int64_t j = 0; j < s_.keys; ++j) {
+      if (seen_[i][j]) sum += p_[i][j] * keep(i, j) * largest(v_[j]);
+    }
+    return sum;
+  }
+
+  /// Gradients of this head: dq [queries], dk and dv [keys], dbias [queries, keys], dsink; and for each row of them the
+  /// sum of the absolute terms that went into it.
   struct Gradients {
     Matrix dq, dk, dv, dbias;
     Real dsink = 0;
+    Row dq_terms, dk_terms, dv_terms;
+    Matrix dbias_terms;
+    Real dsink_terms = 0;
   };
 
   Gradients gradients() const {
-    Gradients g{zeros(s_.queries, problem_.head_dim), zeros(s_.keys, problem_.head_dim),
-                zeros(s_.keys, problem_.value_dim), zeros(s_.queries, s_.keys), 0};
+    const auto queries = static_cast<std::size_t>(s_.queries), keys = static_cast<std::size_t>(s_.keys);
+    Gradients g{.dq = zeros(s_.queries, problem_.head_dim),
+                .dk = zeros(s_.keys, problem_.head_dim),
+                .dv = zeros(s_.keys, problem_.value_dim),
+                .dbias = zeros(s_.queries, s_.keys),
+                .dq_terms = Row(queries),
+                .dk_terms = Row(keys),
+                .dv_terms = Row(keys),
+                .dbias_terms = zeros(s_.queries, s_.keys)};
     const Real scale = problem_.scale;
     for (std::int64_t i = 0; i < s_.queries; ++i) {
       const Row dout =
           narrow(read_row(buffers_.grad_output, query_offset(buffers_.grad_output, s_, i, h_), problem_.value_dim));
-      Real delta = dot(dout, output(i));
-      if (problem_.has_grad_lse) delta -= Real(read(buffers_.grad_lse, s_.b, h_, s_.first_query + i, 0));
+      const Row out = output(i);
+      const Real dlse =
+          problem_.has_grad_lse ? Real(read(buffers_.grad_lse, s_.b, h_, s_.first_query + i, 0)) : Real(0);
+      const Real delta = dot(dout, out) - dlse;
+      const Real delta_terms = absolute_dot(dout, out) + std::abs(dlse);
       for (std::int64_t j = 0; j < s_.keys; ++j) {
         if (!seen_[i][j]) continue;
+        const Real dropped = stored(p_[i][j] * keep(i, j));
+        add_scaled(g.dv[j], dropped, dout);
+        g.dv_terms[j] += dropped * largest(dout);
+
         const Real dp = stored(dot(dout, v_[j])) * keep(i, j);
         const Real ds = stored(p_[i][j] * (dp - delta));
-        add_scaled(g.dv[j], stored(p_[i][j] * keep(i, j)), dout);
+        const Real ds_terms = p_[i][j] * (absolute_dot(dout, v_[j]) * keep(i, j) + delta_terms);
         g.dbias[i][j] = ds;
+        g.dbias_terms[i][j] = ds_terms;
+
         const Real before_cap = stored(ds * cap_slope_[i][j] * scale);
+        const Real before_cap_terms = ds_terms * cap_slope_[i][j] * std::abs(scale);
         add_scaled(g.dq[i], before_cap, k_[j]);
         add_scaled(g.dk[j], before_cap, q_[i]);
+        g.dq_terms[i] += before_cap_terms * largest(k_[j]);
+        g.dk_terms[j] += before_cap_terms * largest(q_[i]);
       }
       if (problem_.has_sink && lse_[i] != Real(-kInfinity)) {
-        g.dsink -= std::exp(Real(read(buffers_.sink, 0, h_)) - lse_[i]) * delta;
+        const Real weight = std::exp(Real(read(buffers_.sink, 0, h_)) - lse_[i]);
+        g.dsink -= weight * delta;
+        g.dsink_terms += weight * delta_terms;
       }
     }
     return g;
@@ -125,7 +174,10 @@ class Head {
     for (std::int64_t i = 0; i < s_.queries; ++i) {
       auto row = read_row(buffers_.query, query_offset(buffers_.query, s_, i, h_), problem_.head_dim,
                           descale(buffers_.query_descale));
-      if (problem_.rotary_dim > 0) rotate(problem_, buffers_, moves ? i + s_.shift : s_.cached_keys, row);
+      if (problem_.rotary_dim > 0) {
+        rotate(problem_, buffers_, moves ? i + s_.shift : s_.cached_keys, row);
+        for (double& x : row) x = round_stored(float(x), problem_.query_type);
+      }
       q_.push_back(stored(narrow(row)));
     }
     for (std::int64_t j = 0; j < s_.keys; ++j) {
@@ -147,18 +199,25 @@ class Head {
         seen_[i][j] = visible(problem_, buffers_, s_, h_, i, j);
         if (!seen_[i][j]) continue;
         Real s = stored(Real(problem_.scale) * dot(q_[i], k_[j]));
+        Real terms = std::abs(Real(problem_.scale)) * absolute_dot(q_[i], k_[j]);
         cap_slope_[i][j] = 1;
         if (cap > 0) {
           const Real t = std::tanh(s / cap);
           s = stored(cap * t);
           cap_slope_[i][j] = 1 - t * t;
         }
-        if (problem_.has_bias) s = stored(s + Real(read(buffers_.bias, s_.b, h_, i, j)));
+        if (problem_.has_bias) {
+          const Real bias = read(buffers_.bias, s_.b, h_, i, j);
+          s = stored(s + bias);
+          terms += std::abs(bias);
+        }
         if (problem_.has_alibi) {
-          s = stored(s - Real(read(buffers_.alibi_slopes, s_.b, h_)) * Real(std::abs(i + s_.shift - j)));
+          const Real slope = read(buffers_.alibi_slopes, s_.b, h_), distance = std::abs(i + s_.shift - j);
+          s = stored(s - slope * distance);
+          terms += std::abs(slope * distance);
         }
         scores_[i][j] = s;
-        if (std::isfinite(s)) largest_score_ = std::max(largest_score_, std::abs(double(s)));
+        if (std::isfinite(terms)) score_terms_ = std::max(score_terms_, terms);
       }
     }
   }
@@ -192,7 +251,7 @@ class Head {
   Matrix scores_, cap_slope_, p_;
   std::vector<std::vector<bool>> seen_;
   Row lse_;
-  double largest_score_ = 0;
+  Real score_terms_ = 0;
 };
 
 template <class Real>
@@ -211,9 +270,10 @@ ForwardResult forward_as(const Problem& problem, const Buffers& buffers) {
     const std::int64_t first_row = problem.packed_queries ? s.first_query : b * problem.query_length;
     for (std::int64_t h = 0; h < heads; ++h) {
       const Head<Real> head(problem, buffers, s, h);
-      result.largest_score = std::max(result.largest_score, head.largest_score());
+      result.score_terms = std::max(result.score_terms, double(head.score_terms()));
       for (std::int64_t i = 0; i < s.queries; ++i) {
         add_to(result.output, ((first_row + i) * heads + h) * problem.value_dim, head.output(i));
+        result.output_terms = std::max(result.output_terms, double(head.output_terms(i)));
         const std::int64_t at =
             problem.packed_queries ? h * rows + s.first_query + i : (b * heads + h) * problem.query_length + i;
         result.lse[at] = head.lse()[i];
@@ -221,6 +281,17 @@ ForwardResult forward_as(const Problem& problem, const Buffers& buffers) {
     }
   }
   return result;
+}
+
+/// Index of bias[b, h, i, j] in the bias's own shape.
+std::int64_t bias_index(const std::int64_t (&shape)[4], std::initializer_list<std::int64_t> position) {
+  std::int64_t index = 0;
+  const std::int64_t* size = shape;
+  for (std::int64_t at : position) {
+    index = index * *size + (*size == 1 ? 0 : at);
+    ++size;
+  }
+  return index;
 }
 
 template <class Real>
@@ -233,6 +304,8 @@ BackwardResult backward_as(const Problem& problem, const Buffers& buffers, const
   result.grad_value = sized(problem.total_keys * problem.kv_heads * problem.value_dim);
   result.grad_sink = sized(problem.has_sink ? heads : 0);
   if (problem.has_bias) result.grad_bias = sized(bias_shape[0] * bias_shape[1] * bias_shape[2] * bias_shape[3]);
+  auto key_terms = sized(problem.total_keys * problem.kv_heads), value_terms = key_terms;
+  auto sink_terms = result.grad_sink, bias_terms = result.grad_bias;
   for (std::int64_t b = 0; b < problem.batch; ++b) {
     const Sequence s = sequence_of(problem, buffers, b);
     const std::int64_t first_query = problem.packed_queries ? s.first_query : b * problem.query_length;
@@ -240,28 +313,33 @@ BackwardResult backward_as(const Problem& problem, const Buffers& buffers, const
     for (std::int64_t h = 0; h < heads; ++h) {
       const Head<Real> head(problem, buffers, s, h);
       const auto g = head.gradients();
+      result.score_terms = std::max(result.score_terms, double(head.score_terms()));
       for (std::int64_t i = 0; i < s.queries; ++i) {
         add_to(result.grad_query, ((first_query + i) * heads + h) * problem.head_dim, head.stored(g.dq[i]));
+        result.query_terms = std::max(result.query_terms, double(g.dq_terms[i]));
+        for (std::int64_t j = 0; problem.has_bias && j < s.keys; ++j) {
+          const std::int64_t at = bias_index(bias_shape, {b, h, i, j});
+          result.grad_bias[at] += double(g.dbias[i][j]);
+          bias_terms[at] += double(g.dbias_terms[i][j]);
+        }
       }
       for (std::int64_t j = 0; j < s.keys; ++j) {
         const std::int64_t row = (first_key + j) * problem.kv_heads + h / problem.group();
         add_to(result.grad_key, row * problem.head_dim, head.stored(g.dk[j]));
         add_to(result.grad_value, row * problem.value_dim, head.stored(g.dv[j]));
+        key_terms[row] += double(g.dk_terms[j]);
+        value_terms[row] += double(g.dv_terms[j]);
       }
-      if (problem.has_sink) result.grad_sink[h] += g.dsink;
-      if (!problem.has_bias) continue;
-      for (std::int64_t i = 0; i < s.queries; ++i) {
-        for (std::int64_t j = 0; j < s.keys; ++j) {
-          std::int64_t at = 0;
-          const std::int64_t index[4] = {b, h, i, j};
-          for (int axis = 0; axis < 4; ++axis) {
-            at = at * bias_shape[axis] + (bias_shape[axis] == 1 ? 0 : index[axis]);
-          }
-          result.grad_bias[at] += double(g.dbias[i][j]);
-        }
+      if (problem.has_sink) {
+        result.grad_sink[h] += double(g.dsink);
+        sink_terms[h] += double(g.dsink_terms);
       }
     }
   }
+  result.key_terms = largest(key_terms);
+  result.value_terms = largest(value_terms);
+  result.bias_terms = largest(bias_terms);
+  result.sink_terms = largest(sink_terms);
   for (auto* tensor : {&result.grad_query, &result.grad_key, &result.grad_value, &result.grad_bias}) {
     for (double& x : *tensor) x = double(round_stored(Real(x), problem.query_type));
   }

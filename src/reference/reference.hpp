@@ -13,13 +13,16 @@ namespace strobe::reference {
 struct ForwardResult {
   std::vector<double> output;  // [total_queries, query_heads, value_dim]
   std::vector<double> lse;     // [batch, query_heads, query_length]; packed [query_heads, total_queries]
-  double largest_score = 0;    // max |s| over the visible pairs: what rounding errors are relative to
+  // The sum of the absolute terms of the score and of the output row for which it is largest: what the rounding errors
+  // of float32 arithmetic are relative to.
+  double score_terms = 0, output_terms = 0;
 };
 
 struct BackwardResult {
   std::vector<double> grad_query, grad_key, grad_value;  // in the inputs' own shapes, row-major
   std::vector<double> grad_bias;                         // in the bias's own shape
   std::vector<double> grad_sink;                         // [query_heads]
+  double score_terms = 0, query_terms = 0, key_terms = 0, value_terms = 0, bias_terms = 0, sink_terms = 0;
 };
 
 /// new_key and new_value as they belong in the cache, before rounding to its type: keys rotated by their positions.
@@ -32,8 +35,9 @@ struct AppendResult {
 /// are in float32.
 enum class Arithmetic { kExact, kStandard };
 
-/// With new keys: the cache as it is after they were appended. The gradients need only grad_output and grad_lse from
-/// upstream; output and lse are worked out here. `bias_shape` is the bias's own shape (unused without a bias).
+/// With new keys: the cache as it is after they were appended. Rotated queries are rounded to their type, as rotated
+/// keys are by the cache. The gradients need only grad_output and grad_lse from upstream; output and lse are worked out
+/// here. `bias_shape` is the bias's own shape (unused without a bias).
 ForwardResult forward(const Problem& problem, const Buffers& buffers, Arithmetic arithmetic);
 BackwardResult backward(const Problem& problem, const Buffers& buffers, const std::int64_t (&bias_shape)[4],
                         Arithmetic arithmetic);
