@@ -33,10 +33,11 @@ TEST(CaseGrammar, RefusesWhatItDoesNotKnow) {
 TEST(RandomCases, AreAllValid) {
   for (std::uint64_t seed = 0; seed < 2000; ++seed) {
     const Case drawn = random_case(seed);
-    EXPECT_NO_THROW(try { build(drawn); } catch (const Error& error) {
-      ADD_FAILURE() << error.what() << "\n  " << print_case(drawn);
-      throw;
-    });
+    EXPECT_NO_THROW(
+        try { build(drawn); } catch (const Error& error) {
+          ADD_FAILURE() << error.what() << "\n  " << print_case(drawn);
+          throw;
+        });
   }
 }
 
@@ -51,11 +52,12 @@ TEST(RandomCases, TouchEveryOption) {
     }
   }
   for (const char* word :
-       {"output", "grad_type", "packed_queries", "packed_keys", "query_lengths", "key_lengths", "cache_rows", "page",
-        "append", "rotary", "rotary_halves", "rotary_type", "descale", "scale", "softcap", "bias", "bias_type", "alibi",
-        "sink", "causal", "window", "top_left", "prefix", "prefix_lengths", "documents", "mask", "block_mask",
-        "dropout", "dropout_offset", "splits", "batch_invariant", "relaxed", "no_lse", "grad_lse", "grads", "layout",
-        "inputs"}) {
+       {"output",         "grad_type", "packed_queries",  "packed_keys",   "query_lengths", "key_lengths", "cache_rows",
+        "page",           "append",    "rotary",          "rotary_halves", "rotary_type",   "descale",     "scale",
+        "softcap",        "bias",      "bias_type",       "alibi",         "sink",          "causal",      "window",
+        "top_left",       "prefix",    "prefix_lengths",  "documents",     "mask",          "block_mask",  "dropout",
+        "dropout_offset", "splits",    "batch_invariant", "relaxed",       "no_lse",        "grad_lse",    "grads",
+        "layout",         "inputs"}) {
     EXPECT_TRUE(words.count(word)) << word;
   }
 }
