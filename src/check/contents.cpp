@@ -131,17 +131,22 @@ void check_append_places(const Inspection& call) {
          "different for every place that is appended to");
 }
 
-/// Packed sequences index masks and bias by their own rows, so the longest must fit.
-void check_packed_scores(const char* argument, const Tensor& tensor, const Problem& problem, bool broadcasts,
+/// Packed sequences index masks and bias by their own rows, so the longest must fit. Where the size itself counts,
+/// since a gradient of that size is written, it must fit exactly.
+struct PackedScores {
+  bool broadcasts = false, exactly = false;
+};
+void check_packed_scores(const char* argument, const Tensor& tensor, const Problem& problem, PackedScores rule,
                          std::int64_t longest_queries, std::int64_t longest_keys) {
   if (!tensor.given()) return;
-  const auto reaches = [&](int axis, bool packed, std::int64_t longest) {
-    return !packed || tensor.shape[axis] >= longest || (broadcasts && tensor.shape[axis] == 1);
+  const auto fits = [&](int axis, bool packed, std::int64_t longest) {
+    const std::int64_t size = tensor.shape[axis];
+    return !packed || size == longest || (size > longest && !rule.exactly) || (rule.broadcasts && size == 1);
   };
-  if (reaches(2, problem.packed_queries, longest_queries) && reaches(3, problem.packed_keys, longest_keys)) return;
+  if (fits(2, problem.packed_queries, longest_queries) && fits(3, problem.packed_keys, longest_keys)) return;
   refuse(argument, tensor,
-         "of at least " + std::to_string(longest_queries) + " rows and " + std::to_string(longest_keys) +
-             " columns, for the longest sequence");
+         std::string(rule.exactly ? "of " : "of at least ") + std::to_string(longest_queries) + " rows and " +
+             std::to_string(longest_keys) + " columns, for the longest sequence");
 }
 
 void check_shared_documents(const Inspection& call) {
@@ -177,10 +182,11 @@ void check_contents(const Inspection& call) {
   }
   if (problem.new_length > 0) check_append_places(call);
   if (problem.packed_queries || problem.packed_keys) {
-    check_packed_scores("bias", attention.bias, problem, true, longest_queries, longest_keys);
-    check_packed_scores("mask", attention.mask, problem, true, longest_queries, longest_keys);
+    check_packed_scores("bias", attention.bias, problem, {true, problem.wants_grad_bias}, longest_queries,
+                        longest_keys);
+    check_packed_scores("mask", attention.mask, problem, {.broadcasts = true}, longest_queries, longest_keys);
     const auto tiles = [](std::int64_t length, std::int64_t tile) { return tile > 0 ? (length + tile - 1) / tile : 0; };
-    check_packed_scores("block_mask", attention.block_mask, problem, false, tiles(longest_queries, problem.block_rows),
+    check_packed_scores("block_mask", attention.block_mask, problem, {}, tiles(longest_queries, problem.block_rows),
                         tiles(longest_keys, problem.block_columns));
     check_shared_documents(call);
   }

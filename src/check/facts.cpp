@@ -97,9 +97,10 @@ void expect_layout(const char* argument, const Tensor& tensor, Innermost innermo
   }
   std::int64_t left = kMaxBytes / std::int64_t(size_of(tensor.dtype));
   for (int axis = 0; axis < tensor.rank; ++axis) {
-    const std::int64_t steps = tensor.shape[axis] - 1, stride = tensor.strides[axis];
-    if (steps <= 0 || stride == 0) continue;
-    if (stride > left / steps || stride < -(left / steps)) {
+    // A stride that is never taken may be anything that still multiplies safely.
+    const std::int64_t steps = std::max<std::int64_t>(tensor.shape[axis] - 1, 0), stride = tensor.strides[axis];
+    const std::int64_t most = steps > 0 ? left / steps : kMaxElements;
+    if (stride > most || stride < -most) {
       refuse(argument, describe(tensor) + " with strides " + describe_strides(tensor), "strides that span memory");
     }
     left -= steps * (stride < 0 ? -stride : stride);

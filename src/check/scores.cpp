@@ -20,6 +20,7 @@ void check_bias(Inspection& call) {
               {bit(DataType::kFloat32) | (kWideFloats & bit(problem.query_type)), "the type of query, or float32"});
   expect_layout("bias", bias, Innermost::kOneOrZero);
   expect_memory("bias", bias, call.data);
+  for (int axis = 0; axis < 4; ++axis) problem.bias_broadcasts[axis] = bias.shape[axis] == 1;
   call.buffers().bias = scores_of(bias);
 }
 

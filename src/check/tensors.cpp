@@ -227,6 +227,7 @@ void check_gradients(Inspection& call, const Gradients& gradients) {
   if (problem.wants_grad_bias) {
     const Types bias_types{bit(attention.bias.dtype) | bit(DataType::kFloat32), "the type of bias, or float32"};
     expect_like("gradients.bias", gradients.bias, attention.bias, bias_types);
+    problem.grad_bias_type = gradients.bias.dtype;
   }
   if (problem.wants_grad_sink) expect_like("gradients.sink", gradients.sink, attention.sink, kFloat32);
   if (!problem.wants_grad_query && !problem.wants_grad_key && !problem.wants_grad_value && !problem.wants_grad_bias &&
