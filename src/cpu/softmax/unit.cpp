@@ -193,14 +193,14 @@ void forward_columns(const SoftmaxTask& task) {
       Floats m = old;
       for (int j = 0; j < rows; ++j) m = max(load(x + j * width + c), m);
       const Floats finite = finite_maximum(m);
-      Floats l = mul(load(total + c), exp2(mul(sub(old, finite), log2e)));
+      Floats l = zero();
       for (int j = 0; j < rows; ++j) {
         const Floats e = exp2(mul(sub(load(x + j * width + c), finite), log2e));
         store(x + j * width + c, e);
         l = add(l, e);
       }
       store(maximum + c, m);
-      store(total + c, l);
+      store(total + c, fma(load(total + c), exp2(mul(sub(old, finite), log2e)), l));
     }
   }
   for (int c = 0; c < width; c += kLanes) {
@@ -232,9 +232,9 @@ void backward_columns(const SoftmaxTask& task) {
     stage_tile(task.input, first, rows, task.columns, width, y);
     stage_tile(task.grad_output, first, rows, task.columns, width, g);
     for (int c = 0; c < width; c += kLanes) {
-      Floats d = load(dot + c);
+      Floats d = zero();
       for (int j = 0; j < rows; ++j) d = fma(load(y + j * width + c), load(g + j * width + c), d);
-      store(dot + c, d);
+      store(dot + c, add(load(dot + c), d));
     }
   }
   for (std::int64_t first = 0; first < task.length; first += kRowsPerBlock) {
