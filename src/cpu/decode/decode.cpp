@@ -1,9 +1,13 @@
-// Sizes of the decode kernel. The driver of the whole forward pass is cpu/forward/forward.cpp.
+// Sizes of a decode plan. The forward driver runs the kernel.
 #include "cpu/cpu.hpp"
 #include "cpu/forward/driver.hpp"
 
 namespace strobe::cpu {
 
-void size_decode(const Problem& problem, Decision& decision) { size_forward_workspace(problem, decision); }
+void size_decode(const Problem& problem, Decision& decision) {
+  decision.key_block = 64;
+  decision.query_tile = int(problem.query_length * problem.group());
+  size_forward_workspace(problem, decision);
+}
 
 }  // namespace strobe::cpu

@@ -120,6 +120,19 @@ STROBE_INLINE void store_bfloat16(std::uint16_t* to, Floats x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
 }
 
+/// Lane i is the sum of the lanes of r[i], added in the same order for every i.
+STROBE_INLINE Floats sums(const Floats (&r)[kLanes]) {
+  Floats t[4], u[2];
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm256_add_ps(_mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+  }
+  for (int i = 0; i < 2; ++i) {
+    const __m256d a = _mm256_castps_pd(t[2 * i]), b = _mm256_castps_pd(t[2 * i + 1]);
+    u[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+  }
+  return _mm256_add_ps(_mm256_permute2f128_ps(u[0], u[1], 0x20), _mm256_permute2f128_ps(u[0], u[1], 0x31));
+}
+
 /// Transposes a kLanes x kLanes block held in registers.
 STROBE_INLINE void transpose(Floats (&r)[kLanes]) {
   Floats t[kLanes];

@@ -96,6 +96,23 @@ STROBE_INLINE void store_bfloat16(std::uint16_t* to, Floats x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
 }
 
+/// Lane i is the sum of the lanes of r[i], added in the same order for every i.
+STROBE_INLINE Floats sums(const Floats (&r)[kLanes]) {
+  Floats t[8], u[4], v[2];
+  for (int i = 0; i < 8; ++i) {
+    t[i] = _mm512_add_ps(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+  }
+  for (int i = 0; i < 4; ++i) {
+    const __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
+    u[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+  }
+  for (int i = 0; i < 2; ++i) {
+    const Floats a = u[2 * i], b = u[2 * i + 1];
+    v[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  }
+  return _mm512_add_ps(_mm512_shuffle_f32x4(v[0], v[1], 0x88), _mm512_shuffle_f32x4(v[0], v[1], 0xdd));
+}
+
 /// Transposes a kLanes x kLanes block held in registers.
 STROBE_INLINE void transpose(Floats (&r)[kLanes]) {
   Floats t[kLanes];
@@ -134,6 +151,11 @@ STROBE_INLINE Pairs broadcast_pair(std::uint32_t x) { return _mm512_set1_epi32(s
 /// sum + a.low * b.low + a.high * b.high, in float32; subnormal bf16 values count as zero.
 STROBE_INLINE Floats dot(Floats sum, Pairs a, Pairs b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+/// Pairs the bf16 values of two rows, element by element: of every eight neighbours the first and the last four.
+STROBE_INLINE void interleave(Pairs a, Pairs b, Pairs& first, Pairs& last) {
+  first = _mm512_unpacklo_epi16(a, b);
+  last = _mm512_unpackhi_epi16(a, b);
 }
 /// Rounds two vectors to bf16 and pairs them lane by lane.
 STROBE_INLINE Pairs pack_pairs(Floats low, Floats high) {

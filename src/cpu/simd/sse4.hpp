@@ -142,6 +142,13 @@ STROBE_INLINE void store_half(std::uint16_t* to, Floats x) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi32(result, result));
 }
 
+/// Lane i is the sum of the lanes of r[i], added in the same order for every i.
+STROBE_INLINE Floats sums(const Floats (&r)[kLanes]) {
+  const __m128 low = _mm_add_ps(_mm_unpacklo_ps(r[0], r[1]), _mm_unpackhi_ps(r[0], r[1]));
+  const __m128 high = _mm_add_ps(_mm_unpacklo_ps(r[2], r[3]), _mm_unpackhi_ps(r[2], r[3]));
+  return _mm_add_ps(_mm_movelh_ps(low, high), _mm_movehl_ps(high, low));
+}
+
 /// Transposes a kLanes x kLanes block held in registers.
 STROBE_INLINE void transpose(Floats (&r)[kLanes]) { _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]); }
 

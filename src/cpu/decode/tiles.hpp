@@ -1,0 +1,129 @@
+// The two register tiles of decode, over rows of keys and values given by address: scores of R query rows against a few
+// keys, and R output rows plus weighted values. Lanes are head dimensions. A format says how stored elements multiply.
+#pragma once
+
+#include "cpu/simd/simd.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+constexpr int kKeys = 64;                              // keys of a block: a bit each in a mask of 64
+constexpr int kAccumulators = kLanes == 16 ? 16 : 8;   // vectors that a tile of outputs keeps in registers
+constexpr int kMaxTileRows = kLanes < 8 ? kLanes : 8;  // query rows that a tile can hold
+
+/// Keys and values of any type become floats in registers.
+template <typename T>
+struct FloatFormat {
+  using Element = T;     // of keys and values
+  using Query = float;   // of staged queries
+  using Weight = float;  // of probabilities
+  using Vector = Floats;
+  static constexpr int kDims = kLanes;    // dims of one step
+  static constexpr int kVectors = 1;      // float vectors that a step's dims fill
+  static constexpr int kKeysPerTurn = 1;  // keys that one multiplication covers
+
+  STROBE_INLINE static Vector load_query(const Query* row, int step) { return load(row + step * kDims); }
+  STROBE_INLINE static Vector load_key(const char* row, int step) {
+    return load(reinterpret_cast<const T*>(row) + step * kDims);
+  }
+  STROBE_INLINE static void load_values(const char* const* rows, int step, Vector* v) {
+    v[0] = load_key(rows[0], step);
+  }
+  STROBE_INLINE static Vector load_weight(const Weight* p, int key) { return broadcast(p[key]); }
+  STROBE_INLINE static Floats multiply_add(Vector a, Vector b, Floats c) { return fma(a, b, c); }
+};
+
+#if STROBE_ISA_ID == 3
+/// bf16 throughout: keys multiply pairs of dims, values pairs of keys, and a step's outputs come as the first and the
+/// last four of every eight dims.
+struct DotFormat {
+  using Element = BFloat16;
+  using Query = std::uint32_t;   // a pair of dims
+  using Weight = std::uint32_t;  // a pair of keys
+  using Vector = Pairs;
+  static constexpr int kDims = 2 * kLanes;
+  static constexpr int kVectors = 2;
+  static constexpr int kKeysPerTurn = 2;
+
+  STROBE_INLINE static Vector load_query(const Query* row, int step) { return load_pairs(row + step * kLanes); }
+  STROBE_INLINE static Vector load_key(const char* row, int step) {
+    return load_pairs(reinterpret_cast<const std::uint32_t*>(row) + step * kLanes);
+  }
+  STROBE_INLINE static void load_values(const char* const* rows, int step, Vector* v) {
+    interleave(load_key(rows[0], step), load_key(rows[1], step), v[0], v[1]);
+  }
+  STROBE_INLINE static Vector load_weight(const Weight* p, int key) { return broadcast_pair(p[key / 2]); }
+  STROBE_INLINE static Floats multiply_add(Vector a, Vector b, Floats c) { return dot(c, a, b); }
+};
+#endif
+
+/// Asks for the cache lines of `count` rows.
+STROBE_INLINE void prefetch_rows(const char* const* rows, int count, int bytes) {
+  for (int n = 0; n < count; ++n) {
+    for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(rows[n] + byte);
+  }
+}
+
+/// S = Q K^T for R query rows and kLanes / R keys: s[r * kKeys + n].
+template <typename Format, int R>
+STROBE_INLINE void score_tile(const typename Format::Query* q, int q_stride, int steps, const char* const* keys,
+                              float* s) {
+  constexpr int N = kLanes / R;
+  Floats sum[kLanes];
+  for (int a = 0; a < kLanes; ++a) sum[a] = zero();
+  for (int step = 0; step < steps; ++step) {
+    typename Format::Vector k[N];
+    for (int n = 0; n < N; ++n) k[n] = Format::load_key(keys[n], step);
+    for (int r = 0; r < R; ++r) {
+      const auto row = Format::load_query(q + r * q_stride, step);
+      for (int n = 0; n < N; ++n) sum[r * N + n] = Format::multiply_add(row, k[n], sum[r * N + n]);
+    }
+  }
+  alignas(64) float lanes[kLanes];
+  store(lanes, sums(sum));
+  for (int r = 0; r < R; ++r) {
+    for (int n = 0; n < N; ++n) s[r * kKeys + n] = lanes[r * N + n];
+  }
+}
+
+/// O = correction O + P V for R rows, S steps of dims from `step` on and keys [first, last). Rows of `o` are o_stride
+/// apart, rows of `p` cover kKeys keys. `next`, when given, is a block of rows to ask for on the way.
+template <typename Format, int R, int S>
+STROBE_INLINE void output_tile(const typename Format::Weight* p, const char* const* values, int first, int last,
+                               int step, const float* corrections, float* o, int o_stride) {
+  constexpr int V = S * Format::kVectors;
+  constexpr int kWeights = kKeys / Format::kKeysPerTurn;
+  Floats sum[R][V];
+  for (int r = 0; r < R; ++r) {
+    const Floats correction = broadcast(corrections[r]);
+    for (int v = 0; v < V; ++v) {
+      sum[r][v] = mul(load(o + r * o_stride + step * Format::kDims + v * kLanes), correction);
+    }
+  }
+  for (int n = first; n < last; n += Format::kKeysPerTurn) {
+    typename Format::Vector value[V];
+    for (int s = 0; s < S; ++s) Format::load_values(values + n, step + s, value + s * Format::kVectors);
+    for (int r = 0; r < R; ++r) {
+      const auto weight = Format::load_weight(p + r * kWeights, n);
+      for (int v = 0; v < V; ++v) sum[r][v] = Format::multiply_add(weight, value[v], sum[r][v]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) store(o + r * o_stride + step * Format::kDims + v * kLanes, sum[r][v]);
+  }
+}
+
+/// output_tile over all steps from `step` to `steps`, in tiles of at most S steps.
+template <typename Format, int R, int S>
+STROBE_INLINE void output_tiles(const typename Format::Weight* p, const char* const* values, int first, int last,
+                                int step, int steps, const float* corrections, float* o, int o_stride) {
+  for (; step + S <= steps; step += S) {
+    output_tile<Format, R, S>(p, values, first, last, step, corrections, o, o_stride);
+  }
+  if constexpr (S > 1) {
+    output_tiles<Format, R, S / 2>(p, values, first, last, step, steps, corrections, o, o_stride);
+  }
+}
+
+}  // namespace
+}  // namespace strobe::cpu::STROBE_ISA
