@@ -39,16 +39,20 @@ float dot_products(std::int64_t rounds) {
 }
 #endif
 
+/// Four places of memory at once: measured a few per cent faster than one on Zen 5.
 float sum_of(const float* from, std::int64_t count) {
-  constexpr int kStreams = 8;
-  Floats sums[kStreams];
-  for (int s = 0; s < kStreams; ++s) sums[s] = zero();
-  for (std::int64_t i = 0; i < count; i += kStreams * kLanes) {
+  constexpr int kStreams = 4, kVectors = 2;
+  const std::int64_t part = count / kStreams;
+  Floats sums[kStreams * kVectors];
+  for (int s = 0; s < kStreams * kVectors; ++s) sums[s] = zero();
+  for (std::int64_t i = 0; i < part; i += kVectors * kLanes) {
 #pragma GCC unroll 8
-    for (int s = 0; s < kStreams; ++s) sums[s] = add(sums[s], load(from + i + s * kLanes));
+    for (int s = 0; s < kStreams * kVectors; ++s) {
+      sums[s] = add(sums[s], load(from + (s / kVectors) * part + i + (s % kVectors) * kLanes));
+    }
   }
   Floats all = zero();
-  for (int s = 0; s < kStreams; ++s) all = add(all, sums[s]);
+  for (int s = 0; s < kStreams * kVectors; ++s) all = add(all, sums[s]);
   return sum(all);
 }
 
