@@ -43,6 +43,13 @@ struct Summary {
 };
 
 std::vector<std::string> chosen_cases(const CheckFlags& flags) {
+  for (const std::string& line : flags.cases) {
+    try {
+      cases::parse_case(line);
+    } catch (const Error& error) {
+      throw UsageError(std::string("--case: ") + error.what());
+    }
+  }
   std::vector<std::string> lines = flags.cases;
   const bool everything = flags.cases.empty() && flags.random < 0;
   if (everything) lines = basic_cases();
