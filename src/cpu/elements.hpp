@@ -18,6 +18,10 @@ struct E4M3 {
 struct E5M2 {
   std::uint8_t bits;
 };
+/// A byte of a mask: as a float, 0 to 255.
+struct Byte {
+  std::uint8_t bits;
+};
 
 struct Float8Table {
   float values[256];

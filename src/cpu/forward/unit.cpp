@@ -1,15 +1,23 @@
-// The prefill kernel of one instruction set.
-#include "cpu/forward/task.hpp"
-#include "cpu/simd/simd.hpp"
+// The prefill kernel of one instruction set, with bf16 dot products where the set and the inputs have them.
+#include "cpu/forward/kernel.hpp"
 
 namespace strobe::cpu::STROBE_ISA {
 namespace {
 
-std::size_t scratch_bytes(int, int) { return 0; }
-void run(const ForwardTask&, void*) {}
+void run(const ForwardTask& task, void* scratch) {
+#if STROBE_ISA_ID == 3
+  if (task.query_type == DataType::kBFloat16 && task.key_type == DataType::kBFloat16) {
+    return Prefill<PairOperand>(task, scratch).run();
+  }
+#endif
+  Prefill<FloatOperand>(task, scratch).run();
+}
 
-constexpr ForwardUnit kUnit{
-    .tile_rows = kTileVectors * kLanes, .max_tiles = 4, .key_block = 64, .scratch_bytes = scratch_bytes, .run = run};
+constexpr ForwardUnit kUnit{.tile_rows = kTileWidth,
+                            .max_tiles = kMaxTiles,
+                            .key_block = kKeyBlock,
+                            .scratch_bytes = Prefill<FloatOperand>::scratch_bytes,
+                            .run = run};
 
 }  // namespace
 

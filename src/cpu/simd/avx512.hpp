@@ -74,6 +74,9 @@ STROBE_INLINE Floats round(Floats a) {
 /// a * 2^n for whole n; underflows to zero.
 STROBE_INLINE Floats scale_by_power(Floats a, Floats n) { return _mm512_scalef_ps(a, n); }
 
+STROBE_INLINE Floats load_bytes(const std::uint8_t* from) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
 STROBE_INLINE Floats load_half(const std::uint16_t* from) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
@@ -163,6 +166,12 @@ STROBE_INLINE Pairs pack_pairs(Floats low, Floats high) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
                                          23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, halves);
+}
+/// Pairs of the bf16 values of two rows, lane by lane.
+STROBE_INLINE Pairs interleave(const std::uint16_t* low, const std::uint16_t* high) {
+  const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(low)));
+  const __m512i b = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high)));
+  return _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
 }
 #else
 constexpr bool kHasDot = false;

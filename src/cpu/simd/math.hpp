@@ -54,6 +54,7 @@ STROBE_INLINE Floats load_table(const std::uint8_t* from, const Float8Table& tab
 }
 STROBE_INLINE Floats load(const E4M3* from) { return load_table(&from->bits, kE4M3Table); }
 STROBE_INLINE Floats load(const E5M2* from) { return load_table(&from->bits, kE5M2Table); }
+STROBE_INLINE Floats load(const Byte* from) { return load_bytes(&from->bits); }
 STROBE_INLINE void store(Half* to, Floats x) { store_half(&to->bits, x); }
 STROBE_INLINE void store(BFloat16* to, Floats x) { store_bfloat16(&to->bits, x); }
 

@@ -110,6 +110,10 @@ STROBE_INLINE void store_bfloat16(std::uint16_t* to, Floats x) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi32(high, high));
 }
 
+STROBE_INLINE Floats load_bytes(const std::uint8_t* from) {
+  return _mm_cvtepi32_ps(_mm_cvtepu8_epi32(_mm_loadu_si32(from)));
+}
+
 /// float16 by integer arithmetic (there is no F16C here): shift the exponent into float32's place and multiply by the
 /// difference of the biases, which also makes subnormals right.
 STROBE_INLINE Floats load_half(const std::uint16_t* from) {

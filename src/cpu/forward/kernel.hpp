@@ -1,0 +1,181 @@
+// The prefill kernel: a group of query tiles passes over the keys block by block. Lanes are queries throughout, so that
+// maxima, exponentials and sums are vertical and a mask is a comparison of lanes.
+#pragma once
+
+#include "cpu/forward/scores.hpp"
+#include "cpu/forward/softmax.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+template <class Operand>
+class Prefill {
+  using Word = typename Operand::Word;
+
+ public:
+  Prefill(const ForwardTask& task, void* scratch)
+      : task_(task), words_((task.head_dim + Operand::kPerWord - 1) / Operand::kPerWord) {
+    auto* next = static_cast<float*>(scratch);
+    const auto take = [&](std::size_t count) {
+      float* const from = next;
+      next += count;
+      return from;
+    };
+    const auto dims = std::size_t(round_up(task.value_dim, kLanes));
+    const auto words = std::size_t(round_up(words_, kLanes));
+    query_stride_ = words * kTileWidth;
+    output_stride_ = dims * kTileWidth;
+    scores_ = take(kKeyBlock * kTileWidth);
+    query_ = reinterpret_cast<Word*>(take(kMaxTiles * query_stride_));
+    output_ = take(kMaxTiles * output_stride_);
+    keys_ = reinterpret_cast<Word*>(take(kKeyBlock * words));
+    values_ = reinterpret_cast<Word*>(take(kKeyBlock * dims));
+  }
+
+  static std::size_t scratch_bytes(int head_dim, int value_dim) {
+    const auto dims = std::size_t(round_up(head_dim, kLanes) + round_up(value_dim, kLanes));
+    return sizeof(float) * (kKeyBlock * kTileWidth + (kMaxTiles * kTileWidth + kKeyBlock) * dims);
+  }
+
+  void run() {
+    open();
+    const std::int64_t first = task_.prefix > 0 ? task_.keys.first : max_of(task_.keys.first, round_down_key(first_));
+    const std::int64_t last = min_of(task_.keys.last, max_of(last_, task_.prefix));
+    for (std::int64_t key = first; key < last; key += kKeyBlock) {
+      visit_block(block_of(task_, key, min_of(key + kKeyBlock, last)));
+    }
+    for (int t = 0; t < tiles_; ++t) close(t);
+  }
+
+ private:
+  static std::int64_t max_of(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+  static std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+  static std::int64_t round_down_key(std::int64_t key) { return key / kKeyBlock * kKeyBlock; }
+
+  void open() {
+    const bool capped = task_.softcap > 0.0f;
+    const float unit = capped ? task_.scale / task_.softcap : task_.scale * kLog2E;
+    factor_ = stage_query_factor(unit);
+    tiles_ = int((task_.rows + kTileWidth - 1) / kTileWidth);
+    for (int t = 0; t < tiles_; ++t) {
+      const std::int64_t row = std::int64_t(t) * kTileWidth;
+      Tile& tile = tile_[t];
+      open_tile(task_, task_.first_row + row, int(min_of(task_.rows - row, kTileWidth)), tile);
+      stage_query(task_, tile, unit, query_ + t * query_stride_);
+      __builtin_memset(output_ + t * output_stride_, 0, sizeof(float) * output_stride_);
+      first_ = t == 0 ? tile.first_min : min_of(first_, tile.first_min);
+      last_ = t == 0 ? tile.last_max : max_of(last_, tile.last_max);
+    }
+  }
+
+  /// What products must still be multiplied by: float32 queries carry the scale already.
+  static float stage_query_factor(float unit) { return Operand::kPerWord == 1 ? 1.0f : __builtin_fabsf(unit); }
+
+  void visit_block(const Block& block) {
+    Visit visits[kMaxTiles];
+    int first = kKeyBlock, last = 0;
+    for (int t = 0; t < tiles_; ++t) {
+      visits[t] = visit_of(task_, tile_[t], block);
+      if (!visits[t].sees()) continue;
+      first = visits[t].first < first ? visits[t].first : first;
+      last = visits[t].last > last ? visits[t].last : last;
+    }
+    if (first >= last) return;
+    stage_block(task_, block.first, first, last, words_, keys_, values_);
+    for (int t = 0; t < tiles_; ++t) {
+      if (visits[t].sees())
+        visit_tile(tile_[t], block, visits[t], query_ + t * query_stride_, output_ + t * output_stride_);
+    }
+  }
+
+  void visit_tile(Tile& tile, const Block& block, const Visit& visit, const Word* query, float* output) {
+    Floats largest[kTileVectors], rescale[kTileVectors];
+    for (int v = 0; v < kTileVectors; ++v) largest[v] = broadcast(kMinusInfinity);
+    // S^T = K Q^T
+    for (int key = visit.first; key < visit.last; key += kTileRows) {
+      multiply_keys<Operand>(query, keys_ + key * words_, words_, words_, scores_ + key * kTileWidth, largest);
+    }
+    float factor = factor_;
+    if (changes_scores(task_, visit)) {
+      finish_scores(task_, tile, block, visit, factor_, scores_, largest);
+      factor = 1.0f;
+    }
+    // P^T = exp2(S^T - max)
+    if (visit.hides && !values_are_finite<Operand>(values_, task_.value_dim, visit.first, visit.last)) {
+      soften<FloatOperand>(task_, tile, block.first, visit, factor, largest, scores_, scores_, rescale);
+      multiply_seen_values(visit, rescale, output);
+      return;
+    }
+    auto* const weights = reinterpret_cast<Word*>(scores_);
+    soften<Operand>(task_, tile, block.first, visit, factor, largest, scores_, weights, rescale);
+    // O^T = O^T * rescale + V^T P^T
+    const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
+    for (int d = 0; d < task_.value_dim; d += kTileRows) {
+      multiply_values<Operand>(values_ + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
+                               weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
+    }
+  }
+
+  /// multiply_values where a hidden key's value may be infinite or NaN: weight zero must not touch it.
+  void multiply_seen_values(const Visit& visit, const Floats (&rescale)[kTileVectors], float* output) {
+    for (int d = 0; d < task_.value_dim; ++d) {
+      for (int v = 0; v < kTileVectors; ++v) {
+        float* const at = output + d * kTileWidth + v * kLanes;
+        Floats sum = mul(load(at), rescale[v]);
+        for (int key = visit.first; key < visit.last; ++key) {
+          const Floats weight = load(scores_ + key * kTileWidth + v * kLanes);
+          const Floats value = broadcast(staged_value(values_, key, d));
+          sum = select(equal(weight, zero()), sum, fma(weight, value, sum));
+        }
+        store(at, sum);
+      }
+    }
+  }
+
+  /// Writes O = accumulated / sum and LSE = max + ln(sum) of a tile's rows.
+  void close(int t) {
+    const Tile& tile = tile_[t];
+    const float* const output = output_ + t * output_stride_;
+    const float scale = task_.value_scale * (task_.dropout ? task_.dropout_scale : 1.0f);
+    for (int lane = 0; lane < kTileWidth; lane += kLanes) {
+      const Floats sum = load(tile.sum + lane);
+      const Floats inverse = select(equal(sum, zero()), zero(), div(broadcast(scale), sum));
+      for (int d = 0; d < task_.value_dim; d += kLanes) {
+        Floats block[kLanes];
+        for (int i = 0; i < kLanes; ++i) block[i] = mul(load(output + (d + i) * kTileWidth + lane), inverse);
+        transpose(block);
+        const int dims = task_.value_dim - d < kLanes ? task_.value_dim - d : kLanes;
+        for (int row = 0; row < kLanes && lane + row < tile.rows; ++row) {
+          store_dims(output_row(tile, lane + row), task_.output_type, d, dims, block[row]);
+        }
+      }
+    }
+    if (task_.lse == nullptr) return;
+    for (int lane = 0; lane < tile.rows; ++lane) {
+      char* const to =
+          task_.lse + tile.query_index[lane] * task_.lse_row_stride + tile.head[lane] * task_.lse_head_stride;
+      const double lse = double(tile.max[lane]) * 0.6931471805599453 + double(__builtin_logf(tile.sum[lane]));
+      *reinterpret_cast<float*>(to) = tile.sum[lane] == 0.0f ? kMinusInfinity : float(lse);
+    }
+  }
+
+  char* output_row(const Tile& tile, int lane) const {
+    return task_.output + tile.query_index[lane] * task_.output_row_stride + tile.head[lane] * task_.output_head_stride;
+  }
+
+  const ForwardTask& task_;
+  const int words_;                           // of a query or key row
+  std::size_t query_stride_, output_stride_;  // between tiles
+  float factor_ = 1.0f;
+  int tiles_ = 0;
+  std::int64_t first_ = 0, last_ = 0;  // keys that some row sees by position
+  float* scores_;                      // [kKeyBlock][kTileWidth]; then the weights, in the same place
+  Word* query_;                        // [tile][words_][kTileWidth]
+  float* output_;                      // [tile][value_dim][kTileWidth]
+  Word* keys_;                         // [kKeyBlock][words_]
+  Word* values_;                       // [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows]
+  Tile tile_[kMaxTiles];
+};
+
+}  // namespace
+}  // namespace strobe::cpu::STROBE_ISA

@@ -1,0 +1,94 @@
+// The two matrix products, S^T = K Q^T and O^T += V^T P^T, as register tiles of kTileRows x kTileVectors vectors whose
+// lanes are queries. An Operand says what a 32-bit word of the inputs is: one float32, or a pair of bf16 values.
+#pragma once
+
+#include "cpu/forward/config.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+struct FloatOperand {
+  using Word = float;
+  using Vector = Floats;
+  static constexpr int kPerWord = 1;
+  static STROBE_INLINE Vector load(const Word* from) { return STROBE_ISA::load(from); }
+  static STROBE_INLINE Vector broadcast(Word x) { return STROBE_ISA::broadcast(x); }
+  static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return fma(a, b, sum); }
+};
+
+#if STROBE_ISA_ID == 3
+struct PairOperand {
+  using Word = std::uint32_t;
+  using Vector = Pairs;
+  static constexpr int kPerWord = 2;
+  static STROBE_INLINE Vector load(const Word* from) { return load_pairs(from); }
+  static STROBE_INLINE Vector broadcast(Word x) { return broadcast_pair(x); }
+  static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return dot(sum, a, b); }
+};
+#endif
+
+/// Scores of kTileRows keys: scores [kTileRows][kTileWidth] = keys [kTileRows][words] * query [words][kTileWidth].
+/// `largest` becomes the maximum of itself and each lane's scores.
+template <class Operand>
+STROBE_INLINE void multiply_keys(const typename Operand::Word* query, const typename Operand::Word* keys,
+                                 std::ptrdiff_t key_stride, int words, float* scores, Floats (&largest)[kTileVectors]) {
+  Floats sums[kTileRows][kTileVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kTileRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) sums[r][v] = zero();
+  }
+  for (int word = 0; word < words; ++word) {
+    typename Operand::Vector q[kTileVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) q[v] = Operand::load(query + word * kTileWidth + v * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kTileRows; ++r) {
+      const auto k = Operand::broadcast(keys[r * key_stride + word]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kTileVectors; ++v) sums[r][v] = Operand::multiply_add(sums[r][v], k, q[v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kTileRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) {
+      store(scores + r * kTileWidth + v * kLanes, sums[r][v]);
+      largest[v] = max(sums[r][v], largest[v]);
+    }
+  }
+}
+
+/// kTileRows output dimensions: output [kTileRows][kTileWidth] = output * rescale + values^T * weights, where values is
+/// [words][kTileRows] and weights [words][kTileWidth].
+template <class Operand>
+STROBE_INLINE void multiply_values(const typename Operand::Word* values, const typename Operand::Word* weights,
+                                   int words, const Floats (&rescale)[kTileVectors], float* output) {
+  Floats sums[kTileRows][kTileVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kTileRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) {
+      sums[r][v] = mul(load(output + r * kTileWidth + v * kLanes), rescale[v]);
+    }
+  }
+  for (int word = 0; word < words; ++word) {
+    typename Operand::Vector p[kTileVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) p[v] = Operand::load(weights + word * kTileWidth + v * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kTileRows; ++r) {
+      const auto x = Operand::broadcast(values[word * kTileRows + r]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kTileVectors; ++v) sums[r][v] = Operand::multiply_add(sums[r][v], x, p[v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kTileRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) store(output + r * kTileWidth + v * kLanes, sums[r][v]);
+  }
+}
+
+}  // namespace
+}  // namespace strobe::cpu::STROBE_ISA

@@ -1,0 +1,226 @@
+// Brings rows into the layouts that the products read: queries transposed once a tile, keys and values once a key
+// block. Storage types end here: what comes out is float32 words, or bf16 pairs for the dot product.
+#pragma once
+
+#include "cpu/forward/products.hpp"
+#include "cpu/forward/task.hpp"
+#include "cpu/forward/tile.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+/// Calls use(T*) with `data` as a pointer to the storage type that `type` names.
+template <class Use>
+STROBE_INLINE void with_type(const char* data, DataType type, Use use) {
+  switch (type) {
+    case DataType::kFloat16:
+      return use(reinterpret_cast<const Half*>(data));
+    case DataType::kBFloat16:
+      return use(reinterpret_cast<const BFloat16*>(data));
+    case DataType::kFloat8E4M3:
+      return use(reinterpret_cast<const E4M3*>(data));
+    case DataType::kFloat8E5M2:
+      return use(reinterpret_cast<const E5M2*>(data));
+    default:
+      return use(reinterpret_cast<const float*>(data));
+  }
+}
+
+STROBE_INLINE const char* row_address(const KeyRows& rows, std::int64_t j) {
+  if (rows.page_table == nullptr) return rows.data + j * rows.row_stride;
+  return rows.data + rows.page_table[j / rows.page_size] * rows.page_stride + j % rows.page_size * rows.row_stride;
+}
+
+STROBE_INLINE const char* query_row(const ForwardTask& task, const Tile& tile, int lane) {
+  return task.query + tile.query_index[lane] * task.query_row_stride + tile.head[lane] * task.query_head_stride;
+}
+
+/// Elements [d, dim) of a row, at most a vector of them, zero past the end.
+template <class T>
+STROBE_INLINE Floats load_dims(const T* row, int d, int dim) {
+  return d + kLanes <= dim ? load(row + d) : load_first(row + d, dim - d);
+}
+
+/// Elements [d, d + dims) of an output row, at most a vector of them.
+STROBE_INLINE void store_dims(char* row, DataType type, int d, int dims, Floats x) {
+  const auto put = [&](auto* to) {
+    if (dims == kLanes) return store(to + d, x);
+    store_first(to + d, x, dims);
+  };
+  switch (type) {
+    case DataType::kFloat16:
+      return put(reinterpret_cast<Half*>(row));
+    case DataType::kBFloat16:
+      return put(reinterpret_cast<BFloat16*>(row));
+    default:
+      return put(reinterpret_cast<float*>(row));
+  }
+}
+
+/// query [head_dim][kTileWidth] = rows * factor.
+template <class T>
+void stage_query_rows(const ForwardTask& task, const Tile& tile, const T*, float factor, float* query) {
+  for (int lane = 0; lane < kTileWidth; lane += kLanes) {
+    for (int d = 0; d < task.head_dim; d += kLanes) {
+      Floats block[kLanes];
+      for (int row = 0; row < kLanes; ++row) {
+        block[row] = zero();
+        if (lane + row >= tile.rows) continue;
+        const T* const from = reinterpret_cast<const T*>(query_row(task, tile, lane + row));
+        block[row] = mul(load_dims(from, d, task.head_dim), broadcast(factor));
+      }
+      transpose(block);
+      const int dims = d + kLanes <= task.head_dim ? kLanes : task.head_dim - d;
+      for (int i = 0; i < dims; ++i) store(query + (d + i) * kTileWidth + lane, block[i]);
+    }
+  }
+}
+
+inline void stage_query(const ForwardTask& task, const Tile& tile, float factor, float* query) {
+  with_type(task.query, task.query_type, [&](const auto* type) { stage_query_rows(task, tile, type, factor, query); });
+}
+
+/// Copies one key row of `dim` elements to a row of words.
+template <class T>
+STROBE_INLINE void stage_key_row(const T* row, int dim, float* to) {
+  int d = 0;
+  for (; d + kLanes <= dim; d += kLanes) store(to + d, load(row + d));
+  if (d < dim) store_first(to + d, load_first(row + d, dim - d), dim - d);
+}
+
+/// Copies one value row into [dims / kTileRows][kKeyBlock][kTileRows], padded with zeros.
+template <class T>
+STROBE_INLINE void stage_value_row(const T* row, int dim, int key, float* to) {
+  for (int d = 0; d < dim; d += kLanes) {
+    float lanes[kLanes];
+    store(lanes, load_dims(row, d, dim));
+#pragma GCC unroll 4
+    for (int part = 0; part < kLanes; part += kTileRows) {
+      if (d + part >= dim) break;
+      __builtin_memcpy(to + ((d + part) * kKeyBlock + key * kTileRows), lanes + part, sizeof(float) * kTileRows);
+    }
+  }
+}
+
+/// Rows [first, last) of the block that starts at key `block`; `last` is a multiple of the register tile's rows, and
+/// rows past the sequence's end are zeros: their memory may hold anything.
+inline void stage_block(const ForwardTask& task, int block, int first, int last, int key_stride, float* keys,
+                        float* values) {
+  const int end = block + last <= task.key_length ? last : int(task.key_length) - block;
+  with_type(task.key.data, task.key_type, [&]<class T>(const T*) {
+    for (int key = first; key < end; ++key) {
+      stage_key_row(reinterpret_cast<const T*>(row_address(task.key, block + key)), task.head_dim,
+                    keys + key * key_stride);
+    }
+    for (int key = first; key < end; ++key) {
+      stage_value_row(reinterpret_cast<const T*>(row_address(task.value, block + key)), task.value_dim, key, values);
+    }
+  });
+  const int dims = round_up(task.value_dim, kTileRows);
+  for (int key = end; key < last; ++key) {
+    __builtin_memset(keys + key * key_stride, 0, sizeof(float) * std::size_t(key_stride));
+    for (int d = 0; d < dims; d += kTileRows) {
+      __builtin_memset(values + d * kKeyBlock + key * kTileRows, 0, sizeof(float) * kTileRows);
+    }
+  }
+}
+
+/// Staged value (key, d).
+STROBE_INLINE float staged_value(const float* values, int key, int d) {
+  return values[(d / kTileRows * kKeyBlock + key) * kTileRows + d % kTileRows];
+}
+
+#if STROBE_ISA_ID == 3
+/// Elements [d, dim) of a bf16 row, at most `kCount` of them, as words in `to`, zero past the end.
+template <int kCount>
+STROBE_INLINE const char* pad_elements(const char* row, int d, int dim, std::uint16_t (&to)[kCount]) {
+  __builtin_memset(to, 0, sizeof to);
+  __builtin_memcpy(to, row + 2 * d, std::size_t(2 * (dim - d < kCount ? dim - d : kCount)));
+  return reinterpret_cast<const char*>(to);
+}
+
+/// query [ceil(head_dim / 2)][kTileWidth] = pairs of the rows as they are, or negated with a negative factor.
+inline void stage_query(const ForwardTask& task, const Tile& tile, float factor, std::uint32_t* query) {
+  const int dim = task.head_dim;
+  const Ints sign = broadcast_int(factor < 0.0f ? std::int32_t(0x80008000u) : 0);
+  for (int lane = 0; lane < kTileWidth; lane += kLanes) {
+    for (int d = 0; d < dim; d += 2 * kLanes) {
+      Floats block[kLanes];
+      for (int row = 0; row < kLanes; ++row) {
+        block[row] = zero();
+        if (lane + row >= tile.rows) continue;
+        std::uint16_t padded[2 * kLanes];
+        const char* from = query_row(task, tile, lane + row);
+        from = d + 2 * kLanes <= dim ? from + 2 * d : pad_elements(from, d, dim, padded);
+        block[row] = load(reinterpret_cast<const float*>(from));
+      }
+      transpose(block);
+      const int words = d + 2 * kLanes <= dim ? kLanes : (dim - d + 1) / 2;
+      for (int i = 0; i < words; ++i) {
+        float* const to = reinterpret_cast<float*>(query + (d / 2 + i) * kTileWidth + lane);
+        store(to, block[i]);
+        const Ints bits = load_ints(reinterpret_cast<const std::int32_t*>(to));
+        store_ints(reinterpret_cast<std::int32_t*>(to), xor_ints(bits, sign));
+      }
+    }
+  }
+}
+
+/// The bf16 form of stage_block: keys as they are, values [dims / kTileRows][kKeyBlock / 2][kTileRows] as pairs of
+/// neighbouring keys.
+inline void stage_block(const ForwardTask& task, int block, int first, int last, int key_stride, std::uint32_t* keys,
+                        std::uint32_t* values) {
+  const int end = block + last <= task.key_length ? last : int(task.key_length) - block;
+  const int head_dim = task.head_dim, value_dim = task.value_dim;
+  for (int key = first; key < last; ++key) {
+    std::uint32_t* const to = keys + key * key_stride;
+    if (key >= end || head_dim % 2 != 0) __builtin_memset(to, 0, sizeof *to * std::size_t(key_stride));
+    if (key < end) __builtin_memcpy(to, row_address(task.key, block + key), std::size_t(2 * head_dim));
+  }
+  for (int key = first; key < last; key += 2) {
+    const char* const low = key < end ? row_address(task.value, block + key) : nullptr;
+    const char* const high = key + 1 < end ? row_address(task.value, block + key + 1) : nullptr;
+    for (int d = 0; d < value_dim; d += kLanes) {
+      const bool whole = high != nullptr && d + kLanes <= value_dim;
+      std::uint16_t padded[2][kLanes] = {};
+      const char *a = low + 2 * d, *b = high + 2 * d;
+      if (!whole) {
+        a = low != nullptr ? pad_elements(low, d, value_dim, padded[0]) : reinterpret_cast<const char*>(padded[0]);
+        b = high != nullptr ? pad_elements(high, d, value_dim, padded[1]) : reinterpret_cast<const char*>(padded[1]);
+      }
+      std::uint32_t words[kLanes];
+      store_pairs(words,
+                  interleave(reinterpret_cast<const std::uint16_t*>(a), reinterpret_cast<const std::uint16_t*>(b)));
+      for (int part = 0; part < kLanes; part += kTileRows) {
+        __builtin_memcpy(values + ((d + part) * kKeyBlock / 2 + key / 2 * kTileRows), words + part,
+                         sizeof *words * kTileRows);
+      }
+    }
+  }
+}
+
+STROBE_INLINE float staged_value(const std::uint32_t* values, int key, int d) {
+  const std::uint32_t word = values[(d / kTileRows * (kKeyBlock / 2) + key / 2) * kTileRows + d % kTileRows];
+  const std::uint32_t bits = key % 2 == 0 ? word << 16 : word & 0xffff0000u;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+#endif
+
+/// Whether every staged value of keys [first, last) is a number.
+template <class Operand>
+bool values_are_finite(const typename Operand::Word* values, int dims, int first, int last) {
+  constexpr int kWords = kKeyBlock / Operand::kPerWord;
+  Floats sum = zero();
+  for (int d = 0; d < dims; d += kTileRows) {
+    const auto* const from = values + d * kWords;
+    for (int i = first / Operand::kPerWord * kTileRows; i < last / Operand::kPerWord * kTileRows; i += kLanes) {
+      sum = Operand::multiply_add(sum, Operand::load(from + i), Operand::broadcast(0));
+    }
+  }
+  return __builtin_isfinite(STROBE_ISA::sum(sum));
+}
+
+}  // namespace
+}  // namespace strobe::cpu::STROBE_ISA
