@@ -23,12 +23,8 @@ STROBE_INLINE __m256i first_lanes(int count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 /// The first `count` lanes from memory, zero elsewhere; nothing past them is touched.
-STROBE_INLINE Floats load_first(const float* from, int count) {
-  return _mm256_maskload_ps(from, first_lanes(count));
-}
-STROBE_INLINE void store_first(float* to, Floats x, int count) {
-  _mm256_maskstore_ps(to, first_lanes(count), x);
-}
+STROBE_INLINE Floats load_first(const float* from, int count) { return _mm256_maskload_ps(from, first_lanes(count)); }
+STROBE_INLINE void store_first(float* to, Floats x, int count) { _mm256_maskstore_ps(to, first_lanes(count), x); }
 
 STROBE_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 STROBE_INLINE Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
@@ -55,9 +51,7 @@ STROBE_INLINE Mask less(Floats a, Floats b) { return _mm256_cmp_ps(a, b, _CMP_LT
 STROBE_INLINE Mask equal(Floats a, Floats b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 STROBE_INLINE Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
 STROBE_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
-STROBE_INLINE Mask negate(Mask a) {
-  return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1)));
-}
+STROBE_INLINE Mask negate(Mask a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
 STROBE_INLINE bool any(Mask a) { return _mm256_movemask_ps(a) != 0; }
 STROBE_INLINE Floats select(Mask mask, Floats yes, Floats no) { return _mm256_blendv_ps(no, yes, mask); }
 
@@ -65,9 +59,7 @@ STROBE_INLINE Ints broadcast_int(std::int32_t x) { return _mm256_set1_epi32(x); 
 STROBE_INLINE Ints load_ints(const std::int32_t* from) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
 }
-STROBE_INLINE void store_ints(std::int32_t* to, Ints x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x);
-}
+STROBE_INLINE void store_ints(std::int32_t* to, Ints x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x); }
 STROBE_INLINE Ints add_ints(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 STROBE_INLINE Ints xor_ints(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
 STROBE_INLINE Mask less_ints(Ints a, Ints b) { return _mm256_castsi256_ps(_mm256_cmpgt_epi32(b, a)); }
@@ -86,9 +78,7 @@ STROBE_INLINE Mask at_least_unsigned(Ints a, Ints b) {
 }
 
 /// To the nearest whole number, ties to even.
-STROBE_INLINE Floats round(Floats a) {
-  return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
+STROBE_INLINE Floats round(Floats a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 /// a * 2^n for whole n in [-252, 127] and a in [0.5, 2]; results below 2^-126 become zero.
 STROBE_INLINE Floats scale_by_power(Floats a, Floats n) {
   const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
@@ -116,8 +106,8 @@ STROBE_INLINE void store_bfloat16(std::uint16_t* to, Floats x) {
   const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
   const __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
   const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
-  const __m256i chosen = _mm256_castps_si256(
-      _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), nan));
+  const __m256i chosen =
+      _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), nan));
   const __m256i high = _mm256_srli_epi32(chosen, 16);
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));

@@ -45,9 +45,7 @@ STROBE_INLINE Mask both(Mask a, Mask b) { return _kand_mask16(a, b); }
 STROBE_INLINE Mask either(Mask a, Mask b) { return _kor_mask16(a, b); }
 STROBE_INLINE Mask negate(Mask a) { return _knot_mask16(a); }
 STROBE_INLINE bool any(Mask a) { return _cvtmask16_u32(a) != 0; }
-STROBE_INLINE Floats select(Mask mask, Floats yes, Floats no) {
-  return _mm512_mask_blend_ps(mask, no, yes);
-}
+STROBE_INLINE Floats select(Mask mask, Floats yes, Floats no) { return _mm512_mask_blend_ps(mask, no, yes); }
 
 STROBE_INLINE Ints broadcast_int(std::int32_t x) { return _mm512_set1_epi32(x); }
 STROBE_INLINE Ints load_ints(const std::int32_t* from) { return _mm512_loadu_si512(from); }
@@ -68,9 +66,7 @@ STROBE_INLINE void multiply_wide(Ints a, Ints b, Ints& high, Ints& low) {
 STROBE_INLINE Mask at_least_unsigned(Ints a, Ints b) { return _mm512_cmpge_epu32_mask(a, b); }
 
 /// To the nearest whole number, ties to even.
-STROBE_INLINE Floats round(Floats a) {
-  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
+STROBE_INLINE Floats round(Floats a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 /// a * 2^n for whole n; underflows to zero.
 STROBE_INLINE Floats scale_by_power(Floats a, Floats n) { return _mm512_scalef_ps(a, n); }
 
@@ -163,8 +159,8 @@ STROBE_INLINE void interleave(Pairs a, Pairs b, Pairs& first, Pairs& last) {
 /// Rounds two vectors to bf16 and pairs them lane by lane.
 STROBE_INLINE Pairs pack_pairs(Floats low, Floats high) {
   const __m512i halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
-                                         23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, halves);
 }
 /// Pairs of the bf16 values of two rows, lane by lane.

@@ -62,9 +62,7 @@ STROBE_INLINE Ints broadcast_int(std::int32_t x) { return _mm_set1_epi32(x); }
 STROBE_INLINE Ints load_ints(const std::int32_t* from) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
 }
-STROBE_INLINE void store_ints(std::int32_t* to, Ints x) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), x);
-}
+STROBE_INLINE void store_ints(std::int32_t* to, Ints x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), x); }
 STROBE_INLINE Ints add_ints(Ints a, Ints b) { return _mm_add_epi32(a, b); }
 STROBE_INLINE Ints xor_ints(Ints a, Ints b) { return _mm_xor_si128(a, b); }
 STROBE_INLINE Mask less_ints(Ints a, Ints b) { return _mm_castsi128_ps(_mm_cmplt_epi32(a, b)); }
@@ -83,9 +81,7 @@ STROBE_INLINE Mask at_least_unsigned(Ints a, Ints b) {
 }
 
 /// To the nearest whole number, ties to even.
-STROBE_INLINE Floats round(Floats a) {
-  return _mm_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
+STROBE_INLINE Floats round(Floats a) { return _mm_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 /// a * 2^n for whole n in [-252, 127] and a in [0.5, 2]; results below 2^-126 become zero.
 STROBE_INLINE Floats scale_by_power(Floats a, Floats n) {
   const __m128i exponent = _mm_slli_epi32(_mm_cvtps_epi32(n), 23);
@@ -104,8 +100,7 @@ STROBE_INLINE void store_bfloat16(std::uint16_t* to, Floats x) {
   const __m128i rounded = _mm_add_epi32(bits, _mm_add_epi32(odd, _mm_set1_epi32(0x7fff)));
   const __m128 nan = _mm_cmpunord_ps(x, x);
   const __m128i quiet = _mm_or_si128(bits, _mm_set1_epi32(0x400000));
-  const __m128i chosen =
-      _mm_castps_si128(_mm_blendv_ps(_mm_castsi128_ps(rounded), _mm_castsi128_ps(quiet), nan));
+  const __m128i chosen = _mm_castps_si128(_mm_blendv_ps(_mm_castsi128_ps(rounded), _mm_castsi128_ps(quiet), nan));
   const __m128i high = _mm_srli_epi32(chosen, 16);
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi32(high, high));
 }
