@@ -5,13 +5,13 @@
 #include <nlohmann/json.hpp>
 
 #include "attend_inputs.hpp"
+#include "cases/verify.hpp"
 #include "check/check.hpp"
 #include "command.hpp"
 #include "cpu/cpu.hpp"
 #include "files/files.hpp"
 #include "measure.hpp"
 #include "options.hpp"
-#include "verify.hpp"
 
 namespace strobe::tools {
 namespace {
@@ -129,22 +129,39 @@ void print(const ordered_json& r, const Inputs& inputs, const Results& results) 
              bytes_text(r["workspace_bytes"].get<double>()));
 }
 
-ExitStatus verify(const check::Checked& checked, bool json, ordered_json& result) {
-  const Verdict verdict = verify_forward(checked.problem, checked.buffers);
-  result["verify"] = {{"output_error", verdict.output_error},
-                      {"output_allowed", verdict.output_allowed},
-                      {"lse_error", verdict.lse_error},
-                      {"lse_allowed", verdict.lse_allowed},
-                      {"passed", verdict.passed()}};
-  if (!json) {
-    fmt::print("{:13} output {:.3g} (allowed {:.3g}), lse {:.3g} (allowed {:.3g}) against float64: {}\n", "error",
-               verdict.output_error, verdict.output_allowed, verdict.lse_error, verdict.lse_allowed,
-               verdict.passed() ? "passed" : "FAILED");
+/// Judges the results as the case library judges kernels.
+ExitStatus verify(const Inputs& inputs, const Results& results, const check::Checked& checked, bool json,
+                  ordered_json& result) {
+  cases::Instance instance;
+  instance.attention = inputs.attention;
+  instance.outputs = results.views;
+  instance.checked = checked;
+  const cases::Verdict verdict = cases::Judge(instance).judge();
+  result["verify"] = {{"passed", verdict.passed()}};
+  for (const cases::Measure& measure : verdict.measures) {
+    result["verify"][measure.name] = {{"error", measure.error}, {"allowed", measure.allowed}};
+    if (json) continue;
+    fmt::print("{:13} {} is off by {:.3g} from float64, allowed are {:.3g}\n", "error", measure.name, measure.error,
+               measure.allowed);
   }
+  for (const std::string& failure : verdict.failures) fmt::print(stderr, "strobe attend: --verify: {}\n", failure);
+  if (!json) fmt::print("{:13} {}\n", "verdict", verdict.passed() ? "passed" : "FAILED");
   return verdict.passed() ? kSucceeded : kFailed;
 }
 
+/// Refuses names that cannot be written before anything is computed.
+void check_output_names(const AttendFlags& flags) {
+  for (const std::string* path : {&flags.output, &flags.lse}) {
+    if (path->empty() || is_safetensors(*path) || path->ends_with(".npy")) continue;
+    throw UsageError("'" + *path + "' is no output that can be written, must end in .npy or .safetensors");
+  }
+  if (!flags.output.empty() && flags.output == flags.lse && !is_safetensors(flags.output)) {
+    throw UsageError("--output and --lse are the same .npy, must be two files or one .safetensors");
+  }
+}
+
 ExitStatus run(const AttendFlags& flags) {
+  check_output_names(flags);
   Attention options;
   flags.options.apply(options);
   const Inputs inputs = read_inputs(flags.inputs, options);
@@ -158,7 +175,7 @@ ExitStatus run(const AttendFlags& flags) {
   for (const std::string& note : inputs.notes) fmt::print(stderr, "strobe attend: note: {}\n", note);
   ordered_json result = report(inputs.attention, results, checked, plan, timing, threads.count());
   if (!flags.json) print(result, inputs, results);
-  const ExitStatus status = flags.verify ? verify(checked, flags.json, result) : kSucceeded;
+  const ExitStatus status = flags.verify ? verify(inputs, results, checked, flags.json, result) : kSucceeded;
   if (flags.json) fmt::print("{}\n", result.dump(2));
   return status;
 }

@@ -164,6 +164,9 @@ MainTensors main_tensors(const InputFlags& flags) {
     throw UsageError(fmt::format("{} input files given, must be one .safetensors with three tensors, or three files",
                                  flags.files.size()));
   }
+  if (flags.files.size() == 1 && !is_safetensors(flags.files[0])) {
+    throw UsageError("'" + flags.files[0] + "' alone cannot hold query, key and value, must be a .safetensors");
+  }
   for (std::size_t i = 0; i < 3; ++i) {
     if (!named[i]->empty()) {
       result.specs[i] = *named[i];
