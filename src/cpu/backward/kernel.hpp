@@ -1,0 +1,250 @@
+// The backward schedule: key blocks outside, query tiles inside, five products a tile (FlashAttention-2's algorithm 2,
+// arXiv 2307.08691, with dK and dV held for a block of keys and dQ added to memory).
+//   S = Q K^T    dP = dO V^T    P = exp(S - LSE)    dS = P (dP - delta)    dV += P^T dO    dK += dS^T Q    dQ += dS K
+// Lanes are keys in S and dP (K^T and V^T are transposed once a block), head dimensions in the gradients, so that every
+// product broadcasts its left factor and nothing is summed across lanes.
+#pragma once
+
+#include "cpu/backward/scores.hpp"
+#include "cpu/backward/staging.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+/// A task's scratch memory, buffer by buffer (task.hpp has the shapes).
+struct Buffers {
+  explicit Buffers(const BackwardTask& task)
+      : key(task.scratch + task.layout->key),
+        key_panels(task.scratch + task.layout->key_panels),
+        value_panels(task.scratch + task.layout->value_panels),
+        grad_key(task.scratch + task.layout->grad_key),
+        grad_value(task.scratch + task.layout->grad_value),
+        query(task.scratch + task.layout->query),
+        grad_query(task.scratch + task.layout->grad_query),
+        grad_output(task.scratch + task.layout->grad_output),
+        probabilities(task.scratch + task.layout->probabilities),
+        grad_scores(task.scratch + task.layout->grad_scores),
+        edits(task.scratch + task.layout->edits),
+        dropout(task.scratch + task.layout->dropout),
+        lse(task.scratch + task.layout->lse),
+        delta(task.scratch + task.layout->delta) {}
+  float *key, *key_panels, *value_panels, *grad_key, *grad_value;
+  float *query, *grad_query, *grad_output, *probabilities, *grad_scores, *edits, *dropout, *lse, *delta;
+};
+
+STROBE_INLINE bool wants_scores(const BackwardTask& task) {
+  return task.grad_query.data || task.grad_key.data || task.grad_bias.data;
+}
+
+/// dS is finished in a pass of its own when something needs it before softcap's derivative and the scale.
+STROBE_INLINE bool finishes_apart(const BackwardTask& task) { return task.softcap > 0.0f || task.grad_bias.data; }
+
+void stage_keys(const BackwardTask& task, const KeyBlock& block, const Buffers& buffers) {
+  const BackwardLayout& layout = *task.layout;
+  const float factor = task.softcap > 0.0f ? task.scale / task.softcap : task.scale * kLog2E;
+  stage_rows(task.key, 0, block.first, block.count, block.padded, task.head_dim, buffers.key, layout.head_stride);
+  transpose_to_panels(buffers.key, layout.head_stride, block.padded, task.head_dim, factor, buffers.key_panels);
+  stage_rows(task.value, 0, block.first, block.count, block.padded, task.value_dim, buffers.grad_value,
+             layout.value_stride);
+  transpose_to_panels(buffers.grad_value, layout.value_stride, block.padded, task.value_dim, 1.0f,
+                      buffers.value_panels);
+  clear_rows(buffers.grad_value, block.padded, task.value_dim, layout.value_stride);
+  clear_rows(buffers.grad_key, block.padded, task.head_dim, layout.head_stride);
+}
+
+/// Q, dO, LSE and delta of a tile. Rows that see no key, and padding, become zero rows with LSE = inf, so that P is 0.
+void stage_queries(const BackwardTask& task, const QueryTile& tile, const Buffers& buffers) {
+  const BackwardLayout& layout = *task.layout;
+  const float infinity = __builtin_huge_valf(), delta_factor = finishes_apart(task) ? 1.0f : task.scale;
+  stage_rows(task.query, tile.head, tile.first, tile.count, tile.padded, task.head_dim, buffers.query,
+             layout.head_stride);
+  stage_rows(task.grad_output, tile.head, tile.first, tile.count, tile.padded, task.value_dim, buffers.grad_output,
+             layout.value_stride);
+  const std::int64_t facts = tile.head * task.row_facts_stride + tile.first;
+  for (int row = 0; row < tile.padded; ++row) {
+    buffers.lse[row] = row < tile.count ? task.lse[facts + row] : infinity;
+    buffers.delta[row] = row < tile.count ? task.delta[facts + row] * delta_factor : 0.0f;
+    if (row < tile.count && buffers.lse[row] == infinity) {
+      clear_rows(buffers.query + row * layout.head_stride, 1, task.head_dim, 0);
+      clear_rows(buffers.grad_output + row * layout.value_stride, 1, task.value_dim, 0);
+    }
+  }
+}
+
+using RegisterTile = Floats[kTileRows][kTileVectors];
+
+/// P = exp2(S + edits - LSE), where S arrives in units of log2, or divided by the softcap.
+template <bool kEdited>
+STROBE_INLINE void probabilities_of(const BackwardTask& task, const RegisterTile& s, const float* lse, float* edits,
+                                    float* probabilities, int stride) {
+  for (int r = 0; r < kTileRows; ++r) {
+    const Floats shift = broadcast(lse[r]);
+    for (int v = 0; v < kTileVectors; ++v) {
+      Floats x = s[r][v];
+      if constexpr (kEdited) {
+        float* edit = edits + r * stride + v * kLanes;
+        const Floats added = load(edit);
+        if (task.softcap > 0.0f) {
+          const Floats t = tanh(x);
+          x = mul(t, broadcast(task.softcap * kLog2E));
+          store(edit, mul(sub(broadcast(1.0f), mul(t, t)), broadcast(task.scale)));
+        }
+        x = add(x, added);
+      }
+      store(probabilities + r * stride + v * kLanes, exp2(sub(x, shift)));
+    }
+  }
+}
+
+/// dS = P (dP - delta), times the scale unless it is finished apart. With dropout, P leaves multiplied for dV.
+template <bool kEdited>
+STROBE_INLINE void grad_scores_of(const BackwardTask& task, const RegisterTile& dp, const float* delta,
+                                  const float* dropout, float* probabilities, float* grad_scores, int stride,
+                                  float factor) {
+  for (int r = 0; r < kTileRows; ++r) {
+    const Floats shift = broadcast(delta[r]);
+    for (int v = 0; v < kTileVectors; ++v) {
+      const int at = r * stride + v * kLanes;
+      const Floats p = load(probabilities + at);
+      Floats x = dp[r][v];
+      if constexpr (kEdited) {
+        if (task.drops) {
+          const Floats kept = load(dropout + at);
+          x = mul(x, kept);
+          store(probabilities + at, mul(p, kept));
+        }
+      }
+      x = mul(p, sub(mul(x, broadcast(factor)), shift));
+      if constexpr (kEdited) x = select(equal(p, zero()), zero(), x);
+      store(grad_scores + at, x);
+    }
+  }
+}
+
+/// P and dS of a tile: two products for each register tile, the exponential and the derivative on the way out.
+template <bool kEdited>
+void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Buffers& buffers) {
+  const BackwardLayout& layout = *task.layout;
+  const int stride = layout.score_stride;
+  const float factor = finishes_apart(task) ? 1.0f : task.scale;
+  const bool scores = wants_scores(task);
+  for (int key = 0; key < block.padded; key += kPanel) {
+    const float* key_panel = buffers.key_panels + key * vectors_of(task.head_dim) * kLanes;
+    const float* value_panel = buffers.value_panels + key * vectors_of(task.value_dim) * kLanes;
+    for (int row = 0; row < tile.padded; row += kTileRows) {
+      const int at = row * stride + key;
+      Floats tile_sums[kTileRows][kTileVectors];
+      for (auto& sums : tile_sums) {
+        for (Floats& sum : sums) sum = zero();
+      }
+      multiply_tile<Left::kRows>(buffers.query + row * layout.head_stride, layout.head_stride, key_panel, kPanel,
+                                 task.head_dim, tile_sums);
+      probabilities_of<kEdited>(task, tile_sums, buffers.lse + row, buffers.edits + at, buffers.probabilities + at,
+                                stride);
+      if (!scores && !task.drops) continue;
+      for (auto& sums : tile_sums) {
+        for (Floats& sum : sums) sum = zero();
+      }
+      multiply_tile<Left::kRows>(buffers.grad_output + row * layout.value_stride, layout.value_stride, value_panel,
+                                 kPanel, task.value_dim, tile_sums);
+      grad_scores_of<kEdited>(task, tile_sums, buffers.delta + row, buffers.dropout + at, buffers.probabilities + at,
+                              buffers.grad_scores + at, stride, factor);
+    }
+  }
+}
+
+/// The bias gradient, then dS through softcap (whose derivative probabilities_of left in edits) and scale.
+void finish_scores(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Buffers& buffers) {
+  const int stride = task.layout->score_stride;
+  if (task.grad_bias.data) add_bias_gradient(task, tile, block, buffers.grad_scores);
+  for (int row = 0; row < tile.padded; ++row) {
+    for (int j = row * stride; j < row * stride + block.padded; j += kLanes) {
+      const Floats derivative = task.softcap > 0.0f ? load(buffers.edits + j) : broadcast(task.scale);
+      store(buffers.grad_scores + j, mul(load(buffers.grad_scores + j), derivative));
+    }
+  }
+}
+
+void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, Coverage coverage,
+                    const Buffers& buffers) {
+  const BackwardLayout& layout = *task.layout;
+  stage_queries(task, tile, buffers);
+  const bool edited = coverage == Coverage::kSome || task.bias.data || task.slopes || task.softcap > 0.0f || task.drops;
+  if (edited) {
+    fill_edits(task, tile, block, coverage, buffers.edits);
+    if (task.drops) fill_dropout(task, tile, block, buffers.dropout);
+    score_tile<true>(task, tile, block, buffers);
+  } else {
+    score_tile<false>(task, tile, block, buffers);
+  }
+  if (task.grad_value.data) {
+    multiply<Left::kColumns, true>({.left = buffers.probabilities,
+                                    .left_stride = layout.score_stride,
+                                    .right = buffers.grad_output,
+                                    .right_stride = layout.value_stride,
+                                    .result = buffers.grad_value,
+                                    .result_stride = layout.value_stride,
+                                    .rows = block.padded,
+                                    .vectors = vectors_of(task.value_dim),
+                                    .depth = tile.padded});
+  }
+  if (!wants_scores(task)) return;
+  if (finishes_apart(task)) finish_scores(task, tile, block, buffers);
+  if (task.grad_key.data) {
+    multiply<Left::kColumns, true>({.left = buffers.grad_scores,
+                                    .left_stride = layout.score_stride,
+                                    .right = buffers.query,
+                                    .right_stride = layout.head_stride,
+                                    .result = buffers.grad_key,
+                                    .result_stride = layout.head_stride,
+                                    .rows = block.padded,
+                                    .vectors = vectors_of(task.head_dim),
+                                    .depth = tile.padded});
+  }
+  if (task.grad_query.data) {
+    multiply<Left::kRows, false>({.left = buffers.grad_scores,
+                                  .left_stride = layout.score_stride,
+                                  .right = buffers.key,
+                                  .right_stride = layout.head_stride,
+                                  .result = buffers.grad_query,
+                                  .result_stride = layout.head_stride,
+                                  .rows = tile.padded,
+                                  .vectors = vectors_of(task.head_dim),
+                                  .depth = block.count});
+    add_rows(buffers.grad_query, layout.head_stride, tile.count, task.head_dim, task.grad_query, tile.head,
+             tile.first);
+  }
+}
+
+STROBE_INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+void gradients(const BackwardTask& task) {
+  const BackwardLayout& layout = *task.layout;
+  const Buffers buffers(task);
+  for (std::int64_t first = task.key_begin; first < task.key_end; first += layout.key_block) {
+    const int keys = int(smaller(task.key_end - first, layout.key_block));
+    const KeyBlock block{first, keys, round_up(keys, kPanel)};
+    bool staged = false;
+    for (std::int64_t head = 0; head < task.group; ++head) {
+      for (std::int64_t row = task.query_begin; row < task.query_end; row += layout.query_tile) {
+        const int rows = int(smaller(task.query_end - row, layout.query_tile));
+        const QueryTile tile{head, row, rows, round_up(rows, kTileRows)};
+        const Coverage coverage = coverage_of(task, tile, block);
+        if (coverage == Coverage::kNothing) continue;
+        if (!staged) stage_keys(task, block, buffers);
+        staged = true;
+        tile_gradients(task, tile, block, coverage, buffers);
+      }
+    }
+    if (!staged) continue;
+    if (task.grad_key.data) {
+      add_rows(buffers.grad_key, layout.head_stride, keys, task.head_dim, task.grad_key, 0, first);
+    }
+    if (task.grad_value.data) {
+      add_rows(buffers.grad_value, layout.value_stride, keys, task.value_dim, task.grad_value, 0, first);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace strobe::cpu::STROBE_ISA
