@@ -12,8 +12,8 @@ namespace strobe::cpu::STROBE_ISA {
 namespace {
 
 /// A task's scratch memory, buffer by buffer (task.hpp has the shapes).
-struct Buffers {
-  explicit Buffers(const BackwardTask& task)
+struct Scratch {
+  explicit Scratch(const BackwardTask& task)
       : key(task.scratch + task.layout->key),
         key_panels(task.scratch + task.layout->key_panels),
         value_panels(task.scratch + task.layout->value_panels),
@@ -39,34 +39,31 @@ STROBE_INLINE bool wants_scores(const BackwardTask& task) {
 /// dS is finished in a pass of its own when something needs it before softcap's derivative and the scale.
 STROBE_INLINE bool finishes_apart(const BackwardTask& task) { return task.softcap > 0.0f || task.grad_bias.data; }
 
-void stage_keys(const BackwardTask& task, const KeyBlock& block, const Buffers& buffers) {
+void stage_keys(const BackwardTask& task, const KeyBlock& block, const Scratch& at) {
   const BackwardLayout& layout = *task.layout;
   const float factor = task.softcap > 0.0f ? task.scale / task.softcap : task.scale * kLog2E;
-  stage_rows(task.key, 0, block.first, block.count, block.padded, task.head_dim, buffers.key, layout.head_stride);
-  transpose_to_panels(buffers.key, layout.head_stride, block.padded, task.head_dim, factor, buffers.key_panels);
-  stage_rows(task.value, 0, block.first, block.count, block.padded, task.value_dim, buffers.grad_value,
-             layout.value_stride);
-  transpose_to_panels(buffers.grad_value, layout.value_stride, block.padded, task.value_dim, 1.0f,
-                      buffers.value_panels);
-  clear_rows(buffers.grad_value, block.padded, task.value_dim, layout.value_stride);
-  clear_rows(buffers.grad_key, block.padded, task.head_dim, layout.head_stride);
+  stage_rows(task.key, 0, block.first, block.count, block.padded, task.head_dim, at.key, layout.head_stride);
+  transpose_to_panels(at.key, layout.head_stride, block.padded, task.head_dim, factor, at.key_panels);
+  stage_rows(task.value, 0, block.first, block.count, block.padded, task.value_dim, at.grad_value, layout.value_stride);
+  transpose_to_panels(at.grad_value, layout.value_stride, block.padded, task.value_dim, 1.0f, at.value_panels);
+  clear_rows(at.grad_value, block.padded, task.value_dim, layout.value_stride);
+  clear_rows(at.grad_key, block.padded, task.head_dim, layout.head_stride);
 }
 
 /// Q, dO, LSE and delta of a tile. Rows that see no key, and padding, become zero rows with LSE = inf, so that P is 0.
-void stage_queries(const BackwardTask& task, const QueryTile& tile, const Buffers& buffers) {
+void stage_queries(const BackwardTask& task, const QueryTile& tile, const Scratch& at) {
   const BackwardLayout& layout = *task.layout;
   const float infinity = __builtin_huge_valf(), delta_factor = finishes_apart(task) ? 1.0f : task.scale;
-  stage_rows(task.query, tile.head, tile.first, tile.count, tile.padded, task.head_dim, buffers.query,
-             layout.head_stride);
-  stage_rows(task.grad_output, tile.head, tile.first, tile.count, tile.padded, task.value_dim, buffers.grad_output,
+  stage_rows(task.query, tile.head, tile.first, tile.count, tile.padded, task.head_dim, at.query, layout.head_stride);
+  stage_rows(task.grad_output, tile.head, tile.first, tile.count, tile.padded, task.value_dim, at.grad_output,
              layout.value_stride);
   const std::int64_t facts = tile.head * task.row_facts_stride + tile.first;
   for (int row = 0; row < tile.padded; ++row) {
-    buffers.lse[row] = row < tile.count ? task.lse[facts + row] : infinity;
-    buffers.delta[row] = row < tile.count ? task.delta[facts + row] * delta_factor : 0.0f;
-    if (row < tile.count && buffers.lse[row] == infinity) {
-      clear_rows(buffers.query + row * layout.head_stride, 1, task.head_dim, 0);
-      clear_rows(buffers.grad_output + row * layout.value_stride, 1, task.value_dim, 0);
+    at.lse[row] = row < tile.count ? task.lse[facts + row] : infinity;
+    at.delta[row] = row < tile.count ? task.delta[facts + row] * delta_factor : 0.0f;
+    if (row < tile.count && at.lse[row] == infinity) {
+      clear_rows(at.query + row * layout.head_stride, 1, task.head_dim, 0);
+      clear_rows(at.grad_output + row * layout.value_stride, 1, task.value_dim, 0);
     }
   }
 }
@@ -104,115 +101,113 @@ STROBE_INLINE void grad_scores_of(const BackwardTask& task, const RegisterTile& 
   for (int r = 0; r < kTileRows; ++r) {
     const Floats shift = broadcast(delta[r]);
     for (int v = 0; v < kTileVectors; ++v) {
-      const int at = r * stride + v * kLanes;
-      const Floats p = load(probabilities + at);
+      const int index = r * stride + v * kLanes;
+      const Floats p = load(probabilities + index);
       Floats x = dp[r][v];
       if constexpr (kEdited) {
         if (task.drops) {
-          const Floats kept = load(dropout + at);
+          const Floats kept = load(dropout + index);
           x = mul(x, kept);
-          store(probabilities + at, mul(p, kept));
+          store(probabilities + index, mul(p, kept));
         }
       }
       x = mul(p, sub(mul(x, broadcast(factor)), shift));
       if constexpr (kEdited) x = select(equal(p, zero()), zero(), x);
-      store(grad_scores + at, x);
+      store(grad_scores + index, x);
     }
   }
 }
 
 /// P and dS of a tile: two products for each register tile, the exponential and the derivative on the way out.
 template <bool kEdited>
-void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Buffers& buffers) {
+void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at) {
   const BackwardLayout& layout = *task.layout;
   const int stride = layout.score_stride;
   const float factor = finishes_apart(task) ? 1.0f : task.scale;
   const bool scores = wants_scores(task);
   for (int key = 0; key < block.padded; key += kPanel) {
-    const float* key_panel = buffers.key_panels + key * vectors_of(task.head_dim) * kLanes;
-    const float* value_panel = buffers.value_panels + key * vectors_of(task.value_dim) * kLanes;
+    const float* key_panel = at.key_panels + key * vectors_of(task.head_dim) * kLanes;
+    const float* value_panel = at.value_panels + key * vectors_of(task.value_dim) * kLanes;
     for (int row = 0; row < tile.padded; row += kTileRows) {
-      const int at = row * stride + key;
+      const int index = row * stride + key;
       Floats tile_sums[kTileRows][kTileVectors];
       for (auto& sums : tile_sums) {
         for (Floats& sum : sums) sum = zero();
       }
-      multiply_tile<Left::kRows>(buffers.query + row * layout.head_stride, layout.head_stride, key_panel, kPanel,
+      multiply_tile<Left::kRows>(at.query + row * layout.head_stride, layout.head_stride, key_panel, kPanel,
                                  task.head_dim, tile_sums);
-      probabilities_of<kEdited>(task, tile_sums, buffers.lse + row, buffers.edits + at, buffers.probabilities + at,
-                                stride);
+      probabilities_of<kEdited>(task, tile_sums, at.lse + row, at.edits + index, at.probabilities + index, stride);
       if (!scores && !task.drops) continue;
       for (auto& sums : tile_sums) {
         for (Floats& sum : sums) sum = zero();
       }
-      multiply_tile<Left::kRows>(buffers.grad_output + row * layout.value_stride, layout.value_stride, value_panel,
-                                 kPanel, task.value_dim, tile_sums);
-      grad_scores_of<kEdited>(task, tile_sums, buffers.delta + row, buffers.dropout + at, buffers.probabilities + at,
-                              buffers.grad_scores + at, stride, factor);
+      multiply_tile<Left::kRows>(at.grad_output + row * layout.value_stride, layout.value_stride, value_panel, kPanel,
+                                 task.value_dim, tile_sums);
+      grad_scores_of<kEdited>(task, tile_sums, at.delta + row, at.dropout + index, at.probabilities + index,
+                              at.grad_scores + index, stride, factor);
     }
   }
 }
 
 /// The bias gradient, then dS through softcap (whose derivative probabilities_of left in edits) and scale.
-void finish_scores(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Buffers& buffers) {
+void finish_scores(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at) {
   const int stride = task.layout->score_stride;
-  if (task.grad_bias.data) add_bias_gradient(task, tile, block, buffers.grad_scores);
+  if (task.grad_bias.data) add_bias_gradient(task, tile, block, at.grad_scores);
   for (int row = 0; row < tile.padded; ++row) {
     for (int j = row * stride; j < row * stride + block.padded; j += kLanes) {
-      const Floats derivative = task.softcap > 0.0f ? load(buffers.edits + j) : broadcast(task.scale);
-      store(buffers.grad_scores + j, mul(load(buffers.grad_scores + j), derivative));
+      const Floats derivative = task.softcap > 0.0f ? load(at.edits + j) : broadcast(task.scale);
+      store(at.grad_scores + j, mul(load(at.grad_scores + j), derivative));
     }
   }
 }
 
 void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, Coverage coverage,
-                    const Buffers& buffers) {
+                    const Scratch& at) {
   const BackwardLayout& layout = *task.layout;
-  stage_queries(task, tile, buffers);
+  stage_queries(task, tile, at);
   const bool edited = coverage == Coverage::kSome || task.bias.data || task.slopes || task.softcap > 0.0f || task.drops;
   if (edited) {
-    fill_edits(task, tile, block, coverage, buffers.edits);
-    if (task.drops) fill_dropout(task, tile, block, buffers.dropout);
-    score_tile<true>(task, tile, block, buffers);
+    fill_edits(task, tile, block, coverage, at.edits);
+    if (task.drops) fill_dropout(task, tile, block, at.dropout);
+    score_tile<true>(task, tile, block, at);
   } else {
-    score_tile<false>(task, tile, block, buffers);
+    score_tile<false>(task, tile, block, at);
   }
   if (task.grad_value.data) {
-    multiply<Left::kColumns, true>({.left = buffers.probabilities,
+    multiply<Left::kColumns, true>({.left = at.probabilities,
                                     .left_stride = layout.score_stride,
-                                    .right = buffers.grad_output,
+                                    .right = at.grad_output,
                                     .right_stride = layout.value_stride,
-                                    .result = buffers.grad_value,
+                                    .result = at.grad_value,
                                     .result_stride = layout.value_stride,
                                     .rows = block.padded,
                                     .vectors = vectors_of(task.value_dim),
                                     .depth = tile.padded});
   }
   if (!wants_scores(task)) return;
-  if (finishes_apart(task)) finish_scores(task, tile, block, buffers);
+  if (finishes_apart(task)) finish_scores(task, tile, block, at);
   if (task.grad_key.data) {
-    multiply<Left::kColumns, true>({.left = buffers.grad_scores,
+    multiply<Left::kColumns, true>({.left = at.grad_scores,
                                     .left_stride = layout.score_stride,
-                                    .right = buffers.query,
+                                    .right = at.query,
                                     .right_stride = layout.head_stride,
-                                    .result = buffers.grad_key,
+                                    .result = at.grad_key,
                                     .result_stride = layout.head_stride,
                                     .rows = block.padded,
                                     .vectors = vectors_of(task.head_dim),
                                     .depth = tile.padded});
   }
   if (task.grad_query.data) {
-    multiply<Left::kRows, false>({.left = buffers.grad_scores,
+    multiply<Left::kRows, false>({.left = at.grad_scores,
                                   .left_stride = layout.score_stride,
-                                  .right = buffers.key,
+                                  .right = at.key,
                                   .right_stride = layout.head_stride,
-                                  .result = buffers.grad_query,
+                                  .result = at.grad_query,
                                   .result_stride = layout.head_stride,
                                   .rows = tile.padded,
                                   .vectors = vectors_of(task.head_dim),
                                   .depth = block.count});
-    add_rows(buffers.grad_query, layout.head_stride, tile.count, task.head_dim, task.grad_query, tile.head,
-             tile.first);
+    add_rows(at.grad_query, layout.head_stride, tile.count, task.head_dim, task.grad_query, tile.head, tile.first);
   }
 }
 
@@ -220,7 +215,7 @@ STROBE_INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / mu
 
 void gradients(const BackwardTask& task) {
   const BackwardLayout& layout = *task.layout;
-  const Buffers buffers(task);
+  const Scratch at(task);
   for (std::int64_t first = task.key_begin; first < task.key_end; first += layout.key_block) {
     const int keys = int(smaller(task.key_end - first, layout.key_block));
     const KeyBlock block{first, keys, round_up(keys, kPanel)};
@@ -231,17 +226,17 @@ void gradients(const BackwardTask& task) {
         const QueryTile tile{head, row, rows, round_up(rows, kTileRows)};
         const Coverage coverage = coverage_of(task, tile, block);
         if (coverage == Coverage::kNothing) continue;
-        if (!staged) stage_keys(task, block, buffers);
+        if (!staged) stage_keys(task, block, at);
         staged = true;
-        tile_gradients(task, tile, block, coverage, buffers);
+        tile_gradients(task, tile, block, coverage, at);
       }
     }
     if (!staged) continue;
     if (task.grad_key.data) {
-      add_rows(buffers.grad_key, layout.head_stride, keys, task.head_dim, task.grad_key, 0, first);
+      add_rows(at.grad_key, layout.head_stride, keys, task.head_dim, task.grad_key, 0, first);
     }
     if (task.grad_value.data) {
-      add_rows(buffers.grad_value, layout.value_stride, keys, task.value_dim, task.grad_value, 0, first);
+      add_rows(at.grad_value, layout.value_stride, keys, task.value_dim, task.grad_value, 0, first);
     }
   }
 }

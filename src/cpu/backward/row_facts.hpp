@@ -30,8 +30,8 @@ STROBE_INLINE void row_facts_typed(const RowFactsTask& task) {
       task.delta_out[i] = 0.0f;
       continue;
     }
-    float delta = dot_rows(output + i * task.output.row_stride, grad_output + i * task.grad_output.row_stride,
-                           task.value_dim);
+    float delta =
+        dot_rows(output + i * task.output.row_stride, grad_output + i * task.grad_output.row_stride, task.value_dim);
     if (task.grad_lse) delta -= task.grad_lse[i * task.grad_lse_stride];
     task.lse_out[i] = lse * kLog2E;
     task.delta_out[i] = delta;

@@ -1,5 +1,5 @@
-// What the backward driver hands to an instruction-set unit. Plain data; the driver has resolved the sequence, the heads
-// and the workspace, the unit only computes.
+// What the backward driver hands to an instruction-set unit. Plain data; the driver has resolved the sequence, the
+// heads and the workspace, the unit only computes.
 #pragma once
 
 #include <cstdint>
@@ -43,10 +43,10 @@ struct BackwardLayout {
 /// The gradients that come from one rectangle of scores, for all query heads of one KV head.
 struct BackwardTask {
   std::int64_t key_begin, key_end, query_begin, query_end;
-  std::int64_t queries, keys;    // in use
-  std::int64_t position_shift;   // p_i = i + position_shift
-  std::int64_t left, right;      // p_i - left <= j <= p_i + right, large where there is no bound
-  std::int64_t prefix;           // keys before this are exempt from left and right
+  std::int64_t queries, keys;   // in use
+  std::int64_t position_shift;  // p_i = i + position_shift
+  std::int64_t left, right;     // p_i - left <= j <= p_i + right, large where there is no bound
+  std::int64_t prefix;          // keys before this are exempt from left and right
   int head_dim, value_dim, group;
   float scale, softcap;
 
