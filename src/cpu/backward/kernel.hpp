@@ -41,7 +41,7 @@ STROBE_INLINE bool finishes_apart(const BackwardTask& task) { return task.softca
 
 void stage_keys(const BackwardTask& task, const KeyBlock& block, const Scratch& at) {
   const BackwardLayout& layout = *task.layout;
-  const float factor = task.softcap > 0.0f ? task.scale / task.softcap : task.scale * kLog2E;
+  const float factor = task.softcap > 0.0f ? task.scale / task.softcap : task.scale;
   stage_rows(task.key, 0, block.first, block.count, block.padded, task.head_dim, at.key, layout.head_stride);
   transpose_to_panels(at.key, layout.head_stride, block.padded, task.head_dim, factor, at.key_panels);
   stage_rows(task.value, 0, block.first, block.count, block.padded, task.value_dim, at.grad_value, layout.value_stride);
@@ -70,7 +70,8 @@ void stage_queries(const BackwardTask& task, const QueryTile& tile, const Scratc
 
 using RegisterTile = Floats[kTileRows][kTileVectors];
 
-/// P = exp2(S + edits - LSE), where S arrives in units of log2, or divided by the softcap.
+/// P = exp(S + edits - LSE), where S arrives divided by the softcap if there is one. The change to base 2 comes after
+/// the difference, which is small: before it, rounding LSE once more would cost as much as all else together.
 template <bool kEdited>
 STROBE_INLINE void probabilities_of(const BackwardTask& task, const RegisterTile& s, const float* lse, float* edits,
                                     float* probabilities, int stride) {
@@ -83,12 +84,12 @@ STROBE_INLINE void probabilities_of(const BackwardTask& task, const RegisterTile
         const Floats added = load(edit);
         if (task.softcap > 0.0f) {
           const Floats t = tanh(x);
-          x = mul(t, broadcast(task.softcap * kLog2E));
+          x = mul(t, broadcast(task.softcap));
           store(edit, mul(sub(broadcast(1.0f), mul(t, t)), broadcast(task.scale)));
         }
         x = add(x, added);
       }
-      store(probabilities + r * stride + v * kLanes, exp2(sub(x, shift)));
+      store(probabilities + r * stride + v * kLanes, exp2(mul(sub(x, shift), broadcast(kLog2E))));
     }
   }
 }

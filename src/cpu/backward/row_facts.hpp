@@ -1,5 +1,5 @@
-// What the backward kernel needs to know about each query row before it starts: LSE in units of log2, delta =
-// dot(dO, O) - dLSE, and from them the gradient of the head's sink.
+// What the backward kernel needs to know about each query row before it starts: LSE, delta = dot(dO, O) -
+// dLSE, and from them the gradient of the head's sink.
 #pragma once
 
 #include "cpu/backward/task.hpp"
@@ -33,7 +33,7 @@ STROBE_INLINE void row_facts_typed(const RowFactsTask& task) {
     float delta =
         dot_rows(output + i * task.output.row_stride, grad_output + i * task.grad_output.row_stride, task.value_dim);
     if (task.grad_lse) delta -= task.grad_lse[i * task.grad_lse_stride];
-    task.lse_out[i] = lse * kLog2E;
+    task.lse_out[i] = lse;
     task.delta_out[i] = delta;
     if (task.grad_sink) {
       float lanes[kLanes];

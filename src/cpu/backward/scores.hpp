@@ -95,16 +95,16 @@ STROBE_INLINE void add_bias_typed(const T* bias, std::int64_t stride, int count,
   if (stride == 1) {
     int j = 0;
     for (; j + kLanes <= count; j += kLanes) {
-      store(edits + j, fma(load(bias + j), broadcast(kLog2E), load(edits + j)));
+      store(edits + j, add(load(edits + j), load(bias + j)));
     }
-    if (j < count) store(edits + j, fma(load_first(bias + j, count - j), broadcast(kLog2E), load(edits + j)));
+    if (j < count) store(edits + j, add(load(edits + j), load_first(bias + j, count - j)));
     return;
   }
   for (int j = 0; j < count; ++j) {
     T lanes[kLanes] = {bias[j * stride]};
     float values[kLanes];
     store(values, load(lanes));
-    edits[j] += values[0] * kLog2E;
+    edits[j] += values[0];
   }
 }
 
@@ -158,7 +158,7 @@ void hide_keys(const BackwardTask& task, const QueryTile& tile, const KeyBlock& 
   hide(edits, block.count, block.padded);
 }
 
-/// edits[row, j]: what is added to the scores of the tile, in units of log2; -inf hides.
+/// edits[row, j]: what is added to the scores of the tile; -inf hides.
 void fill_edits(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, Coverage coverage,
                 float* edits) {
   for (int row = 0; row < tile.padded; ++row, edits += task.layout->score_stride) {
@@ -167,7 +167,7 @@ void fill_edits(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
     const std::int64_t i = tile.first + row;
     if (task.bias.data) add_bias(task, tile, block, i, edits);
     if (task.slopes) {
-      const float slope = task.slopes[tile.head * task.slope_stride] * kLog2E;
+      const float slope = task.slopes[tile.head * task.slope_stride];
       const float distance = float(i + task.position_shift - block.first);
       for (int j = 0; j < block.count; ++j) edits[j] -= slope * __builtin_fabsf(distance - float(j));
     }

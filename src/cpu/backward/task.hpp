@@ -52,7 +52,7 @@ struct BackwardTask {
 
   TaskRows query, key, value, grad_output;
   TaskRows grad_query, grad_key, grad_value;  // float32, added to
-  const float* lse;                           // [group, queries] in units of log2, +inf for a row that sees nothing
+  const float* lse;                           // [group, queries], +inf for a row that sees nothing
   const float* delta;                         // [group, queries]
   std::int64_t row_facts_stride;              // between heads of the two above
 
@@ -72,7 +72,7 @@ struct BackwardTask {
   float* scratch;
 };
 
-/// Facts about the rows of one query head: LSE in units of log2, delta, and the sink's share of the gradient.
+/// Facts about the rows of one query head: LSE, delta, and the sink's share of the gradient.
 struct RowFactsTask {
   std::int64_t queries;
   int value_dim;
