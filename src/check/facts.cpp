@@ -14,7 +14,8 @@ std::string describe_shape(std::initializer_list<Axis> axes) {
   for (const Axis& axis : axes) {
     if (text.size() > 1) text += ", ";
     text += axis.name;
-    if (axis.size != Axis::kAnySize) text += (*axis.name != '\0' ? " " : "") + std::to_string(axis.size);
+    if (*axis.name != '\0' && axis.size != Axis::kAnySize) text += " ";
+    if (axis.size != Axis::kAnySize) text += std::to_string(axis.size);
     if (axis.rule == Axis::Rule::kEqualOrOne && axis.size != 1) text += " or 1";
     if (axis.rule == Axis::Rule::kAtLeastOne) text += " of at least 1";
   }
@@ -35,7 +36,8 @@ std::string describe_types(Types types) {
 std::string describe_strides(const Tensor& tensor) {
   std::string text = "[";
   for (int axis = 0; axis < tensor.rank; ++axis) {
-    text += (axis > 0 ? ", " : "") + std::to_string(tensor.strides[axis]);
+    if (axis > 0) text += ", ";
+    text += std::to_string(tensor.strides[axis]);
   }
   return text + "]";
 }
@@ -60,7 +62,8 @@ std::string describe(const Tensor& tensor) {
   if (!tensor.given()) return "not given";
   std::string text = std::string(name_of(tensor.dtype)) + " [";
   for (int axis = 0; axis < std::min(tensor.rank, kMaxRank); ++axis) {
-    text += (axis > 0 ? ", " : "") + std::to_string(tensor.shape[axis]);
+    if (axis > 0) text += ", ";
+    text += std::to_string(tensor.shape[axis]);
   }
   if (tensor.rank > kMaxRank) text += ", ...";
   return text + "]";

@@ -1,0 +1,36 @@
+# cmake -DLIBRARY=libstrobe.so -DNM=nm [-DUPDATE=ON] -P check_exports.cmake
+# Compares the symbols that the shared library exports with exports.txt, or rewrites the list. A symbol that goes or
+# changes breaks programs that are linked already; one that comes is a promise. Change the list on purpose only.
+set(pinned_file ${CMAKE_CURRENT_LIST_DIR}/exports.txt)
+execute_process(COMMAND ${NM} -D --defined-only --format=posix ${LIBRARY}
+  OUTPUT_VARIABLE listing COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[^\n]+" lines "${listing}")
+set(exported)
+foreach(line ${lines})
+  string(REGEX REPLACE " .*" "" symbol "${line}")
+  list(APPEND exported "${symbol}")
+endforeach()
+list(SORT exported)
+
+if(UPDATE)
+  list(JOIN exported "\n" text)
+  file(WRITE ${pinned_file} "${text}\n")
+  return()
+endif()
+
+file(STRINGS ${pinned_file} pinned)
+set(missing ${pinned})
+set(surplus ${exported})
+list(REMOVE_ITEM missing ${exported})
+list(REMOVE_ITEM surplus ${pinned})
+foreach(symbol ${missing})
+  message(SEND_ERROR "no longer exported: ${symbol}")
+endforeach()
+foreach(symbol ${surplus})
+  message(SEND_ERROR "exported, but not in exports.txt: ${symbol}")
+endforeach()
+if(missing OR surplus)
+  message(FATAL_ERROR "If this is meant: cmake -DUPDATE=ON -DNM=${NM} -DLIBRARY=${LIBRARY} -P ${CMAKE_CURRENT_LIST_FILE}")
+endif()
+list(LENGTH exported count)
+message(STATUS "${count} symbols, as pinned")
