@@ -102,7 +102,7 @@ class Head {
     Real dsink = 0;
     Row dq_terms, dk_terms, dv_terms;
     Matrix dbias_terms;
-    Real dsink_terms = 0;
+    Real dsink_terms = 0, dsink_squares = 0;
   };
 
   Gradients gradients() const {
@@ -147,6 +147,7 @@ class Head {
         const Real weight = std::exp(Real(read(buffers_.sink, 0, h_)) - lse_[i]);
         g.dsink -= weight * delta;
         g.dsink_terms += weight * delta_terms;
+        g.dsink_squares += weight * delta_terms * weight * delta_terms;
       }
     }
     return g;
@@ -306,6 +307,7 @@ BackwardResult backward_as(const Problem& problem, const Buffers& buffers, const
   if (problem.has_bias) result.grad_bias = sized(bias_shape[0] * bias_shape[1] * bias_shape[2] * bias_shape[3]);
   auto key_terms = sized(problem.total_keys * problem.kv_heads), value_terms = key_terms;
   auto sink_terms = result.grad_sink, bias_terms = result.grad_bias;
+  auto sink_squares = sink_terms, bias_squares = bias_terms;
   for (std::int64_t b = 0; b < problem.batch; ++b) {
     const Sequence s = sequence_of(problem, buffers, b);
     const std::int64_t first_query = problem.packed_queries ? s.first_query : b * problem.query_length;
@@ -317,10 +319,14 @@ BackwardResult backward_as(const Problem& problem, const Buffers& buffers, const
       for (std::int64_t i = 0; i < s.queries; ++i) {
         add_to(result.grad_query, ((first_query + i) * heads + h) * problem.head_dim, head.stored(g.dq[i]));
         result.query_terms = std::max(result.query_terms, double(g.dq_terms[i]));
+        double row_terms = 0;
         for (std::int64_t j = 0; problem.has_bias && j < s.keys; ++j) {
           const std::int64_t at = bias_index(bias_shape, {b, h, i, j});
           result.grad_bias[at] += double(g.dbias[i][j]);
           bias_terms[at] += double(g.dbias_terms[i][j]);
+          row_terms += double(g.dbias_terms[i][j]);
+          if (bias_shape[3] > 1 || j + 1 == s.keys) bias_squares[at] += row_terms * row_terms;
+          if (bias_shape[3] > 1) row_terms = 0;
         }
       }
       for (std::int64_t j = 0; j < s.keys; ++j) {
@@ -333,6 +339,7 @@ BackwardResult backward_as(const Problem& problem, const Buffers& buffers, const
       if (problem.has_sink) {
         result.grad_sink[h] += double(g.dsink);
         sink_terms[h] += double(g.dsink_terms);
+        sink_squares[h] += double(g.dsink_squares);
       }
     }
   }
@@ -340,6 +347,8 @@ BackwardResult backward_as(const Problem& problem, const Buffers& buffers, const
   result.value_terms = largest(value_terms);
   result.bias_terms = largest(bias_terms);
   result.sink_terms = largest(sink_terms);
+  result.bias_spread = std::sqrt(largest(bias_squares));
+  result.sink_spread = std::sqrt(largest(sink_squares));
   for (auto* tensor : {&result.grad_query, &result.grad_key, &result.grad_value, &result.grad_bias}) {
     for (double& x : *tensor) x = double(round_stored(Real(x), problem.query_type));
   }

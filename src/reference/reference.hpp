@@ -23,6 +23,8 @@ struct BackwardResult {
   std::vector<double> grad_bias;                         // in the bias's own shape
   std::vector<double> grad_sink;                         // [query_heads]
   double score_terms = 0, query_terms = 0, key_terms = 0, value_terms = 0, bias_terms = 0, sink_terms = 0;
+  // The same for terms whose errors are independent from row to row: the root of the sum of squares over rows.
+  double bias_spread = 0, sink_spread = 0;
 };
 
 /// new_key and new_value as they belong in the cache, before rounding to its type: keys rotated by their positions.

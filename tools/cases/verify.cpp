@@ -62,11 +62,11 @@ void measure(Verdict& verdict, const char* name, double error, double allowed) {
 /// max |x - x64| <= 2 max |x_std - x64| + tiny, where tiny is what is left of a single rounding to the result's type
 /// and of float32 arithmetic on terms of this size, with scores whose terms add up to `score_terms`.
 void judge_tensor(Verdict& verdict, const char* name, const Tensor& tensor, const std::vector<double>& exact,
-                  const std::vector<double>& standard, double terms, double score_terms) {
+                  const std::vector<double>& standard, double terms, double score_terms, double noise = 0) {
   if (!tensor.given()) return;
   double size = 0;
   for (double x : exact) size = std::max(size, std::abs(x));
-  const double tiny = unit_roundoff(tensor.dtype) * size + 0x1p-24 * (2.0 + score_terms) * terms;
+  const double tiny = unit_roundoff(tensor.dtype) * size + 0x1p-24 * (2.0 + score_terms) * terms + noise;
   measure(verdict, name, largest_error(values_of(tensor), exact), 2.0 * largest_error(standard, exact) + tiny);
 }
 
@@ -76,7 +76,7 @@ void judge_equality(Verdict& verdict, const Instance& instance, const std::vecto
   const Case& c = instance.description;
   const bool sums_are_exact = c.inputs == "integers" && c.bias.empty() && c.alibi.empty() && c.softcap == 0 &&
                               !c.sink && c.rotary_dim == 0 && c.append == 0 && c.descale.empty() && !c.scale &&
-                              c.dropout == 0;
+                              c.dropout == 0 && c.output_type.empty();
   if (!sums_are_exact) return;
   const auto values = values_of(instance.outputs.output);
   const auto dim = static_cast<std::size_t>(c.value_dim);
@@ -153,14 +153,17 @@ void Judge::judge_backward(Verdict& verdict) const {
   const Gradients& gradients = instance_.gradients;
   const reference::BackwardResult &exact = exact_backward_, &standard = standard_backward_;
   const auto judge = [&](const char* name, const Tensor& tensor, const auto& exact_values, const auto& standard_values,
-                         double terms) {
-    judge_tensor(verdict, name, tensor, exact_values, standard_values, terms, exact.score_terms);
+                         double terms, double noise = 0) {
+    judge_tensor(verdict, name, tensor, exact_values, standard_values, terms, exact.score_terms, noise);
   };
   judge("grad_query", gradients.query, exact.grad_query, standard.grad_query, exact.query_terms);
   judge("grad_key", gradients.key, exact.grad_key, standard.grad_key, exact.key_terms);
   judge("grad_value", gradients.value, exact.grad_value, standard.grad_value, exact.value_terms);
-  judge("grad_bias", gradients.bias, exact.grad_bias, standard.grad_bias, exact.bias_terms);
-  judge("grad_sink", gradients.sink, exact.grad_sink, standard.grad_sink, exact.sink_terms);
+  const double rounding = unit_roundoff(instance_.checked.problem.query_type);
+  judge("grad_bias", gradients.bias, exact.grad_bias, standard.grad_bias, exact.bias_terms,
+        rounding * exact.bias_spread);
+  judge("grad_sink", gradients.sink, exact.grad_sink, standard.grad_sink, exact.sink_terms,
+        rounding * exact.sink_spread);
 }
 
 void Judge::judge_surroundings(Verdict& verdict) const {
