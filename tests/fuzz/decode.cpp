@@ -333,7 +333,7 @@ Call decode(Bytes& bytes) {
     }
   }
   give_memory(bytes, call, sizes);
-  if (bytes.below(16) == 0) call.outputs.output.data = call.attention.query.data;
+  if (call.entry == Entry::kForward && bytes.below(16) == 0) call.outputs.output.data = call.attention.query.data;
   return call;
 }
 
