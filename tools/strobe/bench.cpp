@@ -8,6 +8,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/pinning.hpp"
 #include "bench/presets.hpp"
 #include "command.hpp"
 #include "measure.hpp"
@@ -152,6 +153,7 @@ void bench_scaling(const BenchFlags& flags, Output& output) {
   if (!wanted(flags, name)) return;
   progress(name);
   const auto one = make_thread_pool(1), two = make_thread_pool(2);
+  pin_threads(*two);
   const BenchCase row{.name = name, .head_dim = 64, .value_dim = 64};
   BenchProblem alone(row, *one), together(row, *two);
   alone.run();
@@ -241,7 +243,8 @@ std::vector<BenchCase> free_form(const BenchFlags& flags) {
 ExitStatus run(const BenchFlags& flags, bool is_free_form) {
   Output output(flags.json);
   const Threads threads(flags.threads);
-  output.text("{} threads; each case between two measurements of its peak; medians\n\n", threads.count());
+  pin_threads(*threads.executor());
+  output.text("{} threads, pinned; each case between two measurements of its peak; medians\n\n", threads.count());
   output.text("{:44} {:>10} {:>7} {:>10} {:>19} {:>8} {:>7}\n", "case", "ms", "spread", "rate", "peak", "of peak",
               "target");
   for (const BenchCase& row : is_free_form ? free_form(flags) : preset(flags.preset)) {

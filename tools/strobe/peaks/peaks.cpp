@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "bench/pinning.hpp"
 #include "files/array.hpp"
 #include "measure.hpp"
 #include "peaks/loops.hpp"
@@ -38,7 +39,8 @@ double rate_together(int threads, const Slice& slice) {
   std::vector<double> rates(static_cast<std::size_t>(threads));
   std::atomic<int> ready{0};
   const auto body = [&](int thread) {
-    slice(thread);  // warm up, and give the scheduler time to spread the threads
+    pin_this_thread(thread);
+    slice(thread);  // warm up
     ready.fetch_add(1);
     while (ready.load() < threads) {
     }
