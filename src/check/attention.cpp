@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <string>
 
-#include "check/overlap.hpp"
 #include "check/rules.hpp"
 
 namespace strobe::check {

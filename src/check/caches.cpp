@@ -1,7 +1,6 @@
 // Keys and values that live in a cache: which rows or pages serve a sequence, what is appended, and how it is rotated.
 #include <string>
 
-#include "check/overlap.hpp"
 #include "check/rules.hpp"
 
 namespace strobe::check {

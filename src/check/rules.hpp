@@ -3,6 +3,7 @@
 #pragma once
 
 #include "check/facts.hpp"
+#include "check/overlap.hpp"
 
 namespace strobe::check {
 
@@ -41,9 +42,9 @@ void expect_scores_shape(const char* argument, const Tensor& tensor, const Inspe
 /// What the offsets, lengths, page tables and cache indices hold. Call when data is required only.
 void check_contents(const Inspection& call);
 
-// Translation. Axes of size 0 or 1 get stride 0, so a stride that means nothing never enters an address.
+// Translation. Axes of size 1 and empty tensors get stride 0, so a stride that means nothing never enters an address.
 inline std::int64_t used_stride(const Tensor& tensor, int axis) {
-  return tensor.shape[axis] > 1 ? tensor.strides[axis] : 0;
+  return tensor.shape[axis] > 1 && !is_empty(tensor) ? tensor.strides[axis] : 0;
 }
 
 /// [batch, length, heads, dim], or packed [rows, heads, dim].

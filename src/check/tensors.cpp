@@ -1,7 +1,6 @@
 // query, key, value, the outputs and the gradients: the tensors that give a problem its sizes.
 #include <string>
 
-#include "check/overlap.hpp"
 #include "check/rules.hpp"
 
 namespace strobe::check {
