@@ -20,11 +20,18 @@
 #endif
 
 #ifdef __cplusplus
+template <typename Struct>
+inline Struct strobe_initial() {
+  Struct initial = {};
+  initial.struct_size = sizeof(Struct);
+  return initial;
+}
+#define STROBE_INIT(type) strobe_initial<type>()
 extern "C" {
-#endif
-
+#else
 #define STROBE_INIT(type) \
   { .struct_size = sizeof(type) }
+#endif
 
 /* Errors */
 

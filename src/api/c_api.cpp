@@ -152,8 +152,10 @@ void strobe_executor_destroy(strobe_executor* executor) { delete executor; }
 
 strobe_status strobe_forward(const strobe_attention* attention, const strobe_forward_outputs* outputs,
                              const strobe_execution* execution) {
-  return guarded(
-      [&] { strobe::forward(api::attention_of(attention), api::outputs_of(outputs), execution_of(execution)); });
+  return guarded([&] {
+    const strobe::Attention problem = api::attention_of(attention);
+    strobe::forward(problem, api::outputs_of(outputs), execution_of(execution));
+  });
 }
 
 strobe_status strobe_backward(const strobe_attention* attention, const strobe_backward_inputs* inputs,
@@ -171,15 +173,16 @@ strobe_status strobe_append(const strobe_attention* attention, const strobe_exec
 strobe_status strobe_merge(const strobe_tensor* outputs, const strobe_tensor* lses,
                            const strobe_forward_outputs* merged, const strobe_execution* execution) {
   return guarded([&] {
-    strobe::merge(required_tensor("outputs", outputs), required_tensor("lses", lses), api::outputs_of(merged),
-                  execution_of(execution));
+    const strobe::Tensor parts = required_tensor("outputs", outputs), part_lses = required_tensor("lses", lses);
+    strobe::merge(parts, part_lses, api::outputs_of(merged), execution_of(execution));
   });
 }
 
 strobe_status strobe_softmax(const strobe_tensor* input, const strobe_tensor* output, int32_t axis,
                              const strobe_execution* execution) {
   return guarded([&] {
-    strobe::softmax(required_tensor("input", input), required_tensor("output", output), axis, execution_of(execution));
+    const strobe::Tensor from = required_tensor("input", input), to = required_tensor("output", output);
+    strobe::softmax(from, to, axis, execution_of(execution));
   });
 }
 
@@ -187,8 +190,10 @@ strobe_status strobe_softmax_backward(const strobe_tensor* output, const strobe_
                                       const strobe_tensor* grad_input, int32_t axis,
                                       const strobe_execution* execution) {
   return guarded([&] {
-    strobe::softmax_backward(required_tensor("output", output), required_tensor("grad_output", grad_output),
-                             required_tensor("grad_input", grad_input), axis, execution_of(execution));
+    const strobe::Tensor result = required_tensor("output", output);
+    const strobe::Tensor upstream = required_tensor("grad_output", grad_output);
+    const strobe::Tensor gradient = required_tensor("grad_input", grad_input);
+    strobe::softmax_backward(result, upstream, gradient, axis, execution_of(execution));
   });
 }
 
