@@ -4,7 +4,7 @@
 
 #include "cases/verify.hpp"
 #include "cpu/cpu.hpp"
-#include "pool.hpp"
+#include "executors.hpp"
 
 namespace strobe::cases {
 namespace {
@@ -43,9 +43,9 @@ TEST_P(Manifest, AgreesWithTheReference) {
   if (kernel->isa > cpu::this_machine().best) GTEST_SKIP() << "this machine has no " << name_of(kernel->isa);
   const Case c = parse_case(std::string(shape_for(kernel->variant)) + " dtype=" + name_of(type));
   const auto instance = build(c);
-  const plan::Choice choice = choose(*instance, kernel->isa, pool());
+  const plan::Choice choice = choose(*instance, kernel->isa, executor());
   ASSERT_STREQ(choice.kernel->name, kernel->name);
-  const Verdict verdict = check_case(c, kernel->isa, pool());
+  const Verdict verdict = check_case(c, kernel->isa, executor());
   for (const std::string& failure : verdict.failures) {
     ADD_FAILURE() << kernel->name << ": " << failure << "\n  strobe check --case \"" << print_case(c) << "\"";
   }
@@ -61,7 +61,7 @@ INSTANTIATE_TEST_SUITE_P(Kernels, Manifest, testing::ValuesIn(manifest_rows()), 
 
 void expect_case(const std::string& line) {
   SCOPED_TRACE(line);
-  for (const std::string& failure : check_case_everywhere(parse_case(line), pool())) ADD_FAILURE() << failure;
+  for (const std::string& failure : check_case_everywhere(parse_case(line), executor())) ADD_FAILURE() << failure;
 }
 
 /// Options that both passes take.

@@ -6,7 +6,7 @@
 
 #include "cases/generate.hpp"
 #include "cases/verify.hpp"
-#include "pool.hpp"
+#include "executors.hpp"
 
 namespace strobe::cases {
 namespace {
@@ -23,7 +23,8 @@ class Combinations : public testing::TestWithParam<int> {};
 TEST_P(Combinations, AgreeWithTheReference) {
   const std::uint64_t count = environment("STROBE_RANDOM_CASES", 400), first = environment("STROBE_RANDOM_SEED", 0);
   for (std::uint64_t n = std::uint64_t(GetParam()); n < count; n += kShards) {
-    for (const std::string& failure : check_case_everywhere(random_case(first + n), pool())) ADD_FAILURE() << failure;
+    for (const std::string& failure : check_case_everywhere(random_case(first + n), executor()))
+      ADD_FAILURE() << failure;
   }
 }
 
