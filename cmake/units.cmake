@@ -9,12 +9,15 @@ set(STROBE_FLAGS_avx512_bf16 ${STROBE_FLAGS_avx512} -mavx512bf16)
 # g++ 12 takes the undefined vectors of its own AVX-512 intrinsics for mistakes (GCC bug 105593).
 set(STROBE_UNIT_WARNINGS $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized;-Wno-maybe-uninitialized>)
 
-# Adds the units of a kernel and appends their objects to the list named by `objects`.
+# Adds the units of a kernel and appends their objects to the list named by `objects`. A further argument is the source,
+# where that is not the kernel's own unit.cpp.
 function(strobe_add_units kernel objects)
+  set(source ${PROJECT_SOURCE_DIR}/src/cpu/${kernel}/unit.cpp ${ARGN})
+  list(GET source -1 source)
   set(collected ${${objects}})
   foreach(isa ${STROBE_ISAS})
     set(unit strobe_${kernel}_${isa})
-    add_library(${unit} OBJECT ${PROJECT_SOURCE_DIR}/src/cpu/${kernel}/unit.cpp)
+    add_library(${unit} OBJECT ${source})
     target_compile_definitions(${unit} PRIVATE STROBE_ISA=${isa})
     target_compile_options(${unit} PRIVATE ${STROBE_FLAGS_${isa}} ${STROBE_UNIT_WARNINGS})
     target_include_directories(${unit} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)

@@ -1,0 +1,58 @@
+// One instruction set's probe; compiled once for each.
+#include "cpu/simd/simd.hpp"
+#include "probe.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+void probe_philox(std::uint32_t (*counters)[4], std::uint64_t key) {
+  std::int32_t words[4][kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int word = 0; word < 4; ++word) words[word][lane] = std::int32_t(counters[lane][word]);
+  }
+  Ints counter[4];
+  for (int word = 0; word < 4; ++word) counter[word] = load_ints(words[word]);
+  philox(counter, key);
+  for (int word = 0; word < 4; ++word) store_ints(words[word], counter[word]);
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int word = 0; word < 4; ++word) counters[lane][word] = std::uint32_t(words[word][lane]);
+  }
+}
+
+void probe_transpose(float* square) {
+  Floats rows[kLanes];
+  for (int row = 0; row < kLanes; ++row) rows[row] = load(square + row * kLanes);
+  transpose(rows);
+  for (int row = 0; row < kLanes; ++row) store(square + row * kLanes, rows[row]);
+}
+
+const Probe kProbe = {
+    .lanes = kLanes,
+    .exp2 = [](const float* x, float* y) { store(y, exp2(load(x))); },
+    .tanh = [](const float* x, float* y) { store(y, tanh(load(x))); },
+    .round = [](const float* x, float* y) { store(y, round(load(x))); },
+    .fma = [](const float* a, const float* b, const float* c, float* y) { store(y, fma(load(a), load(b), load(c))); },
+    .select_less = [](const float* a, const float* b,
+                      float* y) { store(y, select(less(load(a), load(b)), load(a), load(b))); },
+    .sum = [](const float* x) { return sum(load(x)); },
+    .largest = [](const float* x) { return largest(load(x)); },
+    .load_half = [](const std::uint16_t* x, float* y) { store(y, load_half(x)); },
+    .store_half = [](const float* x, std::uint16_t* y) { store_half(y, load(x)); },
+    .load_bfloat16 = [](const std::uint16_t* x, float* y) { store(y, load_bfloat16(x)); },
+    .store_bfloat16 = [](const float* x, std::uint16_t* y) { store_bfloat16(y, load(x)); },
+    .load_e4m3 = [](const std::uint8_t* x, float* y) { store(y, load(reinterpret_cast<const E4M3*>(x))); },
+    .load_e5m2 = [](const std::uint8_t* x, float* y) { store(y, load(reinterpret_cast<const E5M2*>(x))); },
+    .copy_first = [](const float* x, int count, float* y) { store_first(y, load_first(x, count), count); },
+    .copy_first_bfloat16 =
+        [](const std::uint16_t* x, int count, std::uint16_t* y) {
+          store_first(reinterpret_cast<BFloat16*>(y), load_first(reinterpret_cast<const BFloat16*>(x), count), count);
+        },
+    .transpose = probe_transpose,
+    .philox = probe_philox,
+};
+
+}  // namespace
+
+const Probe& probe() { return kProbe; }
+
+}  // namespace strobe::cpu::STROBE_ISA
