@@ -41,7 +41,10 @@ class Prefill {
     open();
     const std::int64_t first = task_.prefix > 0 ? task_.keys.first : max_of(task_.keys.first, round_down_key(first_));
     const std::int64_t last = min_of(task_.keys.last, max_of(last_, task_.prefix));
+    const int steps = tiles_ * round_up(task_.value_dim, kTileRows) / kTileRows;
+    rows_ahead_ = (kKeyBlock + steps - 1) / steps;
     for (std::int64_t key = first; key < last; key += kKeyBlock) {
+      rows_end_ = min_of(key + 2 * kKeyBlock, last);
       visit_block(block_of(task_, key, min_of(key + kKeyBlock, last)));
     }
     for (int t = 0; t < tiles_; ++t) close(t);
@@ -82,6 +85,7 @@ class Prefill {
     }
     if (first >= last) return;
     stage_block(task_, block.first, first, last, words_, keys_, values_);
+    next_row_ = block.last;
     for (int t = 0; t < tiles_; ++t) {
       if (visits[t].sees())
         visit_tile(tile_[t], block, visits[t], query_ + t * query_stride_, output_ + t * output_stride_);
@@ -111,9 +115,16 @@ class Prefill {
     // O^T = O^T * rescale + V^T P^T
     const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
     for (int d = 0; d < task_.value_dim; d += kTileRows) {
+      prefetch_next();
       multiply_values<Operand>(values_ + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
                                weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
     }
+  }
+
+  /// Spreads the reading ahead of the next block over the work on this one: rows of a strided tensor lie pages apart,
+  /// where the hardware does not look ahead by itself.
+  void prefetch_next() {
+    for (int i = 0; i < rows_ahead_ && next_row_ < rows_end_; ++i) prefetch_row(task_, next_row_++);
   }
 
   /// multiply_values where a hidden key's value may be infinite or NaN: weight zero must not touch it.
@@ -168,12 +179,14 @@ class Prefill {
   std::size_t query_stride_, output_stride_;  // between tiles
   float factor_ = 1.0f;
   int tiles_ = 0;
-  std::int64_t first_ = 0, last_ = 0;  // keys that some row sees by position
-  float* scores_;                      // [kKeyBlock][kTileWidth]; then the weights, in the same place
-  Word* query_;                        // [tile][words_][kTileWidth]
-  float* output_;                      // [tile][value_dim][kTileWidth]
-  Word* keys_;                         // [kKeyBlock][words_]
-  Word* values_;                       // [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows]
+  int rows_ahead_ = 1;                        // rows to read ahead at a time
+  std::int64_t next_row_ = 0, rows_end_ = 0;  // the next row to read ahead, and where to stop
+  std::int64_t first_ = 0, last_ = 0;         // keys that some row sees by position
+  float* scores_;                             // [kKeyBlock][kTileWidth]; then the weights, in the same place
+  Word* query_;                               // [tile][words_][kTileWidth]
+  float* output_;                             // [tile][value_dim][kTileWidth]
+  Word* keys_;                                // [kKeyBlock][words_]
+  Word* values_;                              // [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows]
   Tile tile_[kMaxTiles];
 };
 

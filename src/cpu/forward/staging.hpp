@@ -91,7 +91,13 @@ STROBE_INLINE void stage_key_row(const T* row, int dim, float* to) {
 /// Copies one value row into [dims / kTileRows][kKeyBlock][kTileRows], padded with zeros.
 template <class T>
 STROBE_INLINE void stage_value_row(const T* row, int dim, int key, float* to) {
-  for (int d = 0; d < dim; d += kLanes) {
+  int d = 0;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    for (; d + kTileRows <= dim; d += kTileRows) {
+      __builtin_memcpy(to + (d * kKeyBlock + key * kTileRows), row + d, sizeof(float) * kTileRows);
+    }
+  }
+  for (; d < dim; d += kLanes) {
     float lanes[kLanes];
     store(lanes, load_dims(row, d, dim));
 #pragma GCC unroll 4
@@ -100,6 +106,15 @@ STROBE_INLINE void stage_value_row(const T* row, int dim, int key, float* to) {
       __builtin_memcpy(to + ((d + part) * kKeyBlock + key * kTileRows), lanes + part, sizeof(float) * kTileRows);
     }
   }
+}
+
+/// Asks for one row of the keys and values ahead of its use.
+STROBE_INLINE void prefetch_row(const ForwardTask& task, std::int64_t j) {
+  constexpr std::int64_t kLine = 64;
+  const std::int64_t element = task.key_type == DataType::kFloat32 ? 4 : task.key_type >= DataType::kFloat8E4M3 ? 1 : 2;
+  const char *const key = row_address(task.key, j), *const value = row_address(task.value, j);
+  for (std::int64_t byte = 0; byte < task.head_dim * element; byte += kLine) __builtin_prefetch(key + byte, 0, 2);
+  for (std::int64_t byte = 0; byte < task.value_dim * element; byte += kLine) __builtin_prefetch(value + byte, 0, 2);
 }
 
 /// Rows [first, last) of the block that starts at key `block`; `last` is a multiple of the register tile's rows, and
