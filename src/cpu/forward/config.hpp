@@ -15,7 +15,7 @@ constexpr Tuning kTunings[] = {
     {.key_block = 64, .max_tiles = 8},  // sse4
     {.key_block = 64, .max_tiles = 8},  // avx2
     {.key_block = 64, .max_tiles = 8},  // avx512
-    {.key_block = 128, .max_tiles = 8},  // avx512_bf16
+    {.key_block = 64, .max_tiles = 8},  // avx512_bf16
 };
 
 constexpr int kKeyBlock = kTunings[STROBE_ISA_ID].key_block;
