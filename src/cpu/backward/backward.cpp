@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cpu/backward/task.hpp"
+#include "cpu/backward/layout.hpp"
 #include "cpu/cpu.hpp"
 #include "cpu/sequence.hpp"
 
@@ -16,101 +16,11 @@ namespace strobe::cpu {
 namespace {
 
 constexpr std::int64_t kFar = std::int64_t(1) << 40;  // no bound on one side of the window
-constexpr std::int64_t kChunkRows = 512;              // a chunk is at least this long: its keys are staged once
+constexpr std::int64_t kChunkRows = 1024;             // a chunk is at least this long: its keys are staged once
 constexpr std::int64_t kMaxChunks = 8;
-constexpr std::int64_t kTasksPerSequence = 64;  // enough for any machine; more only cost staging
+constexpr std::int64_t kTasksPerSequence = 32;  // enough for any machine; more only cost staging
 constexpr std::int64_t kRowsPerTask = 256;      // zeroing and rounding
 constexpr double kFlopsPerNanosecond = 100.0;
-constexpr int kStridePadding = 16;  // keeps rows off the same cache set
-
-std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-BackwardLayout layout_of(const Problem& problem, const BackwardUnit& unit) {
-  const std::int64_t head_dim = round_up(problem.head_dim, unit.lanes);
-  const std::int64_t value_dim = round_up(problem.value_dim, unit.lanes);
-  const std::int64_t keys = std::max(head_dim, value_dim) > 128 ? 64 : 128, queries = 64;
-  BackwardLayout layout{};
-  layout.key_block = int(std::max<std::int64_t>(keys / unit.panel, 1) * unit.panel);
-  layout.query_tile = int(queries / unit.tile_rows * unit.tile_rows);
-  layout.head_stride = int(head_dim) + kStridePadding;
-  layout.value_stride = int(value_dim) + kStridePadding;
-  layout.score_stride = layout.key_block + kStridePadding;
-  const auto place = [&](std::int64_t& offset, std::int64_t rows, std::int64_t stride) {
-    offset = layout.floats;
-    layout.floats += round_up(rows * stride, 16);
-  };
-  place(layout.key, layout.key_block, layout.head_stride);
-  place(layout.key_panels, layout.key_block, head_dim);
-  place(layout.value_panels, layout.key_block, value_dim);
-  place(layout.grad_key, layout.key_block, layout.head_stride);
-  place(layout.grad_value, layout.key_block, layout.value_stride);
-  place(layout.query, layout.query_tile, layout.head_stride);
-  place(layout.grad_query, layout.query_tile, layout.head_stride);
-  place(layout.grad_output, layout.query_tile, layout.value_stride);
-  place(layout.probabilities, layout.query_tile, layout.score_stride);
-  place(layout.grad_scores, layout.query_tile, layout.score_stride);
-  place(layout.edits, layout.query_tile, layout.score_stride);
-  place(layout.dropout, problem.dropout > 0.0f ? layout.query_tile : 0, layout.score_stride);
-  place(layout.lse, layout.query_tile, 1);
-  place(layout.delta, layout.query_tile, 1);
-  return layout;
-}
-
-/// Float32 memory that all workers share, in floats from its start.
-struct SharedLayout {
-  std::int64_t lse, delta;  // [batch, query_heads, query_length], packed [query_heads, rows]
-  std::int64_t grad_sink;   // [batch, query_heads]
-  std::int64_t grad_query, grad_key, grad_value, grad_bias;  // of 16-bit gradients
-  std::int64_t floats;
-};
-
-std::int64_t query_rows(const Problem& problem) {
-  return problem.packed_queries ? problem.query_length : problem.batch * problem.query_length;
-}
-std::int64_t key_rows(const Problem& problem) {
-  return problem.packed_keys ? problem.key_length : problem.batch * problem.key_length;
-}
-
-/// Sizes of the bias gradient's own axes.
-struct BiasShape {
-  std::int64_t batch, heads, queries, keys;
-};
-BiasShape bias_shape(const Problem& problem, std::int64_t queries, std::int64_t keys) {
-  const bool(&broadcasts)[4] = problem.bias_broadcasts;
-  return {broadcasts[0] ? 1 : problem.batch, broadcasts[1] ? 1 : problem.query_heads, broadcasts[2] ? 1 : queries,
-          broadcasts[3] ? 1 : keys};
-}
-
-/// Packed: the bias is as large as the longest sequence, which only its offsets tell.
-BiasShape bias_shape(const Problem& problem, const strobe::Buffers& buffers) {
-  std::int64_t queries = 0, keys = 0;
-  for (std::int64_t b = 0; b < problem.batch; ++b) {
-    const Sequence s = sequence_of(problem, buffers, b);
-    queries = std::max(queries, s.stored_queries);
-    keys = std::max(keys, s.stored_keys);
-  }
-  return bias_shape(problem, queries, keys);
-}
-
-SharedLayout shared_layout_of(const Problem& problem) {
-  SharedLayout layout{};
-  const auto place = [&](std::int64_t& offset, bool needed, std::int64_t floats) {
-    offset = layout.floats;
-    if (needed) layout.floats += round_up(floats, 16);
-  };
-  const bool rounds = problem.query_type != DataType::kFloat32;
-  const std::int64_t queries = query_rows(problem) * problem.query_heads, keys = key_rows(problem) * problem.kv_heads;
-  const BiasShape bias = bias_shape(problem, problem.query_length, problem.key_length);
-  place(layout.lse, true, queries);
-  place(layout.delta, true, queries);
-  place(layout.grad_sink, problem.wants_grad_sink, problem.batch * problem.query_heads);
-  place(layout.grad_query, problem.wants_grad_query && rounds, queries * problem.head_dim);
-  place(layout.grad_key, problem.wants_grad_key && rounds, keys * problem.head_dim);
-  place(layout.grad_value, problem.wants_grad_value && rounds, keys * problem.value_dim);
-  place(layout.grad_bias, problem.wants_grad_bias && problem.grad_bias_type != DataType::kFloat32,
-        bias.batch * bias.heads * bias.queries * bias.keys);
-  return layout;
-}
 
 /// A gradient tensor and the float32 memory that sums it: the tensor itself when it is float32.
 struct Sum {
@@ -121,7 +31,7 @@ struct Sum {
 /// Everything that the chunks of one call share.
 struct Call {
   const Problem& problem;
-  const strobe::Buffers& buffers;
+  const Buffers& buffers;
   const Decision& decision;
   Executor& executor;
   const BackwardUnit& unit;
@@ -243,7 +153,7 @@ void round_grad_bias(const Call& call) {
 
 void find_row_facts(const Call& call) {
   const Problem& problem = call.problem;
-  const strobe::Buffers& buffers = call.buffers;
+  const Buffers& buffers = call.buffers;
   const double nanoseconds = double(problem.query_length * problem.value_dim) * 0.2;
   run_chunks(call.executor, problem.batch * problem.query_heads, nanoseconds, [&](std::int64_t chunk, int) {
     const std::int64_t b = chunk / problem.query_heads, head = chunk % problem.query_heads;
@@ -288,7 +198,7 @@ std::int64_t chunks_of(const Problem& problem, const Sequence& s) {
 
 BackwardTask task_of(const Call& call, const Sequence& s, std::int64_t kv_head, int worker) {
   const Problem& problem = call.problem;
-  const strobe::Buffers& buffers = call.buffers;
+  const Buffers& buffers = call.buffers;
   const std::int64_t group = problem.group(), head = kv_head * group;
   const std::int64_t query_b = problem.packed_queries ? 0 : s.batch, key_b = problem.packed_keys ? 0 : s.batch;
   const std::int64_t facts = call.first_fact(s) + head * call.facts_stride();
@@ -423,7 +333,7 @@ void size_backward(const Problem& problem, Decision& decision) {
   decision.shared_bytes = std::size_t(shared_layout_of(problem).floats) * sizeof(float);
 }
 
-void backward(const Problem& problem, const strobe::Buffers& buffers, const Decision& decision, Executor& executor,
+void backward(const Problem& problem, const Buffers& buffers, const Decision& decision, Executor& executor,
               void* workspace) {
   const BackwardUnit& unit = pick_backward_unit(decision.isa);
   Call call{.problem = problem,

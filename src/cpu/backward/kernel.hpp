@@ -28,6 +28,18 @@ struct Scratch {
         dropout(task.scratch + task.layout->dropout),
         lse(task.scratch + task.layout->lse),
         delta(task.scratch + task.layout->delta) {}
+
+  /// The same, starting at a later key of the block (a multiple of kPanel).
+  Scratch from_key(const BackwardTask& task, int first) const {
+    Scratch part = *this;
+    part.key += first * task.layout->head_stride;
+    part.key_panels += first * vectors_of(task.head_dim) * kLanes;
+    part.value_panels += first * vectors_of(task.value_dim) * kLanes;
+    part.grad_key += first * task.layout->head_stride;
+    part.grad_value += first * task.layout->value_stride;
+    return part;
+  }
+
   float *key, *key_panels, *value_panels, *grad_key, *grad_value;
   float *query, *grad_query, *grad_output, *probabilities, *grad_scores, *edits, *dropout, *lse, *delta;
 };
@@ -119,6 +131,18 @@ STROBE_INLINE void grad_scores_of(const BackwardTask& task, const RegisterTile& 
   }
 }
 
+/// Brings rows near while products run: those of the next tile, and of dQ for this one. Rows of a head lie far apart in
+/// memory ([batch, length, heads, dim]), where no hardware prefetcher follows. Step n of `steps` takes its share.
+STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile, int n, int steps) {
+  const std::int64_t ahead = tile.first + task.layout->query_tile;
+  for (int row = n * tile.count / steps; row < (n + 1) * tile.count / steps; ++row) {
+    if (task.grad_query.data) prefetch_row(task.grad_query, tile.head, tile.first + row, task.head_dim);
+    if (ahead + row >= task.query_end) continue;
+    prefetch_row(task.query, tile.head, ahead + row, task.head_dim);
+    prefetch_row(task.grad_output, tile.head, ahead + row, task.value_dim);
+  }
+}
+
 /// P and dS of a tile: two products for each register tile, the exponential and the derivative on the way out.
 template <bool kEdited>
 void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at) {
@@ -126,11 +150,14 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
   const int stride = layout.score_stride;
   const float factor = finishes_apart(task) ? 1.0f : task.scale;
   const bool scores = wants_scores(task);
+  const int steps = block.padded / kPanel * (tile.padded / kTileRows);
+  int step = 0;
   for (int key = 0; key < block.padded; key += kPanel) {
     const float* key_panel = at.key_panels + key * vectors_of(task.head_dim) * kLanes;
     const float* value_panel = at.value_panels + key * vectors_of(task.value_dim) * kLanes;
     for (int row = 0; row < tile.padded; row += kTileRows) {
       const int index = row * stride + key;
+      prefetch_rows(task, tile, step++, steps);
       Floats tile_sums[kTileRows][kTileVectors];
       for (auto& sums : tile_sums) {
         for (Floats& sum : sums) sum = zero();
@@ -212,8 +239,6 @@ void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBl
   }
 }
 
-STROBE_INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 void gradients(const BackwardTask& task) {
   const BackwardLayout& layout = *task.layout;
   const Scratch at(task);
@@ -225,11 +250,12 @@ void gradients(const BackwardTask& task) {
       for (std::int64_t row = task.query_begin; row < task.query_end; row += layout.query_tile) {
         const int rows = int(smaller(task.query_end - row, layout.query_tile));
         const QueryTile tile{head, row, rows, round_up(rows, kTileRows)};
-        const Coverage coverage = coverage_of(task, tile, block);
+        const KeyBlock part = reached_part(task, tile, block);
+        const Coverage coverage = part.count > 0 ? coverage_of(task, tile, part) : Coverage::kNothing;
         if (coverage == Coverage::kNothing) continue;
         if (!staged) stage_keys(task, block, at);
         staged = true;
-        tile_gradients(task, tile, block, coverage, at);
+        tile_gradients(task, tile, part, coverage, at.from_key(task, int(part.first - first)));
       }
     }
     if (!staged) continue;

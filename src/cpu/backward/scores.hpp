@@ -2,8 +2,8 @@
 // "edits" that are added to S, -inf where a key is hidden), and dropout factors. Most tiles of most problems need none.
 #pragma once
 
+#include "cpu/backward/product.hpp"
 #include "cpu/backward/task.hpp"
-#include "cpu/simd/simd.hpp"
 
 namespace strobe::cpu::STROBE_ISA {
 namespace {
@@ -29,6 +29,18 @@ STROBE_INLINE std::int64_t first_key(const BackwardTask& task, std::int64_t i) {
 }
 STROBE_INLINE std::int64_t last_key(const BackwardTask& task, std::int64_t i) {
   return smaller(task.keys, i + task.position_shift + task.right + 1);
+}
+
+STROBE_INLINE int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/// The keys of a block that any query of the tile reaches by position, from a multiple of kPanel on.
+KeyBlock reached_part(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block) {
+  const std::int64_t last_query = tile.first + tile.count - 1;
+  const std::int64_t begin = task.prefix > block.first ? 0 : larger(first_key(task, tile.first) - block.first, 0);
+  const std::int64_t end = smaller(larger(last_key(task, last_query), task.prefix) - block.first, block.count);
+  if (begin >= end) return {block.first, 0, 0};
+  const int skipped = int(begin) / kPanel * kPanel, count = int(end) - skipped;
+  return {block.first + skipped, count, round_up(count, kPanel)};
 }
 
 Coverage coverage_of_positions(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block) {
@@ -181,7 +193,7 @@ void fill_dropout(const BackwardTask& task, const QueryTile& tile, const KeyBloc
   const Ints threshold = broadcast_int(std::int32_t(task.keep_threshold));
   std::int32_t quads[kLanes];
   for (int row = 0; row < tile.count; ++row, factors += task.layout->score_stride) {
-    for (int j = 0; j < block.count; j += 4 * kLanes) {
+    for (int j = 0; j < block.padded; j += 4 * kLanes) {
       for (int lane = 0; lane < kLanes; ++lane) quads[lane] = std::int32_t((block.first + j) / 4 + lane);
       Ints draws[4] = {broadcast_int(std::int32_t(tile.first + row)), load_ints(quads),
                        broadcast_int(std::int32_t(stream)), broadcast_int(std::int32_t(stream >> 32))};

@@ -71,6 +71,13 @@ void add_rows(const float* from, int from_stride, int count, int dim, const Task
   }
 }
 
+/// Asks for one row of a head to be brought into the cache.
+STROBE_INLINE void prefetch_row(const TaskRows& rows, std::int64_t head, std::int64_t row, int dim) {
+  const int bytes = rows.type == DataType::kFloat32 ? 4 : 2;
+  const char* from = rows.data + (head * rows.head_stride + row * rows.row_stride) * bytes;
+  for (int at = 0; at < dim * bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+}
+
 template <typename T>
 STROBE_INLINE void round_typed(const RoundRowsTask& task) {
   const float* from = reinterpret_cast<const float*>(task.from.data);
