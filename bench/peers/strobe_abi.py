@@ -76,6 +76,7 @@ class Strobe:
         self.library.strobe_plan_destroy(plan)
         return name
 
+    # The structs hold addresses, not tensors: `keep` keeps those alive that nothing else does.
     def prepare(self, case: Case, tensors: dict[str, torch.Tensor]) -> Prepared | str:
         query, key, value = (tensors[name] for name in ("query", "key", "value"))
         output = torch.empty_like(query)
@@ -84,7 +85,7 @@ class Strobe:
         outputs = ForwardOutputs(output=rows_view(output), lse=view(lse))
         forward_arguments = [ctypes.byref(attention), ctypes.byref(outputs), None]
         if case.kind != "backward":
-            run = lambda: self.check(self.library.strobe_forward(*forward_arguments))
+            run = lambda keep=lse: self.check(self.library.strobe_forward(*forward_arguments))
             return Prepared(run, lambda: [output], self.kernel("strobe_plan_forward", attention, outputs))
 
         self.check(self.library.strobe_forward(*forward_arguments))
@@ -92,6 +93,5 @@ class Strobe:
         inputs = BackwardInputs(output=outputs.output, lse=outputs.lse, grad_output=rows_view(tensors["grad_output"]))
         wanted = Gradients(**dict(zip(("query", "key", "value"), map(rows_view, gradients))))
         backward_arguments = [ctypes.byref(attention), ctypes.byref(inputs), ctypes.byref(wanted), None]
-        keep = (output, lse, attention)
-        run = lambda keep=keep: self.check(self.library.strobe_backward(*backward_arguments))
+        run = lambda keep=(output, lse): self.check(self.library.strobe_backward(*backward_arguments))
         return Prepared(run, lambda: gradients, self.kernel("strobe_plan_backward", attention, inputs, wanted))
