@@ -39,10 +39,8 @@ readonly kBuildPackages=(g++ cmake ninja-build libcli11-dev nlohmann-json3-dev l
 configure_and_build() {
   local preset=$1
   shift
-  cmake --preset "$preset" "${kConfigureFlags[@]}" | grep -v '^--' || [[ ${PIPESTATUS[0]} == 0 ]]
-  cmake --build --preset "$preset" ${1:+--target "$@"}
+  cmake --preset "$preset" >/dev/null && cmake --build "build/$preset" ${1:+--target "$@"}
 }
-kConfigureFlags=()
 
 # step NAME COMMAND...: runs a command under a heading, stops the script when it fails, and remembers its time.
 kStepTimes=()
