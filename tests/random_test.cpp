@@ -1,4 +1,4 @@
-// Seeded random combinations of options. STROBE_RANDOM_CASES says how many (default 400), STROBE_RANDOM_SEED where to
+// Seeded random combinations of options. STROBE_RANDOM_CASES says how many (default 1000), STROBE_RANDOM_SEED where to
 // begin (default 0); a failure prints the command that repeats it.
 #include <gtest/gtest.h>
 
@@ -21,7 +21,7 @@ std::uint64_t environment(const char* name, std::uint64_t otherwise) {
 class Combinations : public testing::TestWithParam<int> {};
 
 TEST_P(Combinations, AgreeWithTheReference) {
-  const std::uint64_t count = environment("STROBE_RANDOM_CASES", 400), first = environment("STROBE_RANDOM_SEED", 0);
+  const std::uint64_t count = environment("STROBE_RANDOM_CASES", 1000), first = environment("STROBE_RANDOM_SEED", 0);
   for (std::uint64_t n = std::uint64_t(GetParam()); n < count; n += kShards) {
     for (const std::string& failure : check_case_everywhere(random_case(first + n), executor()))
       ADD_FAILURE() << failure;
