@@ -2,6 +2,9 @@
 #include "command.hpp"
 
 #include <fmt/format.h>
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 
 #include <new>
 

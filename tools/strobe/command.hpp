@@ -1,12 +1,13 @@
 // The subcommands. Each declares its flags on the application and, once they are parsed, leaves what to do in `action`.
 #pragma once
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <functional>
 
 #include "errors.hpp"
+
+namespace CLI {
+class App;
+}
 
 namespace strobe::tools {
 

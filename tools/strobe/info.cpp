@@ -1,5 +1,8 @@
 // strobe info: this build, this machine, every kernel, and the environment variables that are listened to.
 #include <fmt/format.h>
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
