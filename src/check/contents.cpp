@@ -1,7 +1,7 @@
 // What index tensors hold: offsets rise, lengths fit, pages and cache rows exist, positions stay in their tables.
 #include <algorithm>
+#include <bitset>
 #include <string>
-#include <vector>
 
 #include "check/rules.hpp"
 
@@ -109,26 +109,38 @@ void check_positions(const Problem& problem, const Lengths& lengths, std::int64_
   }
 }
 
-/// Two sequences that append to one place would race.
-void check_append_places(const Inspection& call) {
-  const Problem& problem = call.problem();
-  const Buffers& buffers = call.checked.buffers;
-  std::vector<std::int64_t> places;
+/// The rows of a cache, or its pages, that new keys go to: body(row).
+template <typename Body>
+void for_append_places(const Problem& problem, const Buffers& buffers, const Body& body) {
   for (std::int64_t b = 0; b < problem.batch; ++b) {
-    if (problem.has_cache_index) places.push_back(integer_at(buffers.cache_batch_index, b));
+    if (problem.has_cache_index) body(integer_at(buffers.cache_batch_index, b));
     if (problem.page_size == 0) continue;
     const Lengths lengths = lengths_of(problem, buffers, b);
     for (std::int64_t i = lengths.cached_keys / problem.page_size; i * problem.page_size < lengths.keys; ++i) {
-      places.push_back(integer_at(buffers.page_table, b, i));
+      body(integer_at(buffers.page_table, b, i));
     }
   }
-  std::sort(places.begin(), places.end());
-  const auto twice = std::adjacent_find(places.begin(), places.end());
-  if (twice == places.end()) return;
+}
+
+/// Two sequences that append to one place would race. Running allocates nothing, so places are crossed off on the
+/// stack, a stretch of the cache at a time.
+void check_append_places(const Inspection& call) {
+  constexpr std::int64_t kStretch = 1 << 16;
+  const Problem& problem = call.problem();
   const bool paged = problem.page_size > 0;
-  refuse(paged ? "page_table" : "cache_batch_index",
-         (paged ? "page " : "row ") + std::to_string(*twice) + " twice where new keys go",
-         "different for every place that is appended to");
+  if (!paged && !problem.has_cache_index) return;
+  for (std::int64_t first = 0; first < call.attention.key.shape[0]; first += kStretch) {
+    std::bitset<kStretch> taken;
+    for_append_places(problem, call.checked.buffers, [&](std::int64_t place) {
+      if (place < first || place >= first + kStretch) return;
+      if (taken.test(std::size_t(place - first))) {
+        refuse(paged ? "page_table" : "cache_batch_index",
+               (paged ? "page " : "row ") + std::to_string(place) + " twice where new keys go",
+               "different for every place that is appended to");
+      }
+      taken.set(std::size_t(place - first));
+    });
+  }
 }
 
 /// Packed sequences index masks and bias by their own rows, so the longest must fit. Where the size itself counts,
