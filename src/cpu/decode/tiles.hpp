@@ -57,21 +57,27 @@ struct DotFormat {
 };
 #endif
 
-/// Asks for the cache lines of `count` rows.
-STROBE_INLINE void prefetch_rows(const char* const* rows, int count, int bytes) {
-  for (int n = 0; n < count; ++n) {
-    for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(rows[n] + byte);
+/// Rows of the next block that a tile asks for while it multiplies. Requests spread evenly over the work: in bursts
+/// they fill the core's miss buffers, and the arithmetic behind them waits.
+struct Ahead {
+  const char* const* rows;
+  int count, bytes;
+
+  STROBE_INLINE void ask(int row) const {
+    for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(rows[row] + byte, 0, 2);
   }
-}
+};
 
 /// S = Q K^T for R query rows and kLanes / R keys: s[r * kKeys + n].
 template <typename Format, int R>
 STROBE_INLINE void score_tile(const typename Format::Query* q, int q_stride, int steps, const char* const* keys,
-                              float* s) {
+                              float* s, const Ahead& ahead) {
   constexpr int N = kLanes / R;
   Floats sum[kLanes];
   for (int a = 0; a < kLanes; ++a) sum[a] = zero();
+  int asked = 0;
   for (int step = 0; step < steps; ++step) {
+    for (const int due = (step + 1) * ahead.count / steps; asked < due; ++asked) ahead.ask(asked);
     typename Format::Vector k[N];
     for (int n = 0; n < N; ++n) k[n] = Format::load_key(keys[n], step);
     for (int r = 0; r < R; ++r) {
@@ -87,10 +93,10 @@ STROBE_INLINE void score_tile(const typename Format::Query* q, int q_stride, int
 }
 
 /// O = correction O + P V for R rows, S steps of dims from `step` on and keys [first, last). Rows of `o` are o_stride
-/// apart, rows of `p` cover kKeys keys. `next`, when given, is a block of rows to ask for on the way.
+/// apart, rows of `p` cover kKeys keys.
 template <typename Format, int R, int S>
 STROBE_INLINE void output_tile(const typename Format::Weight* p, const char* const* values, int first, int last,
-                               int step, const float* corrections, float* o, int o_stride) {
+                               int step, const float* corrections, float* o, int o_stride, const Ahead& ahead) {
   constexpr int V = S * Format::kVectors;
   constexpr int kWeights = kKeys / Format::kKeysPerTurn;
   Floats sum[R][V];
@@ -100,7 +106,10 @@ STROBE_INLINE void output_tile(const typename Format::Weight* p, const char* con
       sum[r][v] = mul(load(o + r * o_stride + step * Format::kDims + v * kLanes), correction);
     }
   }
+  int asked = 0, due = 0;  // 64ths of a row
   for (int n = first; n < last; n += Format::kKeysPerTurn) {
+    due += ahead.count * Format::kKeysPerTurn;
+    for (; asked < due; asked += kKeys) ahead.ask(asked / kKeys);
     typename Format::Vector value[V];
     for (int s = 0; s < S; ++s) Format::load_values(values + n, step + s, value + s * Format::kVectors);
     for (int r = 0; r < R; ++r) {
@@ -113,15 +122,18 @@ STROBE_INLINE void output_tile(const typename Format::Weight* p, const char* con
   }
 }
 
-/// output_tile over all steps from `step` to `steps`, in tiles of at most S steps.
+/// output_tile over all steps from `step` to `steps`, in tiles of at most S steps that share what is asked for ahead.
 template <typename Format, int R, int S>
 STROBE_INLINE void output_tiles(const typename Format::Weight* p, const char* const* values, int first, int last,
-                                int step, int steps, const float* corrections, float* o, int o_stride) {
+                                int step, int steps, const float* corrections, float* o, int o_stride,
+                                const Ahead& ahead) {
   for (; step + S <= steps; step += S) {
-    output_tile<Format, R, S>(p, values, first, last, step, corrections, o, o_stride);
+    const int from = ahead.count * step / steps, to = ahead.count * (step + S) / steps;
+    output_tile<Format, R, S>(p, values, first, last, step, corrections, o, o_stride,
+                              {ahead.rows + from, to - from, ahead.bytes});
   }
   if constexpr (S > 1) {
-    output_tiles<Format, R, S / 2>(p, values, first, last, step, steps, corrections, o, o_stride);
+    output_tiles<Format, R, S / 2>(p, values, first, last, step, steps, corrections, o, o_stride, ahead);
   }
 }
 

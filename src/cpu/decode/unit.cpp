@@ -193,7 +193,8 @@ STROBE_INLINE const typename Format::Weight* weights(Scratch& scratch, std::int6
 
 /// R rows of O += P V over the keys that some of them see.
 template <typename Format, int R>
-void add_values(const ForwardTask& task, Scratch& scratch, const Block& block, std::int64_t r, Bits seen) {
+void add_values(const ForwardTask& task, Scratch& scratch, const Block& block, std::int64_t r, Bits seen,
+                const Ahead& ahead) {
   constexpr int kFit = kAccumulators / (R * Format::kVectors);
   const char* masked[kKeys];
   const char* const* values = block.values;
@@ -205,21 +206,19 @@ void add_values(const ForwardTask& task, Scratch& scratch, const Block& block, s
   const int steps = int(rounded_up(task.value_dim, Format::kDims)) / Format::kDims;
   output_tiles<Format, R, (kFit > 0 ? kFit : 1)>(weights<Format>(scratch, r, R), values, first, last, 0, steps,
                                                  scratch.correction + r, scratch.o + r * scratch.value_dim,
-                                                 scratch.value_dim);
+                                                 scratch.value_dim, ahead);
 }
 
 /// R rows of a block: S = Q K^T, softmax, O += P V.
 template <typename Format, int R>
-void attend_rows(const ForwardTask& task, Scratch& scratch, const Block& block, std::int64_t r, const Block* next) {
+void attend_rows(const ForwardTask& task, Scratch& scratch, const Block& block, std::int64_t r, const Ahead& keys,
+                 const Ahead& values) {
   constexpr int N = kLanes / R;
   Bits seen = 0, shared = ~Bits(0);
   for (int k = 0; k < R; ++k) {
     seen |= block.visible[r + k];
     shared &= block.visible[r + k];
   }
-  const int key_bytes = task.head_dim * int(size_of(task.key_type));
-  const int value_bytes = task.value_dim * int(size_of(task.key_type));
-  if (next != nullptr) prefetch_rows(next->values, kKeys, value_bytes);
   if (seen == 0) return;
 
   const int q_stride = scratch.head_dim / (Format::kDims / kLanes);
@@ -227,8 +226,9 @@ void attend_rows(const ForwardTask& task, Scratch& scratch, const Block& block, 
   const int steps = int(rounded_up(task.head_dim, Format::kDims)) / Format::kDims;
   float* s = scratch.s + r * kKeys;
   for (int n = 0; n < kKeys; n += N) {
-    if (next != nullptr) prefetch_rows(next->keys + n, N, key_bytes);
-    if ((seen & range_bits(n, n + N)) != 0) score_tile<Format, R>(q, q_stride, steps, block.keys + n, s + n);
+    if ((seen & range_bits(n, n + N)) == 0) continue;
+    score_tile<Format, R>(q, q_stride, steps, block.keys + n, s + n,
+                          {keys.rows + n, keys.count / kKeys * N, keys.bytes});
   }
   for (int k = 0; k < R; ++k) {
     finish_scores(task, scratch.rows[r + k], block.first, block.visible[r + k], s + k * kKeys);
@@ -237,10 +237,10 @@ void attend_rows(const ForwardTask& task, Scratch& scratch, const Block& block, 
   if (task.dropout) {
     for (int k = 0; k < R; ++k) drop(task, scratch.rows[r + k], block.first, s + k * kKeys);
   }
-  if (seen == shared) return add_values<Format, R>(task, scratch, block, r, seen);
+  if (seen == shared) return add_values<Format, R>(task, scratch, block, r, seen, values);
   // A value that one row sees and another does not may hold NaN, which a zero weight would not stop.
   for (int k = 0; k < R; ++k) {
-    if (block.visible[r + k] != 0) add_values<Format, 1>(task, scratch, block, r + k, block.visible[r + k]);
+    if (block.visible[r + k] != 0) add_values<Format, 1>(task, scratch, block, r + k, block.visible[r + k], {});
   }
 }
 
@@ -252,10 +252,14 @@ void attend_block(const ForwardTask& task, Scratch& scratch, Block& block, const
   if (task.value_dim % Format::kDims != 0 || size_of(task.key_type) == 1) {
     stage_rows(task.key_type, task.value_dim, scratch.value_dim, block.any, scratch.staged_values, block.values);
   }
+  const int count = next == nullptr ? 0 : kKeys, bytes = int(size_of(task.key_type));
+  Ahead keys{next == nullptr ? block.keys : next->keys, count, task.head_dim * bytes};
+  Ahead values{next == nullptr ? block.values : next->values, count, task.value_dim * bytes};
   std::int64_t r = 0;
   const auto take = [&]<int R>() {
     for (; r + R <= task.rows; r += R) {
-      attend_rows<Format, R>(task, scratch, block, r, r == 0 ? next : nullptr);
+      attend_rows<Format, R>(task, scratch, block, r, keys, values);
+      keys.count = values.count = 0;
     }
   };
   if constexpr (kMaxTileRows >= 4) take.template operator()<4>();

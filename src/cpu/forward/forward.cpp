@@ -157,17 +157,18 @@ ForwardTask whole_task(const Job& job, const Sequence& s, std::int64_t kv_head) 
   return task;
 }
 
-/// Chunks of a sequence are (kv head, split, row group), the last rows first: under a causal mask they see the most
-/// keys, so that threads finish together, and neighbouring chunks find their keys in the cache.
+/// Chunks of a sequence are (split, kv head, row group), the last rows first: under a causal mask they see the most
+/// keys, so that threads finish together, and neighbouring chunks find their keys in the cache. Heads of a split follow
+/// each other because the heads of a key are neighbours in memory.
 void run_chunk(void* context, std::int64_t chunk, int worker) {
   const Job& job = *static_cast<const Job*>(context);
   const std::int64_t* const end = job.first_chunks + job.problem.batch + 1;
   const std::int64_t b = std::upper_bound(job.first_chunks, end, chunk) - job.first_chunks - 1;
   const Sequence s = sequence_of(job.problem, job.buffers, b);
-  const std::int64_t groups = row_groups_of(job, s), splits = splits_of(job.decision, s);
+  const std::int64_t groups = row_groups_of(job, s);
   const std::int64_t index = chunk - job.first_chunks[b];
   const std::int64_t row_group = groups - 1 - index % groups;
-  const std::int64_t split = index / groups % splits, kv_head = index / groups / splits;
+  const std::int64_t kv_head = index / groups % job.problem.kv_heads, split = index / groups / job.problem.kv_heads;
 
   ForwardTask task = whole_task(job, s, kv_head);
   if (job.part_stride > 0) {
