@@ -198,7 +198,7 @@ inline void stage_block(const ForwardTask& task, int block, int first, int last,
     for (int d = 0; d < value_dim; d += kLanes) {
       const bool whole = high != nullptr && d + kLanes <= value_dim;
       std::uint16_t padded[2][kLanes] = {};
-      const char *a = low + 2 * d, *b = high + 2 * d;
+      const char *a = whole ? low + 2 * d : nullptr, *b = whole ? high + 2 * d : nullptr;
       if (!whole) {
         a = low != nullptr ? pad_elements(low, d, value_dim, padded[0]) : reinterpret_cast<const char*>(padded[0]);
         b = high != nullptr ? pad_elements(high, d, value_dim, padded[1]) : reinterpret_cast<const char*>(padded[1]);
