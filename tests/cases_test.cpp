@@ -57,7 +57,7 @@ TEST(RandomCases, TouchEveryOption) {
         "softcap",        "bias",      "bias_type",       "alibi",         "sink",          "causal",      "window",
         "top_left",       "prefix",    "prefix_lengths",  "documents",     "mask",          "block_mask",  "dropout",
         "dropout_offset", "splits",    "batch_invariant", "relaxed",       "no_lse",        "grad_lse",    "grads",
-        "layout",         "inputs"}) {
+        "layout",         "inputs",    "poison_unseen"}) {
     EXPECT_TRUE(words.count(word)) << word;
   }
 }

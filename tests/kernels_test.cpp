@@ -158,6 +158,10 @@ INSTANTIATE_TEST_SUITE_P(
         "q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 rotary=64 rotary_halves causal",
         "q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 append=1 rotary=20 rotary_type=float16 "
         "dtype=float16",
+        "q=40 k=90 dim=64 poison_unseen causal top_left", "q=40 k=90 dim=64 poison_unseen documents=apart",
+        "q=40 k=90 dim=64 poison_unseen mask=k", "q=2 k=90 dim=64 poison_unseen mask=k",
+        "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
+        "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16 dtype=float16",
         "q=5 k=40 dim=576/512 heads=8/1 dtype=bfloat16", "q=1 k=40 dim=576/512 heads=16/1 dtype=float32"));
 
 class BackwardOption : public testing::TestWithParam<const char*> {};

@@ -163,7 +163,7 @@ TEST_P(Merge, OfPartsIsTheWhole) {
   const Attention& a = whole->attention;
   const std::int64_t splits = 3, keys = a.key.shape[1], batch = a.query.shape[0], rows = a.query.shape[1],
                      heads = a.query.shape[2], dim = a.value.shape[3];
-  const Tensor outputs_layout{.dtype = DataType::kFloat32,
+  const Tensor outputs_layout{.dtype = whole->outputs.output.dtype,
                               .rank = 5,
                               .shape = {splits, batch, rows, heads, dim},
                               .strides = {batch * rows * heads * dim, rows * heads * dim, heads * dim, dim, 1}};
@@ -173,7 +173,7 @@ TEST_P(Merge, OfPartsIsTheWhole) {
                            .strides = {batch * heads * rows, heads * rows, rows, 1}};
   const Storage outputs("outputs", outputs_layout, 0), lses("lses", lses_layout, 0);
   const auto first_axis = [](Tensor tensor, std::int64_t n) {
-    tensor.data = static_cast<float*>(tensor.data) + n * tensor.strides[0];
+    tensor.data = static_cast<char*>(tensor.data) + n * tensor.strides[0] * std::int64_t(size_of(tensor.dtype));
     for (int axis = 1; axis < tensor.rank; ++axis) {
       tensor.shape[axis - 1] = tensor.shape[axis];
       tensor.strides[axis - 1] = tensor.strides[axis];
@@ -198,7 +198,8 @@ TEST_P(Merge, OfPartsIsTheWhole) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, Merge,
                          testing::Values("q=20 k=64 heads=4/2 dim=32/24 batch=2", "q=1 k=100 heads=8/1 dim=64",
-                                         "q=20 k=64 heads=4/2 dim=32 dtype=bfloat16", "q=20 k=3 heads=1 dim=16",
+                                         "q=20 k=64 heads=4/2 dim=32 dtype=bfloat16",
+                                         "q=20 k=64 heads=4/2 dim=32 dtype=float16", "q=20 k=3 heads=1 dim=16",
                                          "q=20 k=64 heads=2 dim=32 dtype=float16 output=float32 layout=padded"));
 
 TEST(MergeRows, ThatSawNothingStayZero) {

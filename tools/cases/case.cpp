@@ -129,6 +129,7 @@ void visit_fields(Case& c, Visit&& visit) {
   visit("grads", c.grads);
   visit("layout", c.layout);
   visit("inputs", c.inputs);
+  visit("poison_unseen", c.poison_unseen);
   visit("seed", c.seed);
 }
 

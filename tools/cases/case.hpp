@@ -54,8 +54,9 @@ struct Case {
 
   std::string layout = "bshd";  // bhsd: heads outside rows; padded: gaps between rows and heads; fused: slices of one
   std::string inputs =
-      "normal";       // integers: one key takes all weight, so sums are exact; huge: scores in the thousands
-  std::string grads;  // some of "qkvbs"; empty: all that there are
+      "normal";                // integers: one key takes all weight, so sums are exact; huge: scores in the thousands
+  bool poison_unseen = false;  // keys that no query sees hold NaN
+  std::string grads;           // some of "qkvbs"; empty: all that there are
   bool no_lse = false, grad_lse = false;
   std::int64_t splits = 0;
   bool batch_invariant = false, relaxed = false;  // relaxed: deterministic = false

@@ -17,6 +17,7 @@ class Filler {
   void fill() {
     fill_rows();
     fill_options();
+    if (c_.poison_unseen) poison_unseen();
     if (c_.pass == Pass::kBackward) fill_upstream();
   }
 
@@ -132,6 +133,30 @@ class Filler {
         document = starts ? 0 : document + (random_.chance(0.1) ? 1 : 0);
         static_cast<std::int32_t*>(documents.data)[offset] = document;
       });
+    }
+  }
+
+  void poison_unseen() {
+    const Problem& problem = to_.checked.problem;
+    const Buffers& buffers = to_.checked.buffers;
+    for (std::int64_t b = 0; b < problem.batch; ++b) {
+      const reference::Sequence s = reference::sequence_of(problem, buffers, b);
+      for (std::int64_t kv_head = 0; kv_head < problem.kv_heads; ++kv_head) {
+        for (std::int64_t j = 0; j < s.cached_keys; ++j) {
+          bool seen = false;
+          for (std::int64_t row = 0; row < problem.group() * s.queries && !seen; ++row) {
+            const std::int64_t h = kv_head * problem.group() + row / s.queries;
+            seen = reference::visible(problem, buffers, s, h, row % s.queries, j);
+          }
+          if (seen) continue;
+          for (const auto& [rows, dim] :
+               {std::pair{&buffers.key, problem.head_dim}, {&buffers.value, problem.value_dim}}) {
+            const auto bytes = std::int64_t(size_of(rows->dtype));
+            const std::int64_t at = reference::key_offset(problem, buffers, *rows, s, j, kv_head);
+            std::fill_n(rows->data + at * bytes, dim * bytes, char(kPoison));
+          }
+        }
+      }
     }
   }
 
