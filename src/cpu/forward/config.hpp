@@ -8,24 +8,32 @@ namespace strobe::cpu::STROBE_ISA {
 namespace {
 
 struct Tuning {
-  int key_block;  // keys staged at a time; a multiple of the register tile's rows
-  int max_tiles;  // query tiles that share a staged key block
+  int key_block;   // keys staged at a time; a multiple of the register tile's rows
+  int tile_bytes;  // queries and outputs of all tiles that share a staged block: a part of the second-level cache
 };
 constexpr Tuning kTunings[] = {
-    {.key_block = 64, .max_tiles = 8},  // sse4
-    {.key_block = 64, .max_tiles = 8},  // avx2
-    {.key_block = 64, .max_tiles = 8},  // avx512
-    {.key_block = 64, .max_tiles = 8},  // avx512_bf16
+    {.key_block = 64, .tile_bytes = 192 << 10},  // sse4
+    {.key_block = 64, .tile_bytes = 192 << 10},  // avx2
+    {.key_block = 64, .tile_bytes = 512 << 10},  // avx512
+    {.key_block = 64, .tile_bytes = 512 << 10},  // avx512_bf16
 };
 
 constexpr int kKeyBlock = kTunings[STROBE_ISA_ID].key_block;
-constexpr int kMaxTiles = kTunings[STROBE_ISA_ID].max_tiles;
+constexpr int kMaxTiles = 32;
 constexpr int kTileWidth = kTileVectors * kLanes;  // query rows of a tile
 
 static_assert(kKeyBlock % kTileRows == 0 && kTileRows % 4 == 0, "dropout draws for four neighbouring keys");
 
 constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 constexpr int round_down(int n, int unit) { return n / unit * unit; }
+
+/// Query tiles that share a staged key block. The more, the less often keys and values are fetched and laid out, which
+/// costs most where a head's rows lie in pages of their own.
+inline int max_tiles(int head_dim, int value_dim) {
+  const int row_floats = round_up(head_dim, kLanes) + round_up(value_dim, kLanes);
+  const int tiles = kTunings[STROBE_ISA_ID].tile_bytes / (row_floats * kTileWidth * int(sizeof(float)));
+  return tiles < 4 ? 4 : tiles < kMaxTiles ? tiles : kMaxTiles;
+}
 
 }  // namespace
 }  // namespace strobe::cpu::STROBE_ISA

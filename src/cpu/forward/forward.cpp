@@ -212,7 +212,8 @@ void clear_unused_rows(void* context, std::int64_t b, int) {
 std::int64_t group_rows_for(const Problem& problem, const ForwardUnit& unit, int workers) {
   const std::int64_t tiles = (problem.total_queries * problem.group() + unit.tile_rows - 1) / unit.tile_rows;
   const std::int64_t fair = tiles * problem.kv_heads / std::max(4 * workers, 1);
-  return unit.tile_rows * std::clamp<std::int64_t>(workers > 1 ? fair : unit.max_tiles, 1, unit.max_tiles);
+  const std::int64_t most = unit.max_tiles(int(problem.head_dim), int(problem.value_dim));
+  return unit.tile_rows * std::clamp<std::int64_t>(workers > 1 ? fair : most, 1, most);
 }
 
 double nanoseconds_per_chunk(const Problem& problem, Isa isa, std::int64_t chunks) {

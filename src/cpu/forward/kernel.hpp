@@ -26,15 +26,17 @@ class Prefill {
     query_stride_ = words * kTileWidth;
     output_stride_ = dims * kTileWidth;
     scores_ = take(kKeyBlock * kTileWidth);
-    query_ = reinterpret_cast<Word*>(take(kMaxTiles * query_stride_));
-    output_ = take(kMaxTiles * output_stride_);
+    const auto tiles = std::size_t(max_tiles(task.head_dim, task.value_dim));
+    query_ = reinterpret_cast<Word*>(take(tiles * query_stride_));
+    output_ = take(tiles * output_stride_);
     keys_ = reinterpret_cast<Word*>(take(kKeyBlock * words));
     values_ = reinterpret_cast<Word*>(take(kKeyBlock * dims));
   }
 
   static std::size_t scratch_bytes(int head_dim, int value_dim) {
     const auto dims = std::size_t(round_up(head_dim, kLanes) + round_up(value_dim, kLanes));
-    return sizeof(float) * (kKeyBlock * kTileWidth + (kMaxTiles * kTileWidth + kKeyBlock) * dims);
+    const auto rows = std::size_t(max_tiles(head_dim, value_dim) * kTileWidth);
+    return sizeof(float) * (kKeyBlock * kTileWidth + (rows + kKeyBlock) * dims);
   }
 
   void run() {

@@ -74,8 +74,9 @@ struct ForwardTask {
 /// The prefill kernel of an instruction set: lanes are queries.
 struct ForwardUnit {
   int tile_rows;  // query rows of a register tile
-  int max_tiles;  // tiles that share a staged key block: a task has at most tile_rows * max_tiles rows
   int key_block;  // keys per block
+  /// Tiles that share a staged key block: a task has at most tile_rows * max_tiles rows.
+  int (*max_tiles)(int head_dim, int value_dim);
   std::size_t (*scratch_bytes)(int head_dim, int value_dim);
   void (*run)(const ForwardTask& task, void* scratch);  // scratch is 64-byte aligned
 };

@@ -14,8 +14,8 @@ void run(const ForwardTask& task, void* scratch) {
 }
 
 constexpr ForwardUnit kUnit{.tile_rows = kTileWidth,
-                            .max_tiles = kMaxTiles,
                             .key_block = kKeyBlock,
+                            .max_tiles = max_tiles,
                             .scratch_bytes = Prefill<FloatOperand>::scratch_bytes,
                             .run = run};
 
