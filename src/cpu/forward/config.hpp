@@ -8,18 +8,21 @@ namespace strobe::cpu::STROBE_ISA {
 namespace {
 
 struct Tuning {
-  int key_block;   // keys staged at a time; a multiple of the register tile's rows
-  int tile_bytes;  // queries and outputs of all tiles that share a staged block: a part of the second-level cache
+  int key_block;    // keys that a tile meets at a time; a multiple of the register tile's rows
+  int span_blocks;  // blocks that are staged together
+  int tile_bytes;   // queries and outputs of all tiles that share what is staged
 };
 constexpr Tuning kTunings[] = {
-    {.key_block = 64, .tile_bytes = 192 << 10},  // sse4
-    {.key_block = 64, .tile_bytes = 192 << 10},  // avx2
-    {.key_block = 64, .tile_bytes = 512 << 10},  // avx512
-    {.key_block = 64, .tile_bytes = 512 << 10},  // avx512_bf16
+    {.key_block = 64, .span_blocks = 4, .tile_bytes = 1024 << 10},  // sse4
+    {.key_block = 64, .span_blocks = 4, .tile_bytes = 1024 << 10},  // avx2
+    {.key_block = 64, .span_blocks = 4, .tile_bytes = 1024 << 10},  // avx512
+    {.key_block = 64, .span_blocks = 4, .tile_bytes = 1024 << 10},  // avx512_bf16
 };
 
 constexpr int kKeyBlock = kTunings[STROBE_ISA_ID].key_block;
-constexpr int kMaxTiles = 32;
+constexpr int kSpanBlocks = kTunings[STROBE_ISA_ID].span_blocks;
+constexpr int kSpan = kSpanBlocks * kKeyBlock;
+constexpr int kMaxTiles = 64;
 constexpr int kTileWidth = kTileVectors * kLanes;  // query rows of a tile
 
 static_assert(kKeyBlock % kTileRows == 0 && kTileRows % 4 == 0, "dropout draws for four neighbouring keys");

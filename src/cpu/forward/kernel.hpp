@@ -29,14 +29,16 @@ class Prefill {
     const auto tiles = std::size_t(max_tiles(task.head_dim, task.value_dim));
     query_ = reinterpret_cast<Word*>(take(tiles * query_stride_));
     output_ = take(tiles * output_stride_);
-    keys_ = reinterpret_cast<Word*>(take(kKeyBlock * words));
-    values_ = reinterpret_cast<Word*>(take(kKeyBlock * dims));
+    keys_ = reinterpret_cast<Word*>(take(kSpanBlocks * kKeyBlock * words));
+    values_ = reinterpret_cast<Word*>(take(kSpanBlocks * kKeyBlock * dims));
+    key_stride_ = kKeyBlock * words;
+    value_stride_ = kKeyBlock * dims;
   }
 
   static std::size_t scratch_bytes(int head_dim, int value_dim) {
     const auto dims = std::size_t(round_up(head_dim, kLanes) + round_up(value_dim, kLanes));
     const auto rows = std::size_t(max_tiles(head_dim, value_dim) * kTileWidth);
-    return sizeof(float) * (kKeyBlock * kTileWidth + (rows + kKeyBlock) * dims);
+    return sizeof(float) * (kKeyBlock * kTileWidth + (rows + kSpanBlocks * kKeyBlock) * dims);
   }
 
   void run() {
@@ -45,9 +47,9 @@ class Prefill {
     const std::int64_t last = min_of(task_.keys.last, max_of(last_, task_.prefix));
     const int steps = tiles_ * round_up(task_.value_dim, kTileRows) / kTileRows;
     rows_ahead_ = (kKeyBlock + steps - 1) / steps;
-    for (std::int64_t key = first; key < last; key += kKeyBlock) {
-      rows_end_ = min_of(key + 2 * kKeyBlock, last);
-      visit_block(block_of(task_, key, min_of(key + kKeyBlock, last)));
+    for (std::int64_t key = first; key < last; key += kSpan) {
+      rows_end_ = min_of(key + 2 * kSpan, last);
+      visit_span(key, min_of(key + kSpan, last));
     }
     for (int t = 0; t < tiles_; ++t) close(t);
   }
@@ -76,68 +78,98 @@ class Prefill {
   /// What products must still be multiplied by: float32 queries carry the scale already.
   static float stage_query_factor(float unit) { return Operand::kPerWord == 1 ? 1.0f : __builtin_fabsf(unit); }
 
-  void visit_block(const Block& block) {
+  /// A key block in the layouts that the products read, and what each tile sees of it.
+  struct Staged {
+    Block block;
+    const Word* keys;    // [kKeyBlock][words_]
+    const Word* values;  // [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows]
     Visit visits[kMaxTiles];
-    int first = kKeyBlock, last = 0;
-    for (int t = 0; t < tiles_; ++t) {
-      visits[t] = visit_of(task_, tile_[t], block);
-      if (!visits[t].sees()) continue;
-      first = visits[t].first < first ? visits[t].first : first;
-      last = visits[t].last > last ? visits[t].last : last;
+  };
+
+  /// Keys [first, last): all blocks are staged before the tiles pass over them, so that a tile comes into the near
+  /// caches once a span.
+  void visit_span(std::int64_t first, std::int64_t last) {
+    Staged staged[kSpanBlocks];
+    int blocks = 0;
+    for (std::int64_t key = first; key < last; key += kKeyBlock) {
+      if (stage(block_of(task_, key, min_of(key + kKeyBlock, last)), blocks, staged[blocks])) ++blocks;
     }
-    if (first >= last) return;
-    stage_block(task_, block.first, first, last, words_, keys_, values_);
-    next_row_ = block.last;
+    next_row_ = last;
     for (int t = 0; t < tiles_; ++t) {
-      if (visits[t].sees())
-        visit_tile(tile_[t], block, visits[t], query_ + t * query_stride_, output_ + t * output_stride_);
+      for (int b = 0; b < blocks; ++b) {
+        if (staged[b].visits[t].sees()) visit_tile(staged[b], t);
+      }
     }
   }
 
-  void visit_tile(Tile& tile, const Block& block, const Visit& visit, const Word* query, float* output) {
+  /// Stages what any tile sees of a block into place `index`; false if none sees anything.
+  bool stage(const Block& block, int index, Staged& staged) {
+    Word* const keys = keys_ + index * key_stride_;
+    Word* const values = values_ + index * value_stride_;
+    staged.block = block;
+    staged.keys = keys;
+    staged.values = values;
+    int first = kKeyBlock, last = 0;
+    for (int t = 0; t < tiles_; ++t) {
+      const Visit visit = staged.visits[t] = visit_of(task_, tile_[t], block);
+      if (!visit.sees()) continue;
+      first = visit.first < first ? visit.first : first;
+      last = visit.last > last ? visit.last : last;
+    }
+    if (first >= last) return false;
+    stage_block(task_, block.first, first, last, words_, keys, values);
+    return true;
+  }
+
+  void visit_tile(const Staged& staged, int t) {
+    Tile& tile = tile_[t];
+    const Visit& visit = staged.visits[t];
+    const Word* const query = query_ + t * query_stride_;
+    float* const output = output_ + t * output_stride_;
     Floats largest[kTileVectors], rescale[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) largest[v] = broadcast(kMinusInfinity);
     // S^T = K Q^T
     for (int key = visit.first; key < visit.last; key += kTileRows) {
-      multiply_keys<Operand>(query, keys_ + key * words_, words_, words_, scores_ + key * kTileWidth, largest);
+      multiply_keys<Operand>(query, staged.keys + key * words_, words_, words_, scores_ + key * kTileWidth, largest);
     }
     float factor = factor_;
     if (changes_scores(task_, visit)) {
-      finish_scores(task_, tile, block, visit, factor_, scores_, largest);
+      finish_scores(task_, tile, staged.block, visit, factor_, scores_, largest);
       factor = 1.0f;
     }
     // P^T = exp2(S^T - max)
-    if (visit.hides && !values_are_finite<Operand>(values_, task_.value_dim, visit.first, visit.last)) {
-      soften<FloatOperand>(task_, tile, block.first, visit, factor, largest, scores_, scores_, rescale);
-      multiply_seen_values(visit, rescale, output);
+    if (visit.hides && !values_are_finite<Operand>(staged.values, task_.value_dim, visit.first, visit.last)) {
+      soften<FloatOperand>(task_, tile, staged.block.first, visit, factor, largest, scores_, scores_, rescale);
+      multiply_seen_values(staged.values, visit, rescale, output);
       return;
     }
     auto* const weights = reinterpret_cast<Word*>(scores_);
-    soften<Operand>(task_, tile, block.first, visit, factor, largest, scores_, weights, rescale);
+    soften<Operand>(task_, tile, staged.block.first, visit, factor, largest, scores_, weights, rescale);
     // O^T = O^T * rescale + V^T P^T
     const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
     for (int d = 0; d < task_.value_dim; d += kTileRows) {
       prefetch_next();
-      multiply_values<Operand>(values_ + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
+      multiply_values<Operand>(staged.values + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
                                weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
     }
   }
 
-  /// Spreads the reading ahead of the next block over the work on this one: rows of a strided tensor lie pages apart,
+  /// Spreads the reading ahead of the next span over the work on this one: rows of a strided tensor lie pages apart,
   /// where the hardware does not look ahead by itself.
   void prefetch_next() {
     for (int i = 0; i < rows_ahead_ && next_row_ < rows_end_; ++i) prefetch_row(task_, next_row_++);
   }
 
   /// multiply_values where a hidden key's value may be infinite or NaN: weight zero must not touch it.
-  void multiply_seen_values(const Visit& visit, const Floats (&rescale)[kTileVectors], float* output) {
+  void multiply_seen_values(const Word* values, const Visit& visit, const Floats (&rescale)[kTileVectors],
+                            float* output) {
     for (int d = 0; d < task_.value_dim; ++d) {
       for (int v = 0; v < kTileVectors; ++v) {
         float* const at = output + d * kTileWidth + v * kLanes;
         Floats sum = mul(load(at), rescale[v]);
         for (int key = visit.first; key < visit.last; ++key) {
           const Floats weight = load(scores_ + key * kTileWidth + v * kLanes);
-          const Floats value = broadcast(staged_value(values_, key, d));
+          const Floats value = broadcast(staged_value(values, key, d));
           sum = select(equal(weight, zero()), sum, fma(weight, value, sum));
         }
         store(at, sum);
@@ -187,8 +219,9 @@ class Prefill {
   float* scores_;                             // [kKeyBlock][kTileWidth]; then the weights, in the same place
   Word* query_;                               // [tile][words_][kTileWidth]
   float* output_;                             // [tile][value_dim][kTileWidth]
-  Word* keys_;                                // [kKeyBlock][words_]
-  Word* values_;                              // [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows]
+  Word* keys_;                                // of all blocks of a span
+  Word* values_;
+  std::size_t key_stride_, value_stride_;  // between blocks
   Tile tile_[kMaxTiles];
 };
 
