@@ -24,7 +24,7 @@ struct SplitRule {
   std::int64_t split_keys;       // keys of one split
   std::int64_t longest_unsplit;  // sequences up to this many keys are not split
 };
-constexpr SplitRule kDecodeSplits{.split_keys = 2048, .longest_unsplit = 2048};
+constexpr SplitRule kDecodeSplits{.split_keys = 1024, .longest_unsplit = 1024};
 constexpr SplitRule kPrefillSplits{.split_keys = 4096, .longest_unsplit = 8192};
 
 /// A prefill with at least this many tasks of kTaskRows rows has work for everybody: splitting its keys would only cost

@@ -1,6 +1,6 @@
-// The decode kernel of one instruction set: a few query rows of one KV head against a range of its keys, online softmax
-// over blocks of 64 keys (FlashAttention-2, arXiv 2307.08691, algorithm 1, with one worker's share of the keys; the
-// driver merges the shares). README.md has the schedule.
+// The decode kernel of one instruction set: a few query rows of some KV heads against a range of their keys, online
+// softmax over blocks of 64 keys (FlashAttention-2, arXiv 2307.08691, algorithm 1, with one worker's share of the keys;
+// the driver merges the shares). README.md has the schedule.
 #include "cpu/decode/scores.hpp"
 
 namespace strobe::cpu::STROBE_ISA {
@@ -28,6 +28,7 @@ struct Scratch {
   char* staged_keys;  // [kKeys] rows, where stored rows do not fit the vectors
   char* staged_values;
   Block blocks[2];  // the current one and the next
+  bool more[2];     // whether there is such a block
 };
 
 /// Cuts `memory` into 64-byte aligned pieces; with memory null, only counts.
@@ -245,16 +246,13 @@ void attend_rows(const ForwardTask& task, Scratch& scratch, const Block& block, 
 }
 
 template <typename Format>
-void attend_block(const ForwardTask& task, Scratch& scratch, Block& block, const Block* next) {
+void attend_block(const ForwardTask& task, Scratch& scratch, Block& block, Ahead keys, Ahead values) {
   if (task.head_dim % Format::kDims != 0 || size_of(task.key_type) == 1) {
     stage_rows(task.key_type, task.head_dim, scratch.head_dim, block.any, scratch.staged_keys, block.keys);
   }
   if (task.value_dim % Format::kDims != 0 || size_of(task.key_type) == 1) {
     stage_rows(task.key_type, task.value_dim, scratch.value_dim, block.any, scratch.staged_values, block.values);
   }
-  const int count = next == nullptr ? 0 : kKeys, bytes = int(size_of(task.key_type));
-  Ahead keys{next == nullptr ? block.keys : next->keys, count, task.head_dim * bytes};
-  Ahead values{next == nullptr ? block.values : next->values, count, task.value_dim * bytes};
   std::int64_t r = 0;
   const auto take = [&]<int R>() {
     for (; r + R <= task.rows; r += R) {
@@ -315,45 +313,88 @@ void finish_rows(const ForwardTask& task, Scratch& scratch) {
   }
 }
 
-template <typename Format>
-void attend(const ForwardTask& task, Scratch& scratch) {
-  start_rows(task, scratch);
-  stage_queries<Format>(task, scratch);
-  const std::int64_t last = smaller(task.keys.last, task.key_length);
-  std::int64_t first = last;
+/// The first key that some row may see, at the start of a block.
+std::int64_t first_key(const ForwardTask& task, const Scratch& scratch) {
+  std::int64_t first = task.key_length;
   for (std::int64_t r = 0; r < task.rows; ++r) {
     const QueryRow& row = scratch.rows[r];
     first = smaller(first, row.prefix.last > row.prefix.first ? row.prefix.first : row.band.first);
   }
-  first = larger(first, task.keys.first) / kKeys * kKeys;
-
-  Block* block = &scratch.blocks[0];
-  Block* next = &scratch.blocks[1];
-  bool more = find_block(task, scratch.rows, first, last, scratch.zeros, *block);
-  while (more) {
-    more = find_block(task, scratch.rows, block->first + kKeys, last, scratch.zeros, *next);
-    attend_block<Format>(task, scratch, *block, more ? next : nullptr);
-    Block* done = block;
-    block = next;
-    next = done;
-  }
-  finish_rows<Format>(task, scratch);
+  return larger(first, task.keys.first) / kKeys * kKeys;
 }
 
-void run(const ForwardTask& task, void* memory) {
-  Scratch* scratch;
-  carve(task.rows, task.head_dim, task.value_dim, static_cast<char*>(memory), scratch);
-  switch (task.key_type) {
+/// The rows that one head's block asks for while it multiplies: its share of the next blocks of all heads, keys outside
+/// heads, which is the order in memory where heads lie inside rows.
+struct Share {
+  const char* keys[kKeys];
+  const char* values[kKeys];
+};
+
+void share_out(Scratch* const* scratches, int heads, int head, int next, Share& share) {
+  for (int n = 0; n < kKeys; ++n) {
+    const int row = head * kKeys + n;
+    const Scratch& owner = *scratches[row % heads];
+    const Block& block = owner.blocks[next];
+    share.keys[n] = owner.more[next] ? block.keys[row / heads] : owner.zeros;
+    share.values[n] = owner.more[next] ? block.values[row / heads] : owner.zeros;
+  }
+}
+
+template <typename Format>
+void attend(const ForwardTask* tasks, int heads, Scratch* const* scratches) {
+  const auto find = [&](int head, std::int64_t first, int place) {
+    const ForwardTask& task = tasks[head];
+    Scratch& scratch = *scratches[head];
+    scratch.more[place] = find_block(task, scratch.rows, first, smaller(task.keys.last, task.key_length), scratch.zeros,
+                                     scratch.blocks[place]);
+    return scratch.more[place];
+  };
+  bool more = false;
+  for (int head = 0; head < heads; ++head) {
+    start_rows(tasks[head], *scratches[head]);
+    stage_queries<Format>(tasks[head], *scratches[head]);
+    more |= find(head, first_key(tasks[head], *scratches[head]), 0);
+  }
+  const int key_bytes = tasks[0].head_dim * int(size_of(tasks[0].key_type));
+  const int value_bytes = tasks[0].value_dim * int(size_of(tasks[0].key_type));
+  for (int place = 0; more; place = 1 - place) {
+    const int next = 1 - place;
+    more = false;
+    for (int head = 0; head < heads; ++head) {
+      Scratch& scratch = *scratches[head];
+      scratch.more[next] = false;
+      if (scratch.more[place]) more |= find(head, scratch.blocks[place].first + kKeys, next);
+    }
+    for (int head = 0; head < heads; ++head) {
+      Scratch& scratch = *scratches[head];
+      if (!scratch.more[place]) continue;
+      Share share;
+      if (more) share_out(scratches, heads, head, next, share);
+      const int count = more ? kKeys : 0;
+      attend_block<Format>(tasks[head], scratch, scratch.blocks[place], {share.keys, count, key_bytes},
+                           {share.values, count, value_bytes});
+    }
+  }
+  for (int head = 0; head < heads; ++head) finish_rows<Format>(tasks[head], *scratches[head]);
+}
+
+void run(const ForwardTask* tasks, int heads, void* memory) {
+  Scratch* scratches[kMaxDecodeHeads];
+  auto* next = static_cast<char*>(memory);
+  for (int head = 0; head < heads; ++head) {
+    next += carve(tasks[head].rows, tasks[head].head_dim, tasks[head].value_dim, next, scratches[head]);
+  }
+  switch (tasks[0].key_type) {
     case DataType::kFloat16:
-      return attend<FloatFormat<Half>>(task, *scratch);
+      return attend<FloatFormat<Half>>(tasks, heads, scratches);
     case DataType::kBFloat16:
 #if STROBE_ISA_ID == 3
-      if (task.query_type == DataType::kBFloat16) return attend<DotFormat>(task, *scratch);
+      if (tasks[0].query_type == DataType::kBFloat16) return attend<DotFormat>(tasks, heads, scratches);
 #endif
-      return attend<FloatFormat<BFloat16>>(task, *scratch);
+      return attend<FloatFormat<BFloat16>>(tasks, heads, scratches);
     default:
       // float8 is staged as floats.
-      return attend<FloatFormat<float>>(task, *scratch);
+      return attend<FloatFormat<float>>(tasks, heads, scratches);
   }
 }
 

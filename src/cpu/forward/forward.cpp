@@ -44,6 +44,7 @@ struct Job {
   Scores lse;
   std::int64_t part_stride, part_lse_stride;  // elements between splits; 0: not split
   std::int64_t group_rows;                    // rows of a prefill task
+  std::int64_t decode_heads;                  // KV heads of a decode task
   const std::int64_t* first_chunks;           // [batch + 1]: chunks before each sequence
   char* scratch;
 };
@@ -58,8 +59,15 @@ std::int64_t splits_of(const Decision& decision, const Sequence& s) {
 }
 
 std::int64_t row_groups_of(const Job& job, const Sequence& s) {
-  if (decodes(job.decision, job.problem, s)) return s.queries > 0 ? 1 : 0;
   return (s.queries * job.problem.group() + job.group_rows - 1) / job.group_rows;
+}
+
+std::int64_t head_groups_of(const Job& job) { return (job.problem.kv_heads + job.decode_heads - 1) / job.decode_heads; }
+
+std::int64_t chunks_of(const Job& job, const Sequence& s) {
+  if (s.queries == 0) return 0;
+  const bool decode = decodes(job.decision, job.problem, s);
+  return splits_of(job.decision, s) * (decode ? head_groups_of(job) : job.problem.kv_heads * row_groups_of(job, s));
 }
 
 ScoreRows score_rows(const Scores& scores, bool given, std::int64_t b, std::int64_t head) {
@@ -157,19 +165,8 @@ ForwardTask whole_task(const Job& job, const Sequence& s, std::int64_t kv_head) 
   return task;
 }
 
-/// Chunks of a sequence are (split, kv head, row group), the last rows first: under a causal mask they see the most
-/// keys, so that threads finish together, and neighbouring chunks find their keys in the cache. Heads of a split follow
-/// each other because the heads of a key are neighbours in memory.
-void run_chunk(void* context, std::int64_t chunk, int worker) {
-  const Job& job = *static_cast<const Job*>(context);
-  const std::int64_t* const end = job.first_chunks + job.problem.batch + 1;
-  const std::int64_t b = std::upper_bound(job.first_chunks, end, chunk) - job.first_chunks - 1;
-  const Sequence s = sequence_of(job.problem, job.buffers, b);
-  const std::int64_t groups = row_groups_of(job, s);
-  const std::int64_t index = chunk - job.first_chunks[b];
-  const std::int64_t row_group = groups - 1 - index % groups;
-  const std::int64_t kv_head = index / groups % job.problem.kv_heads, split = index / groups / job.problem.kv_heads;
-
+/// The task of all query rows of (s, kv_head) against the keys of a split.
+ForwardTask split_task(const Job& job, const Sequence& s, std::int64_t kv_head, std::int64_t split) {
   ForwardTask task = whole_task(job, s, kv_head);
   if (job.part_stride > 0) {
     task.output += split * job.part_stride * std::int64_t(sizeof(float));
@@ -178,14 +175,36 @@ void run_chunk(void* context, std::int64_t chunk, int worker) {
     task.keys.last = std::min(task.keys.first + job.decision.split_keys, s.keys);
     if (split > 0) task.sink = nullptr;
   }
-  void* const scratch = job.scratch + std::size_t(worker) * job.decision.worker_bytes;
-  if (decodes(job.decision, job.problem, s)) {
-    job.decode.run(task, scratch);
-    return;
-  }
-  task.first_row = row_group * job.group_rows;
+  return task;
+}
+
+/// Chunk `index` of a sequence that decodes: (split, group of KV heads).
+void decode_chunk(const Job& job, const Sequence& s, std::int64_t index, void* scratch) {
+  const std::int64_t head_groups = head_groups_of(job), split = index / head_groups;
+  const std::int64_t first = index % head_groups * job.decode_heads;
+  const auto heads = int(std::min(job.decode_heads, job.problem.kv_heads - first));
+  ForwardTask tasks[kMaxDecodeHeads];
+  for (int h = 0; h < heads; ++h) tasks[h] = split_task(job, s, first + h, split);
+  job.decode.run(tasks, heads, scratch);
+}
+
+/// Chunk `index` of any other sequence: (split, KV head, row group), the last rows first: under a causal mask they see
+/// the most keys, so that threads finish together, and neighbouring chunks find their keys in the cache.
+void prefill_chunk(const Job& job, const Sequence& s, std::int64_t index, void* scratch) {
+  const std::int64_t groups = row_groups_of(job, s), kv_heads = job.problem.kv_heads;
+  ForwardTask task = split_task(job, s, index / groups % kv_heads, index / groups / kv_heads);
+  task.first_row = (groups - 1 - index % groups) * job.group_rows;
   task.rows = std::min(job.group_rows, task.rows - task.first_row);
   job.prefill.run(task, scratch);
+}
+
+void run_chunk(void* context, std::int64_t chunk, int worker) {
+  const Job& job = *static_cast<const Job*>(context);
+  const std::int64_t* const end = job.first_chunks + job.problem.batch + 1;
+  const std::int64_t b = std::upper_bound(job.first_chunks, end, chunk) - job.first_chunks - 1;
+  const Sequence s = sequence_of(job.problem, job.buffers, b);
+  const auto run = decodes(job.decision, job.problem, s) ? decode_chunk : prefill_chunk;
+  run(job, s, chunk - job.first_chunks[b], job.scratch + std::size_t(worker) * job.decision.worker_bytes);
 }
 
 /// Rows past query_lengths: output 0, LSE -inf. Chunks are sequences.
@@ -216,6 +235,15 @@ std::int64_t group_rows_for(const Problem& problem, const ForwardUnit& unit, int
   return unit.tile_rows * std::clamp<std::int64_t>(workers > 1 ? fair : most, 1, most);
 }
 
+/// KV heads of a decode task: as many as are neighbours in memory, fewer where that leaves threads without work.
+/// Results do not depend on it.
+std::int64_t decode_heads_for(const Problem& problem, const Decision& decision, int workers) {
+  const std::int64_t tasks = problem.batch * decision.max_splits * problem.kv_heads;
+  const std::int64_t fair = workers > 1 ? tasks / (4 * workers) : kMaxDecodeHeads;
+  return std::clamp<std::int64_t>(fair, 1,
+                                  std::min<std::int64_t>(kMaxDecodeHeads, std::max<std::int64_t>(problem.kv_heads, 1)));
+}
+
 double nanoseconds_per_chunk(const Problem& problem, Isa isa, std::int64_t chunks) {
   constexpr double kFlopsPerNanosecond[kIsaCount] = {15, 90, 200, 300};
   const double keys = double(problem.key_length) * (problem.packed_keys ? 1.0 / double(problem.batch) : 1.0);
@@ -233,7 +261,8 @@ void size_forward_workspace(const Problem& problem, Decision& decision) {
   std::size_t bytes = 0;
   if (decision.variant == Variant::kPrefill) bytes = prefill.scratch_bytes(head_dim, value_dim);
   if (decision.decode_rows > 0) {
-    bytes = std::max(bytes, decode.scratch_bytes(decision.decode_rows, head_dim, value_dim));
+    const auto heads = std::size_t(std::min<std::int64_t>(problem.kv_heads, kMaxDecodeHeads));
+    bytes = std::max(bytes, heads * decode.scratch_bytes(decision.decode_rows, head_dim, value_dim));
   }
   decision.worker_bytes = round_up(bytes);
   decision.shared_bytes = shared_layout(problem, decision).bytes;
@@ -263,11 +292,13 @@ void forward(const Problem& problem, const Buffers& buffers, const Decision& dec
           .part_stride = 0,
           .part_lse_stride = 0,
           .group_rows = 0,
+          .decode_heads = 1,
           .first_chunks = nullptr,
           .scratch = shared + layout.bytes};
   if (problem.rotary_dim > 0) job.query = rotate_queries(problem, buffers, executor, shared + layout.rotated);
   const int workers = std::min(executor.concurrency(), decision.workers);
   job.group_rows = group_rows_for(problem, job.prefill, workers);
+  job.decode_heads = decode_heads_for(problem, decision, workers);
 
   const std::int64_t heads = problem.query_heads, rows = problem.total_queries;
   const std::int64_t batch_rows = problem.packed_queries ? rows : problem.query_length;
@@ -304,8 +335,7 @@ void forward(const Problem& problem, const Buffers& buffers, const Decision& dec
   auto* const first_chunks = reinterpret_cast<std::int64_t*>(shared + layout.first_chunks);
   first_chunks[0] = 0;
   for (std::int64_t b = 0; b < problem.batch; ++b) {
-    const Sequence s = sequence_of(problem, buffers, b);
-    first_chunks[b + 1] = first_chunks[b] + row_groups_of(job, s) * splits_of(decision, s) * problem.kv_heads;
+    first_chunks[b + 1] = first_chunks[b] + chunks_of(job, sequence_of(problem, buffers, b));
   }
   job.first_chunks = first_chunks;
   const std::int64_t chunks = first_chunks[problem.batch];

@@ -83,10 +83,14 @@ struct ForwardUnit {
 
 STROBE_DECLARE_UNITS(ForwardUnit, forward_unit)
 
-/// The decode kernel of an instruction set: few rows, lanes are head dimensions.
+/// KV heads that a decode task can hold.
+inline constexpr int kMaxDecodeHeads = 8;
+
+/// The decode kernel of an instruction set: few rows, lanes are head dimensions. It works on the tasks of several KV
+/// heads of a sequence at once, block by block, since the heads of a key are neighbours in memory.
 struct DecodeUnit {
-  std::size_t (*scratch_bytes)(std::int64_t rows, int head_dim, int value_dim);
-  void (*run)(const ForwardTask& task, void* scratch);  // scratch is 64-byte aligned
+  std::size_t (*scratch_bytes)(std::int64_t rows, int head_dim, int value_dim);  // of each head
+  void (*run)(const ForwardTask* tasks, int heads, void* scratch);               // scratch is 64-byte aligned
 };
 
 STROBE_DECLARE_UNITS(DecodeUnit, decode_unit)
