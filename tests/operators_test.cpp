@@ -203,8 +203,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, Merge,
                                          "q=20 k=64 heads=2 dim=32 dtype=float16 output=float32 layout=padded"));
 
 TEST(MergeRows, ThatSawNothingStayZero) {
-  float outputs[2][1][2][1][1] = {{{{9}, {NAN}}}, {{{5}, {NAN}}}}, merged[2] = {}, lse[2] = {};
-  const float lses[2][1][1][2] = {{{-HUGE_VALF, -HUGE_VALF}}, {{1.5f, -HUGE_VALF}}};
+  float outputs[2][1][2][1][1] = {{{{{9}}, {{NAN}}}}, {{{{5}}, {{NAN}}}}}, merged[2] = {}, lse[2] = {};
+  const float lses[2][1][1][2] = {{{{-HUGE_VALF, -HUGE_VALF}}}, {{{1.5f, -HUGE_VALF}}}};
   outputs[0][0][0][0][0] = 0;
   outputs[0][0][1][0][0] = outputs[1][0][1][0][0] = 0;
   merge(Tensor::contiguous(outputs, DataType::kFloat32, {2, 1, 2, 1, 1}),

@@ -33,6 +33,9 @@ STROBE_INLINE Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
 STROBE_INLINE Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 STROBE_INLINE Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 STROBE_INLINE Floats abs(Floats a) { return _mm512_abs_ps(a); }
+/// x; a compiler that has registers to spare keeps it in one.
+STROBE_INLINE Floats hold(Floats x) { return x; }
+
 /// a * b + c
 STROBE_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 

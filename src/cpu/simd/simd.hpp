@@ -17,6 +17,7 @@
 #endif
 
 #define STROBE_INLINE inline __attribute__((always_inline))
+#define STROBE_NOINLINE __attribute__((noinline))
 
 #define STROBE_ISA_ID_sse4 0
 #define STROBE_ISA_ID_avx2 1

@@ -38,6 +38,9 @@ STROBE_INLINE Floats div(Floats a, Floats b) { return _mm_div_ps(a, b); }
 STROBE_INLINE Floats max(Floats a, Floats b) { return _mm_max_ps(a, b); }
 STROBE_INLINE Floats min(Floats a, Floats b) { return _mm_min_ps(a, b); }
 STROBE_INLINE Floats abs(Floats a) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), a); }
+/// x; a compiler that has registers to spare keeps it in one.
+STROBE_INLINE Floats hold(Floats x) { return x; }
+
 /// a * b + c, rounded twice
 STROBE_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm_add_ps(_mm_mul_ps(a, b), c); }
 
