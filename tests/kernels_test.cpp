@@ -177,7 +177,11 @@ INSTANTIATE_TEST_SUITE_P(
         "q=40 k=90 dim=64 dtype=bfloat16 grad_type=float32 output=float32",
         "packed_queries=50,0 packed_keys=80,30 heads=2 dim=32 causal",
         "packed_queries=30,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33 query_lengths=30,7",
-        "packed_queries=30,70 packed_keys=80,70 heads=4/2 dim=32 bias=hqk dtype=bfloat16"));
+        "packed_queries=30,70 packed_keys=80,70 heads=4/2 dim=32 bias=hqk dtype=bfloat16",
+        "q=40 k=90 dim=64 poison_unseen causal top_left", "q=40 k=90 heads=4/2 dim=40/24 poison_unseen documents=apart",
+        "q=40 k=90 dim=64 poison_unseen mask=k dtype=float16",
+        "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
+        "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16"));
 
 /// Sizes around every boundary of tiles, blocks and vectors.
 TEST(Sizes, Lengths) {

@@ -155,10 +155,10 @@ class Generator {
   }
 
   void draw_execution() {
+    c_.poison_unseen = chance(0.4);
     if (c_.pass == Pass::kForward) {
       if (chance(0.2)) c_.splits = integer(1, 4);
       c_.no_lse = chance(0.2);
-      c_.poison_unseen = chance(0.4);
     } else {
       c_.grad_lse = chance(0.3);
       c_.relaxed = chance(0.2);

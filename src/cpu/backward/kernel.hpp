@@ -6,7 +6,7 @@
 #pragma once
 
 #include "cpu/backward/scores.hpp"
-#include "cpu/backward/staging.hpp"
+#include "cpu/backward/unseen.hpp"
 
 namespace strobe::cpu::STROBE_ISA {
 namespace {
@@ -55,8 +55,10 @@ void stage_keys(const BackwardTask& task, const KeyBlock& block, const Scratch& 
   const BackwardLayout& layout = *task.layout;
   const float factor = task.softcap > 0.0f ? task.scale / task.softcap : task.scale;
   stage_rows(task.key, 0, block.first, block.count, block.padded, task.head_dim, at.key, layout.head_stride);
+  forget_unseen(task, block.first, block.count, task.head_dim, at.key, layout.head_stride);
   transpose_to_panels(at.key, layout.head_stride, block.padded, task.head_dim, factor, at.key_panels);
   stage_rows(task.value, 0, block.first, block.count, block.padded, task.value_dim, at.grad_value, layout.value_stride);
+  forget_unseen(task, block.first, block.count, task.value_dim, at.grad_value, layout.value_stride);
   transpose_to_panels(at.grad_value, layout.value_stride, block.padded, task.value_dim, 1.0f, at.value_panels);
   clear_rows(at.grad_value, block.padded, task.value_dim, layout.value_stride);
   clear_rows(at.grad_key, block.padded, task.head_dim, layout.head_stride);
