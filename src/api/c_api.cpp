@@ -128,7 +128,8 @@ strobe_status strobe_executor_create(const strobe_executor_functions* functions,
       throw Error(ErrorCode::kInvalidArgument, "functions", "without concurrency or parallel_for", "complete");
     }
     auto created = std::make_unique<strobe_executor>(strobe_executor{std::make_unique<ForeignExecutor>(from)});
-    *required("executor", executor) = created.release();
+    auto*& handle = *required("executor", executor);  // before the release: a throw in between would leak
+    handle = created.release();
   });
 }
 
@@ -202,7 +203,8 @@ strobe_status strobe_plan_forward(const strobe_attention* attention, const strob
   return guarded([&] {
     auto made = std::make_unique<strobe_plan>();
     made->plan = strobe::plan_forward(api::attention_of(attention), api::outputs_of(outputs), executor_in(executor));
-    *required("plan", plan) = made.release();
+    auto*& handle = *required("plan", plan);  // before the release: a throw in between would leak
+    handle = made.release();
   });
 }
 
@@ -212,7 +214,8 @@ strobe_status strobe_plan_backward(const strobe_attention* attention, const stro
     auto made = std::make_unique<strobe_plan>();
     made->plan = strobe::plan_backward(api::attention_of(attention), api::inputs_of(inputs),
                                        api::gradients_of(gradients), executor_in(executor));
-    *required("plan", plan) = made.release();
+    auto*& handle = *required("plan", plan);  // before the release: a throw in between would leak
+    handle = made.release();
   });
 }
 

@@ -46,12 +46,11 @@ Window parse_window(const std::string& text) {
 
 BlockSize parse_block_size(const std::string& text) {
   const auto values = parse_list(text);
-  BlockSize size;
-  if (values && values->size() == 2) size = {std::int64_t((*values)[0]), std::int64_t((*values)[1])};
-  if (size.rows < 1 || size.columns < 1 || size.rows > INT32_MAX || size.columns > INT32_MAX) {
+  const auto usable = [](double size) { return size >= 1 && size <= INT32_MAX; };
+  if (!values || values->size() != 2 || !usable(values->front()) || !usable(values->back())) {
     throw UsageError("--block-size is '" + text + "', must be ROWS,COLUMNS, for example 64,64");
   }
-  return size;
+  return {std::int64_t(values->front()), std::int64_t(values->back())};
 }
 
 std::optional<std::vector<double>> parse_list(const std::string& text) {
