@@ -24,7 +24,7 @@ if(NOT BUILD_SHARED_LIBS)
       string(APPEND STROBE_PC_LIBS " -l${library}")
     endif()
   endforeach()
-  string(APPEND STROBE_PC_LIBS " -lm -pthread")
+  string(APPEND STROBE_PC_LIBS " -lm -ldl -pthread")
 endif()
 # Paths relative to the file itself, so that the tree can move.
 set(pc_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -19,4 +19,15 @@ struct CpuDevice {
   std::int64_t l1_bytes = 32 << 10, l2_bytes = 512 << 10, l3_bytes = 8 << 20;
 };
 
+/// An NVIDIA GPU. Plain data, so that plans for a GPU are made and tested where there is none (cuda::known_devices).
+struct CudaDevice {
+  int index = 0;                            // the driver's number of it
+  int architecture = 80;                    // compute capability as major * 10 + minor: 80, 86, 89, 90, 100, 120
+  int multiprocessors = 0;                  // streaming multiprocessors
+  int shared_bytes_per_block = 0;           // the most that one block may ask for
+  int shared_bytes_per_multiprocessor = 0;  // what the blocks on one multiprocessor share; each costs 1 KiB more
+  std::int64_t l2_bytes = 0, memory_bytes = 0;
+  char name[64] = {};
+};
+
 }  // namespace strobe

@@ -1,0 +1,75 @@
+// How kernels get onto a GPU, as a kernel family sees it: a Launcher, made for one call on one stream.
+#pragma once
+
+#include <cstddef>
+
+#include "base/device.hpp"
+#include "cuda/kernel_key.hpp"
+
+namespace strobe::cuda {
+
+/// Where a call runs: a device, and a CUstream (or cudaStream_t) of its primary context or of the context that is
+/// current in the calling thread. Null is the default stream.
+struct Stream {
+  int device = 0;
+  void* handle = nullptr;
+};
+
+struct Grid {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+/// Puts kernels and memory operations on a stream, in order. Allocates nothing, compiles nothing when the kernels were
+/// prepared, waits for nothing: all of it may be captured into a CUDA graph. Makes the right context current for as
+/// long as it lives, so it lives on the stack of one thread.
+class Launcher {
+ public:
+  /// @throws Error if there is no such device, naming what is missing.
+  explicit Launcher(Stream stream);
+  ~Launcher();
+  Launcher(const Launcher&) = delete;
+  Launcher& operator=(const Launcher&) = delete;
+
+  /// Starts grid blocks of `threads` threads with `shared_bytes` of dynamic shared memory. `params` is the kernel's
+  /// single __grid_constant__ struct, copied before this returns.
+  /// @throws Error if the kernel is not there and cannot be compiled, or the driver refuses.
+  void launch(const KernelKey& key, Grid grid, unsigned threads, unsigned shared_bytes, const void* params);
+
+  /// Sets `bytes` of device memory to zero.
+  void clear(void* memory, std::size_t bytes);
+
+  /// Finds or compiles the kernel now, so that launching it later does not.
+  void prepare(const KernelKey& key);
+
+  /// Memory that belongs to the stream: what was launched before release may use it, whatever runs meanwhile.
+  void* allocate(std::size_t bytes);
+  void release(void* memory) noexcept;
+
+  const CudaDevice& device() const { return *device_; }
+
+ private:
+  const CudaDevice* device_;
+  void* stream_;
+  unsigned long long context_id_ = 0;
+  bool pushed_ = false;
+  void pop() noexcept;
+};
+
+/// Stream-ordered memory for one call; none for 0 bytes.
+class StreamMemory {
+ public:
+  StreamMemory(Launcher& launcher, std::size_t bytes)
+      : launcher_(launcher), data_(bytes > 0 ? launcher.allocate(bytes) : nullptr) {}
+  ~StreamMemory() {
+    if (data_ != nullptr) launcher_.release(data_);
+  }
+  StreamMemory(const StreamMemory&) = delete;
+  StreamMemory& operator=(const StreamMemory&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  Launcher& launcher_;
+  void* data_;
+};
+
+}  // namespace strobe::cuda
