@@ -32,7 +32,7 @@ class NvrtcHere : public testing::Test {
 
 TEST_F(NvrtcHere, CompilesForEveryArchitecture) {
   for (const int architecture : kArchitectures) {
-    const Image image = find_image({KernelId::kSelfTest, {3}}, architecture, Source::kCompiled);
+    const Image image = find_image({KernelId::kSelfTest, {3}}, architecture, {});
     ASSERT_GT(image.bytes.size(), 100u);
     EXPECT_EQ(std::string(image.bytes.data(), 4), "\177ELF");
   }
@@ -40,7 +40,7 @@ TEST_F(NvrtcHere, CompilesForEveryArchitecture) {
 
 TEST_F(NvrtcHere, ReportsItsLogWhenAKernelDoesNotCompile) {
   try {
-    find_image({KernelId::kSelfTest, {0}}, 90, Source::kCompiled);
+    find_image({KernelId::kSelfTest, {0}}, 90, {});
     FAIL() << "it compiled";
   } catch (const Error& error) {
     const std::string text = error.what();

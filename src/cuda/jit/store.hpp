@@ -8,6 +8,8 @@
 
 namespace strobe::cuda {
 
+class Nvrtc;
+
 enum class Source : int { kBuiltIn = 0, kDisk = 1, kCompiled = 2 };
 
 /// What cuModuleLoadData takes: a cubin, or PTX where the compiler does not know the architecture.
@@ -20,9 +22,26 @@ struct Image {
   const void* data() const { return built_in != nullptr ? built_in : bytes.data(); }
 };
 
-/// The kernel for an architecture, from `first` or a later source.
+/// How far the store may go for a kernel: STROBE_JIT=on, cached-only (built in or from the disk cache) or off (built
+/// in).
+enum class Jit { kOn, kCachedOnly, kOff };
+
+struct StoreSettings {
+  Jit jit = Jit::kOn;
+  std::string cache_folder;         // "": no disk cache
+  const Nvrtc* compiler = nullptr;  // null: nvrtc(), loaded only if it is needed
+};
+/// @throws Error if STROBE_JIT is something else.
+StoreSettings settings_from_environment();
+
+/// The kernel for an architecture, from `first` or a later source. What is compiled goes into the disk cache.
 /// @throws Error (kUnsupported) if it is nowhere and cannot be compiled, (kInternal) if it does not compile, with the
 /// compiler's log.
-Image find_image(const KernelKey& key, int architecture, Source first = Source::kBuiltIn);
+Image find_image(const KernelKey& key, int architecture, const StoreSettings& settings,
+                 Source first = Source::kBuiltIn);
+
+/// Names the entry in the disk cache: "cuda.sm80.forward-2.128.128.0-sm_90", and the hash that finds it.
+std::string cache_label(const KernelKey& key, int architecture);
+std::string cache_hash(const KernelKey& key, int architecture);
 
 }  // namespace strobe::cuda

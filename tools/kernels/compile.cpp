@@ -1,0 +1,214 @@
+// Worker processes take jobs one by one and leave results in the folder, where the parent reads them. Processes and not
+// threads, because NVRTC lets one thread compile at a time.
+#include "compile.hpp"
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "base/hash.hpp"
+#include "cuda/jit/disk.hpp"
+#include "cuda/jit/nvrtc.hpp"
+#include "cuda/jit/recipe.hpp"
+#include "strobe/types.hpp"
+
+namespace strobe::kernels {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string target_of(const Job& job) {
+  return "sm_" + std::to_string(job.architecture) + cuda::row_of(job.variant->key.id).suffix;
+}
+
+std::string name_of(const Job& job) { return cuda::describe(job.variant->key) + " for " + target_of(job); }
+
+/// The number in front of `unit` after `from`, or 0.
+int number_before(const std::string& text, const char* unit, std::size_t from) {
+  const std::size_t end = text.find(unit, from);
+  if (end == text.npos || end == 0) return 0;
+  std::size_t begin = end;
+  while (begin > 0 && (std::isdigit(static_cast<unsigned char>(text[begin - 1])) != 0)) --begin;
+  return std::atoi(text.c_str() + begin);
+}
+
+/// Runs a command of the shell and returns its status and everything it printed.
+int run(const std::string& command, std::string& output) {
+  output.clear();
+  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  if (pipe == nullptr) return -1;
+  char buffer[4096];
+  while (const std::size_t bytes = fread(buffer, 1, sizeof buffer, pipe)) output.append(buffer, bytes);
+  return pclose(pipe);
+}
+
+std::string shell_word(const std::string& word) {
+  std::string text = "'";
+  for (const char c : word) {
+    if (c == '\'') text += "'\\'";  // ends the quotes, a quote, and begins them again
+    text += c;
+  }
+  text += '\'';
+  return text;
+}
+
+/// A folder with the texts as files, removed again.
+class TextFolder {
+ public:
+  explicit TextFolder(const cuda::Recipe& recipe) {
+    std::string pattern = (fs::temp_directory_path() / "strobe_kernel_XXXXXX").string();
+    if (mkdtemp(pattern.data()) == nullptr) throw fs::filesystem_error("mkdtemp", pattern, std::error_code());
+    path_ = pattern;
+    for (const cuda::KernelText& text : recipe.texts) {
+      const fs::path file = path_ / text.path;
+      fs::create_directories(file.parent_path());
+      std::ofstream(file) << text.text;
+    }
+  }
+  ~TextFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  TextFolder(const TextFolder&) = delete;
+  TextFolder& operator=(const TextFolder&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+std::vector<char> compile_with_nvcc(const std::string& nvcc, const Job& job, const cuda::Recipe& recipe,
+                                    std::string& log) {
+  const TextFolder texts(recipe);
+  const fs::path cubin = texts.path() / "kernel.cubin";
+  std::string command = shell_word(nvcc) + " -cubin -Xptxas -v -arch=" + target_of(job);
+  for (const std::string& option : recipe.options) command += " " + shell_word(option);
+  command += " -I" + shell_word(texts.path().string()) + " -o " + shell_word(cubin.string()) + " " +
+             shell_word((texts.path() / recipe.texts[0].path).string());
+  if (run(command, log) != 0) {
+    throw Error(ErrorCode::kInternal, name_of(job), "not compiled by nvcc:\n" + log, "a kernel that compiles");
+  }
+  std::ifstream file(cubin, std::ios::binary);
+  return std::vector<char>(std::istreambuf_iterator<char>(file), {});
+}
+
+}  // namespace
+
+std::vector<Job> jobs_for(const std::vector<int>& architectures, const std::string& filter) {
+  std::vector<Job> jobs;
+  for (const cuda::KernelVariant& variant : cuda::kernel_variants()) {
+    if (cuda::describe(variant.key).find(filter) == std::string::npos) continue;
+    for (const int architecture : architectures) {
+      if (cuda::includes(variant, architecture)) jobs.push_back({&variant, architecture});
+    }
+  }
+  return jobs;
+}
+
+Usage usage_in(const std::string& messages) {
+  Usage usage;
+  for (std::size_t at = 0; (at = messages.find("Used ", at)) != messages.npos; ++at) {
+    usage.registers = std::max(usage.registers, number_before(messages, " registers", at));
+    const std::size_t line_end = messages.find('\n', at);
+    const std::string line = messages.substr(at, line_end - at);
+    usage.shared_bytes = std::max(usage.shared_bytes, number_before(line, " bytes smem", 0));
+  }
+  for (std::size_t at = 0; (at = messages.find("bytes stack frame", at)) != messages.npos; ++at) {
+    usage.stack_bytes = std::max(usage.stack_bytes, number_before(messages, " bytes stack frame", at - 1));
+    usage.spill_bytes +=
+        number_before(messages, " bytes spill stores", at) + number_before(messages, " bytes spill loads", at);
+  }
+  return usage;
+}
+
+Compiler::Compiler(std::string nvcc) : nvcc_(std::move(nvcc)) {
+  if (nvcc_.empty()) {
+    if (!cuda::nvrtc().usable()) {
+      throw Error(ErrorCode::kUnsupported, "the compiler of kernels", "missing: " + cuda::nvrtc().missing(), "NVRTC");
+    }
+    version_ = cuda::nvrtc().version_text();
+    return;
+  }
+  std::string output;
+  const bool runs = run(shell_word(nvcc_) + " --version", output) == 0;
+  const std::size_t release = output.find("release ");
+  if (!runs || release == output.npos) {
+    throw Error(ErrorCode::kInvalidArgument, "nvcc", nvcc_ + ", which answers --version with:\n" + output,
+                "the compiler of a CUDA toolkit");
+  }
+  version_ = output.substr(release + 8, output.find(',', release) - release - 8);
+}
+
+std::string Compiler::name() const { return (nvcc_.empty() ? "NVRTC " : "nvcc ") + version_; }
+
+std::string Compiler::hash(const Job& job) const {
+  return cuda::hash_of(cuda::recipe_for(job.variant->key), target_of(job) + " " + name()).substr(0, 32);
+}
+
+void Compiler::compile_into(const Job& job, const std::string& folder) const {
+  const cuda::DiskCache cache(folder);
+  if (cache.find(hash(job))) return;
+  const cuda::Recipe recipe = cuda::recipe_for(job.variant->key);
+  std::string log;
+  const std::vector<char> cubin = nvcc_.empty()
+                                      ? cuda::nvrtc().compile(recipe, target_of(job), cuda::describe(job.variant->key),
+                                                              &log, {"--ptxas-options=-v"})
+                                      : compile_with_nvcc(nvcc_, job, recipe, log);
+  const Usage usage = usage_in(log);
+  std::vector<char> entry(sizeof usage + cubin.size());
+  std::memcpy(entry.data(), &usage, sizeof usage);
+  std::copy(cubin.begin(), cubin.end(), entry.begin() + sizeof usage);
+  std::string why_not;
+  if (!cache.add(cuda::row_of(job.variant->key.id).name, hash(job), "0", entry, &why_not)) {
+    throw Error(ErrorCode::kInternal, "the folder of compiled kernels", why_not, "one that can be written");
+  }
+}
+
+std::vector<Result> Compiler::compile(const std::vector<Job>& jobs, int processes, const std::string& folder) const {
+  // The next job, shared between the processes.
+  void* memory =
+      mmap(nullptr, sizeof(std::atomic<std::size_t>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  auto* next = new (memory) std::atomic<std::size_t>(0);
+  std::fflush(nullptr);
+  for (int process = 0; process < processes; ++process) {
+    const pid_t child = fork();
+    if (child != 0) continue;
+    for (std::size_t job; (job = next->fetch_add(1)) < jobs.size();) {
+      try {
+        compile_into(jobs[job], folder);
+      } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s: %s\n", name_of(jobs[job]).c_str(), error.what());
+      }
+    }
+    _exit(0);
+  }
+  while (wait(nullptr) > 0) {
+  }
+  munmap(memory, sizeof *next);
+
+  const cuda::DiskCache cache(folder);
+  std::vector<Result> results;
+  for (const Job& job : jobs) {
+    Result result;
+    if (const auto found = cache.find(hash(job)); found && found->image.size() > sizeof(Usage)) {
+      result.compiled = true;
+      std::memcpy(&result.usage, found->image.data(), sizeof(Usage));
+      result.cubin.assign(found->image.begin() + sizeof(Usage), found->image.end());
+    }
+    results.push_back(std::move(result));
+  }
+  return results;
+}
+
+}  // namespace strobe::kernels
