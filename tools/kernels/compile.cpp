@@ -91,10 +91,12 @@ std::vector<char> compile_with_nvcc(const std::string& nvcc, const Job& job, con
                                     std::string& log) {
   const TextFolder texts(recipe);
   const fs::path cubin = texts.path() / "kernel.cubin";
-  std::string command = shell_word(nvcc) + " -cubin -Xptxas -v -arch=" + target_of(job);
-  for (const std::string& option : recipe.options) command += " " + shell_word(option);
-  command += " -I" + shell_word(texts.path().string()) + " -o " + shell_word(cubin.string()) + " " +
-             shell_word((texts.path() / recipe.texts[0].path).string());
+  std::vector<std::string> words = {nvcc, "-cubin", "-Xptxas", "-v", "-arch=" + target_of(job)};
+  words.insert(words.end(), recipe.options.begin(), recipe.options.end());
+  words.insert(words.end(), {"-I" + texts.path().string(), "-o", cubin.string()});
+  words.push_back((texts.path() / recipe.texts[0].path).string());
+  std::string command;
+  for (const std::string& word : words) command.append(shell_word(word)).append(" ");
   if (run(command, log) != 0) {
     throw Error(ErrorCode::kInternal, name_of(job), "not compiled by nvcc:\n" + log, "a kernel that compiles");
   }
