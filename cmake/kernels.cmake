@@ -2,11 +2,12 @@
 # STROBE_BUILTIN_KERNELS also what nvcc (or NVRTC, where there is no nvcc) makes of it here.
 
 # Everything that knows how kernels are made, as objects that the library and the tool strobe_kernels share: takes these
-# files out of the list named by `sources` and adds the generated file with the text of every .cu, .cuh and params.hpp.
+# files out of the list named by `sources` and adds the generated file with the kernels' text: every .cu and .cuh, and the
+# headers that kernels share with the host, which are named params.hpp and tiles.hpp.
 function(strobe_add_recipes sources)
   set(src ${PROJECT_SOURCE_DIR}/src)
   file(GLOB_RECURSE files RELATIVE ${src} CONFIGURE_DEPENDS
-    ${src}/cuda/*.cu ${src}/cuda/*.cuh ${src}/cuda/params.hpp)
+    ${src}/cuda/*.cu ${src}/cuda/*.cuh ${src}/cuda/*params.hpp ${src}/cuda/*tiles.hpp)
   list(TRANSFORM files PREPEND ${src}/ OUTPUT_VARIABLE paths)
   set(text ${PROJECT_BINARY_DIR}/generated/kernel_text.cpp)
   set(script ${PROJECT_SOURCE_DIR}/cmake/kernel_text.cmake)
