@@ -21,11 +21,12 @@ struct CpuDevice {
 
 /// An NVIDIA GPU. Plain data, so that plans for a GPU are made and tested where there is none (cuda::known_devices).
 struct CudaDevice {
-  int index = 0;                            // the driver's number of it
-  int architecture = 80;                    // compute capability as major * 10 + minor: 80, 86, 89, 90, 100, 120
-  int multiprocessors = 0;                  // streaming multiprocessors
+  int index = 0;            // the driver's number of it
+  int architecture = 80;    // what kernels and tiles are chosen by: 80, 86, 89, 90, 100 or 120 (cuda::architecture_of)
+  int capability = 80;      // what it is, as major * 10 + minor: 87, say, where architecture is 86
+  int multiprocessors = 0;  // streaming multiprocessors
   int shared_bytes_per_block = 0;           // the most that one block may ask for
-  int shared_bytes_per_multiprocessor = 0;  // what the blocks on one multiprocessor share; each costs 1 KiB more
+  int shared_bytes_per_multiprocessor = 0;  // what the blocks on one share; each costs 1 KiB more than it asks for
   std::int64_t l2_bytes = 0, memory_bytes = 0;
   char name[64] = {};
 };

@@ -41,6 +41,10 @@ const KernelRow& row_of(KernelId id);
 
 /// Sets of architectures, as bits of their place in kArchitectures.
 inline constexpr int kArchitectures[] = {80, 86, 89, 90, 100, 120};
+/// The architecture whose kernels and tiles serve a device of this compute capability: the last one up to it, so that
+/// 87 has the kernels of 86 and 103 those of 100. Below 80 the capability itself, which no kernel serves.
+int architecture_of(int capability);
+
 inline constexpr unsigned kEveryArchitecture = 0b111111, kSmallShared = 0b100110, kLargeShared = 0b011001;
 
 /// A row STROBE_CUDA_VARIANT.

@@ -32,6 +32,14 @@ std::span<const KernelRow> kernel_rows() { return kRows; }
 const KernelRow& row_of(KernelId id) { return kRows[int(id)]; }
 std::span<const KernelVariant> kernel_variants() { return kVariants; }
 
+int architecture_of(int capability) {
+  int result = capability;
+  for (const int architecture : kArchitectures) {
+    if (architecture <= capability) result = architecture;
+  }
+  return result;
+}
+
 bool includes(const KernelVariant& variant, int architecture) {
   if (architecture < row_of(variant.key.id).lowest_architecture) return false;
   for (unsigned place = 0; place < std::size(kArchitectures); ++place) {

@@ -28,7 +28,7 @@ TEST(CudaManifest, RowsAreInTheOrderOfTheirIds) {
 TEST(CudaManifest, EveryRowHasTextAndVariants) {
   for (const KernelRow& row : kernel_rows()) {
     const KernelKey key{.id = row.id};
-    const Recipe recipe = recipe_for(key);
+    const Recipe recipe = recipe_for(key, 90);
     EXPECT_EQ(recipe.texts.front().path, row.entry);
     EXPECT_NE(recipe.texts.front().text.find("extern \"C\" __global__"), std::string_view::npos) << row.name;
     const auto belongs = [&](const KernelVariant& variant) { return variant.key.id == row.id; };
@@ -68,16 +68,20 @@ TEST(CudaManifest, KnownDevicesAreFoundByNameAndArchitecture) {
   EXPECT_EQ(known_device("h200")->architecture, 90);
   EXPECT_EQ(known_device("sm_86")->architecture, 86);
   EXPECT_EQ(known_device("abacus"), nullptr);
+  for (const CudaDevice& device : known_devices()) EXPECT_EQ(architecture_of(device.capability), device.architecture);
+  EXPECT_EQ(architecture_of(87), 86);
+  EXPECT_EQ(architecture_of(103), 100);
+  EXPECT_EQ(architecture_of(75), 75);
 }
 
 TEST(Recipe, HasOptionsAndAHashOfEverythingThatMatters) {
   const KernelKey one{KernelId::kSelfTest, {1}}, two{KernelId::kSelfTest, {2}};
   EXPECT_EQ(describe(one), "cuda.selftest STROBE_STEP=1");
-  const Recipe recipe = recipe_for(one);
-  EXPECT_EQ(recipe.options.back(), "-DSTROBE_STEP=1");
-  EXPECT_EQ(hash_of(recipe, "sm_90"), hash_of(recipe_for(one), "sm_90"));
+  const Recipe recipe = recipe_for(one, 90);
+  EXPECT_EQ(recipe.options, (std::vector<std::string>{"-std=c++20", "-DSTROBE_STEP=1", "-DSTROBE_ARCHITECTURE=90"}));
+  EXPECT_EQ(hash_of(recipe, "sm_90"), hash_of(recipe_for(one, 90), "sm_90"));
   EXPECT_NE(hash_of(recipe, "sm_90"), hash_of(recipe, "sm_80"));
-  EXPECT_NE(hash_of(recipe, "sm_90"), hash_of(recipe_for(two), "sm_90"));
+  EXPECT_NE(hash_of(recipe, "sm_90"), hash_of(recipe_for(two, 90), "sm_90"));
   Recipe changed = recipe;
   const std::string text = std::string(recipe.texts[0].text) + " ";
   changed.texts[0].text = text;

@@ -154,13 +154,14 @@ Compiler::Compiler(std::string nvcc) : nvcc_(std::move(nvcc)) {
 std::string Compiler::name() const { return (nvcc_.empty() ? "NVRTC " : "nvcc ") + version_; }
 
 std::string Compiler::hash(const Job& job) const {
-  return cuda::hash_of(cuda::recipe_for(job.variant->key), target_of(job) + " " + name()).substr(0, 32);
+  return cuda::hash_of(cuda::recipe_for(job.variant->key, job.architecture), target_of(job) + " " + name())
+      .substr(0, 32);
 }
 
 void Compiler::compile_into(const Job& job, const std::string& folder) const {
   const cuda::DiskCache cache(folder);
   if (cache.find(hash(job))) return;
-  const cuda::Recipe recipe = cuda::recipe_for(job.variant->key);
+  const cuda::Recipe recipe = cuda::recipe_for(job.variant->key, job.architecture);
   std::string log;
   const std::vector<char> cubin = nvcc_.empty()
                                       ? cuda::nvrtc().compile(recipe, target_of(job), cuda::describe(job.variant->key),

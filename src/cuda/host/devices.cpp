@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cuda/cuda.hpp"
+#include "cuda/kernel_key.hpp"
 
 namespace strobe::cuda {
 namespace {
@@ -45,8 +46,9 @@ std::vector<CudaDevice> describe_devices(const Driver& driver, std::string& why_
     if (driver.device_get(&handle, index) != kCuSuccess) break;
     CudaDevice device;
     device.index = index;
-    device.architecture =
+    device.capability =
         attribute(driver, kCuCapabilityMajor, handle) * 10 + attribute(driver, kCuCapabilityMinor, handle);
+    device.architecture = architecture_of(device.capability);
     device.multiprocessors = attribute(driver, kCuMultiprocessors, handle);
     device.shared_bytes_per_block = attribute(driver, kCuSharedPerBlockOptIn, handle);
     device.shared_bytes_per_multiprocessor = attribute(driver, kCuSharedPerMultiprocessor, handle);

@@ -80,11 +80,11 @@ CuFunction load(const KernelKey& key, const CudaDevice& device) {
   // An image that this driver refuses (made by a compiler too new for it) is no reason to give up: the next source may
   // have another.
   const StoreSettings settings = settings_from_environment();
-  Image image = find_image(key, device.architecture, settings);
+  Image image = find_image(key, device, settings);
   CuModule module = nullptr;
   CuResult result = cu.module_load(&module, image.data());
   while (image_refused(result) && image.source != Source::kCompiled) {
-    image = find_image(key, device.architecture, settings, Source(int(image.source) + 1));
+    image = find_image(key, device, settings, Source(int(image.source) + 1));
     result = cu.module_load(&module, image.data());
   }
   if (result != kCuSuccess) {

@@ -11,7 +11,7 @@ namespace strobe::cuda {
 
 struct BuiltInKernel {
   KernelKey key;
-  int architecture;  // a device of this architecture, or a later one of the same major version, runs it
+  int architecture;  // of the devices that run it
   const char* data;
   std::size_t bytes;
 };

@@ -32,12 +32,13 @@ void follow(const KernelText text, std::vector<KernelText>& texts) {
 
 }  // namespace
 
-Recipe recipe_for(const KernelKey& key) {
+Recipe recipe_for(const KernelKey& key, int architecture) {
   const KernelRow& row = row_of(key.id);
   Recipe recipe;
   follow(text_at(row.entry, row.name), recipe.texts);
   recipe.options = {"-std=c++20"};
   for (const std::string& option : options_of(key)) recipe.options.push_back("-D" + option);
+  recipe.options.push_back("-DSTROBE_ARCHITECTURE=" + std::to_string(architecture));
   return recipe;
 }
 

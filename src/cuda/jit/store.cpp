@@ -13,27 +13,23 @@
 namespace strobe::cuda {
 namespace {
 
-std::string target_text(const KernelKey& key, int architecture) {
-  return "sm_" + std::to_string(architecture) + row_of(key.id).suffix;
+std::string target_text(const KernelKey& key, const CudaDevice& device) {
+  return "sm_" + std::to_string(device.capability) + row_of(key.id).suffix;
 }
 
-std::optional<Image> from_library(const KernelKey& key, int architecture) {
-  const BuiltInKernel* best = nullptr;
-  const bool exact = *row_of(key.id).suffix != '\0';
+std::optional<Image> from_library(const KernelKey& key, const CudaDevice& device) {
   for (const BuiltInKernel& kernel : built_in_kernels()) {
-    const bool runs = kernel.architecture == architecture ||
-                      (!exact && kernel.architecture / 10 == architecture / 10 && kernel.architecture < architecture);
-    if (runs && kernel.key == key && (best == nullptr || kernel.architecture > best->architecture)) best = &kernel;
+    if (kernel.architecture != device.architecture || !(kernel.key == key)) continue;
+    Image image;
+    image.built_in = kernel.data;
+    image.origin = "built in for sm_" + std::to_string(kernel.architecture);
+    return image;
   }
-  if (best == nullptr) return {};
-  Image image;
-  image.built_in = best->data;
-  image.origin = "built in for sm_" + std::to_string(best->architecture);
-  return image;
+  return {};
 }
 
-std::optional<Image> from_disk(const KernelKey& key, int architecture, const DiskCache& disk) {
-  auto found = disk.find(cache_hash(key, architecture));
+std::optional<Image> from_disk(const KernelKey& key, const CudaDevice& device, const DiskCache& disk) {
+  auto found = disk.find(cache_hash(key, device));
   if (!found) return {};
   Image image;
   image.bytes = std::move(found->image);
@@ -42,36 +38,36 @@ std::optional<Image> from_disk(const KernelKey& key, int architecture, const Dis
   return image;
 }
 
-Image compiled(const KernelKey& key, int architecture, const Nvrtc& compiler, const DiskCache& disk) {
+Image compiled(const KernelKey& key, const CudaDevice& device, const Nvrtc& compiler, const DiskCache& disk) {
   Image image;
-  const std::string target = compiler.target_for(architecture, row_of(key.id).suffix);
-  image.bytes = compiler.compile(recipe_for(key), target, describe(key));
+  const std::string target = compiler.target_for(device.capability, row_of(key.id).suffix);
+  image.bytes = compiler.compile(recipe_for(key, device.architecture), target, describe(key));
   image.source = Source::kCompiled;
   image.origin = "compiled by NVRTC " + compiler.version_text();
   // Where it cannot be kept (no room, no right to write) the next process compiles again; this one has what it needs.
-  disk.add(cache_label(key, architecture), cache_hash(key, architecture), compiler.version_text(), image.bytes);
+  disk.add(cache_label(key, device), cache_hash(key, device), compiler.version_text(), image.bytes);
   return image;
 }
 
-bool is_listed(const KernelKey& key, int architecture) {
+bool is_listed(const KernelKey& key, const CudaDevice& device) {
   for (const KernelVariant& variant : kernel_variants()) {
-    if (variant.key == key && includes(variant, architecture)) return true;
+    if (variant.key == key && includes(variant, device.architecture)) return true;
   }
   return false;
 }
 
-[[noreturn]] void missing(const KernelKey& key, int architecture, const StoreSettings& settings,
+[[noreturn]] void missing(const KernelKey& key, const CudaDevice& device, const StoreSettings& settings,
                           const std::string& why) {
   std::string where = "not built into this library (built in for: " + std::string(built_in_architectures()) + ")";
   if (settings.jit != Jit::kOff) {
     where += settings.cache_folder.empty() ? ", there is no cache folder" : ", not in " + settings.cache_folder;
   }
-  std::string remedy = "built in (cmake -DSTROBE_BUILTIN_KERNELS=" + std::to_string(architecture);
-  if (!is_listed(key, architecture)) {
+  std::string remedy = "built in (cmake -DSTROBE_BUILTIN_KERNELS=" + std::to_string(device.architecture);
+  if (!is_listed(key, device)) {
     remedy += ", after adding its STROBE_CUDA_VARIANT row to src/cuda/kernels.inc, which lacks it";
   }
   remedy += "), in the disk cache (strobe cache warm), or compiled on demand (STROBE_JIT=on and NVRTC)";
-  throw Error(ErrorCode::kUnsupported, "the kernel " + describe(key) + " for " + target_text(key, architecture),
+  throw Error(ErrorCode::kUnsupported, "the kernel " + describe(key) + " for " + target_text(key, device),
               where + ", and " + why, remedy);
 }
 
@@ -93,7 +89,7 @@ StoreSettings settings_from_environment() {
   return settings;
 }
 
-std::string cache_label(const KernelKey& key, int architecture) {
+std::string cache_label(const KernelKey& key, const CudaDevice& device) {
   std::string label = row_of(key.id).name;
   const std::size_t options = options_of(key).size();
   for (std::size_t i = 0; i < options; ++i) {
@@ -101,29 +97,29 @@ std::string cache_label(const KernelKey& key, int architecture) {
     label += std::to_string(key.values[i]);
   }
   label += '-';
-  return label + target_text(key, architecture);
+  return label + target_text(key, device);
 }
 
-std::string cache_hash(const KernelKey& key, int architecture) {
+std::string cache_hash(const KernelKey& key, const CudaDevice& device) {
   // Half of the digits: 128 bits, and names that fit a terminal.
-  return hash_of(recipe_for(key), target_text(key, architecture)).substr(0, 32);
+  return hash_of(recipe_for(key, device.architecture), target_text(key, device)).substr(0, 32);
 }
 
-Image find_image(const KernelKey& key, int architecture, const StoreSettings& settings, Source first) {
+Image find_image(const KernelKey& key, const CudaDevice& device, const StoreSettings& settings, Source first) {
   if (first <= Source::kBuiltIn) {
-    if (auto image = from_library(key, architecture)) return std::move(*image);
+    if (auto image = from_library(key, device)) return std::move(*image);
   }
-  if (settings.jit == Jit::kOff) missing(key, architecture, settings, "STROBE_JIT=off forbids compiling it");
+  if (settings.jit == Jit::kOff) missing(key, device, settings, "STROBE_JIT=off forbids compiling it");
   const DiskCache disk(settings.cache_folder);
   if (first <= Source::kDisk) {
-    if (auto image = from_disk(key, architecture, disk)) return std::move(*image);
+    if (auto image = from_disk(key, device, disk)) return std::move(*image);
   }
   if (settings.jit == Jit::kCachedOnly) {
-    missing(key, architecture, settings, "STROBE_JIT=cached-only forbids compiling it");
+    missing(key, device, settings, "STROBE_JIT=cached-only forbids compiling it");
   }
   const Nvrtc& compiler = settings.compiler != nullptr ? *settings.compiler : nvrtc();
-  if (!compiler.usable()) missing(key, architecture, settings, compiler.missing());
-  return compiled(key, architecture, compiler, disk);
+  if (!compiler.usable()) missing(key, device, settings, compiler.missing());
+  return compiled(key, device, compiler, disk);
 }
 
 }  // namespace strobe::cuda

@@ -34,14 +34,14 @@ struct StoreSettings {
 /// @throws Error if STROBE_JIT is something else.
 StoreSettings settings_from_environment();
 
-/// The kernel for an architecture, from `first` or a later source. What is compiled goes into the disk cache.
+/// The kernel for a device, from `first` or a later source. What is compiled goes into the disk cache.
 /// @throws Error (kUnsupported) if it is nowhere and cannot be compiled, (kInternal) if it does not compile, with the
 /// compiler's log.
-Image find_image(const KernelKey& key, int architecture, const StoreSettings& settings,
+Image find_image(const KernelKey& key, const CudaDevice& device, const StoreSettings& settings,
                  Source first = Source::kBuiltIn);
 
 /// Names the entry in the disk cache: "cuda.sm80.forward-2.128.128.0-sm_90", and the hash that finds it.
-std::string cache_label(const KernelKey& key, int architecture);
-std::string cache_hash(const KernelKey& key, int architecture);
+std::string cache_label(const KernelKey& key, const CudaDevice& device);
+std::string cache_hash(const KernelKey& key, const CudaDevice& device);
 
 }  // namespace strobe::cuda
