@@ -32,7 +32,7 @@ class NvrtcHere : public testing::Test {
 
 TEST_F(NvrtcHere, CompilesForEveryArchitecture) {
   for (const CudaDevice& device : known_devices()) {
-    const Image image = find_image({KernelId::kSelfTest, {3}}, device, {});
+    const Image image = find_image({KernelId::kSelfTest, {3}}, device, {}, Source::kCompiled);
     ASSERT_GT(image.bytes.size(), 100u);
     EXPECT_EQ(std::string(image.bytes.data(), 4), "\177ELF");
   }
@@ -40,7 +40,7 @@ TEST_F(NvrtcHere, CompilesForEveryArchitecture) {
 
 TEST_F(NvrtcHere, ReportsItsLogWhenAKernelDoesNotCompile) {
   try {
-    find_image({KernelId::kSelfTest, {0}}, *known_device("h200"), {});
+    find_image({KernelId::kSelfTest, {0}}, *known_device("h200"), {}, Source::kCompiled);
     FAIL() << "it compiled";
   } catch (const Error& error) {
     const std::string text = error.what();

@@ -98,9 +98,9 @@ std::optional<DiskEntry> entry_of(const fs::path& path) {
                    .path = path.string()};
 }
 
-double version_number(const std::string& version) {
+int version_number(const std::string& version) {
   const std::size_t dot = version.find('.');
-  return std::atof(version.c_str()) * 1000 + (dot == version.npos ? 0 : std::atof(version.c_str() + dot + 1));
+  return std::atoi(version.c_str()) * 1000 + (dot == version.npos ? 0 : std::atoi(version.c_str() + dot + 1));
 }
 
 /// Calls visit(path) for every file of the folder.
