@@ -1,0 +1,110 @@
+// One sequence of a batch: where its rows start, how many are in use, how positions align. Every kernel that works on
+// attention's tensors resolves it once. Lengths and indices come from the caller's device memory, unchecked by the host,
+// so they are clamped to what is stored.
+#pragma once
+
+#include "cuda/device/tile.cuh"
+
+namespace strobe::cuda {
+
+struct Sequence {
+  int batch;
+  int first_query, first_key;  // rows before this sequence in packed tensors, else 0
+  int queries, keys;           // rows in use; keys counts appended ones
+  int stored_queries;          // rows that exist
+  int cached_keys;             // keys before appending
+  int shift;                   // p_i = i + shift
+  int prefix;                  // keys before this are exempt from left and right
+};
+
+STROBE_DEVICE int read_int(const VectorView& view, int b, int n = 0) {
+  return reinterpret_cast<const int*>(view.data)[b * view.batch_stride + n * view.stride];
+}
+
+STROBE_DEVICE Sequence sequence_of(const AttentionParams& p, int b) {
+  Sequence s{};
+  s.batch = b;
+  s.stored_queries = p.query_length;
+  int stored_keys = p.key_length;
+  if (p.packed_queries) {
+    s.first_query = clamped(read_int(p.query_offsets, b), 0, p.query_length);
+    s.stored_queries = clamped(read_int(p.query_offsets, b + 1), s.first_query, p.query_length) - s.first_query;
+  }
+  if (p.packed_keys) {
+    s.first_key = clamped(read_int(p.key_offsets, b), 0, p.key_length);
+    stored_keys = clamped(read_int(p.key_offsets, b + 1), s.first_key, p.key_length) - s.first_key;
+  }
+  s.queries = s.stored_queries;
+  s.cached_keys = stored_keys;
+  if (p.query_lengths.data) s.queries = clamped(read_int(p.query_lengths, b), 0, s.stored_queries);
+  if (p.key_lengths.data) s.cached_keys = clamped(read_int(p.key_lengths, b), 0, stored_keys);
+  s.keys = smaller(s.cached_keys + p.new_length, stored_keys);
+  s.shift = p.bottom_right ? s.keys - s.queries : 0;
+  s.prefix = p.prefix_lengths.data ? larger(read_int(p.prefix_lengths, b), 0) : p.prefix;
+  return s;
+}
+
+/// Which sequence, and which of its tiles of `tile_rows` queries, is number `tile` when the tiles of all packed sequences
+/// are counted one after another, each sequence taking at least one. Returns false past the last one.
+STROBE_DEVICE bool find_packed_tile(const AttentionParams& p, int tile_rows, int& tile, int& b) {
+  for (b = 0; b < p.batch; ++b) {
+    const int first = clamped(read_int(p.query_offsets, b), 0, p.query_length);
+    const int rows = clamped(read_int(p.query_offsets, b + 1), first, p.query_length) - first;
+    const int tiles = larger(ceil_div(rows, tile_rows), 1);
+    if (tile < tiles) return true;
+    tile -= tiles;
+  }
+  return false;
+}
+
+/// Rows of one head of a sequence's queries (or outputs, or their gradients).
+STROBE_DEVICE RowAddress query_rows(const AttentionParams& p, const RowsView& view, const Sequence& s, int head) {
+  const i64 first = s.first_query * view.row_stride + head * view.head_stride;
+  const i64 batch = p.packed_queries ? 0 : s.batch * view.batch_stride;
+  return {view.data + (batch + first) * size_of(view.type), view.row_stride * size_of(view.type)};
+}
+
+/// The LSE of query i of one head of a sequence.
+STROBE_DEVICE float& lse_at(const AttentionParams& p, const Sequence& s, int head, int i) {
+  const i64 batch = p.packed_queries ? 0 : s.batch * p.lse.batch_stride;
+  return reinterpret_cast<float*>(p.lse.data)[batch + head * p.lse.head_stride +
+                                              (s.first_query + i) * p.lse.row_stride];
+}
+
+/// Rows of one KV head of a sequence's keys or values, in a tensor, a dense cache or pages.
+struct KeyAddress {
+  const char* data;
+  i64 row_bytes, page_bytes;
+  const int* pages;  // null: rows lie one after another
+  i64 page_stride;
+  int page_size, last_page;
+
+  STROBE_DEVICE const char* operator()(int row) const {
+    if (pages == nullptr) return data + row * row_bytes;
+    const int page = clamped(pages[row / page_size * page_stride], 0, last_page);
+    return data + page * page_bytes + row % page_size * row_bytes;
+  }
+};
+
+STROBE_DEVICE KeyAddress key_rows(const AttentionParams& p, const RowsView& view, const Sequence& s, int kv_head) {
+  const int bytes = size_of(view.type);
+  KeyAddress rows{};
+  rows.row_bytes = view.row_stride * bytes;
+  rows.data = view.data + kv_head * view.head_stride * bytes;
+  if (p.page_size > 0) {
+    rows.page_bytes = view.batch_stride * bytes;
+    rows.pages = reinterpret_cast<const int*>(p.page_table.data) + s.batch * p.page_table.batch_stride;
+    rows.page_stride = p.page_table.stride;
+    rows.page_size = p.page_size;
+    rows.last_page = p.pages - 1;
+  } else if (p.packed_keys) {
+    rows.data += s.first_key * rows.row_bytes;
+  } else {
+    int row = s.batch;
+    if (p.cache_batch_index.data) row = clamped(read_int(p.cache_batch_index, s.batch), 0, p.cache_rows - 1);
+    rows.data += row * view.batch_stride * bytes;
+  }
+  return rows;
+}
+
+}  // namespace strobe::cuda

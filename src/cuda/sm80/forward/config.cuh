@@ -1,0 +1,34 @@
+// The constants of one compiled forward kernel, and where things lie in its shared memory.
+#pragma once
+
+#include "cuda/device/scores.cuh"
+#include "cuda/sm80/forward/params.hpp"
+#include "cuda/sm80/forward/tiles.hpp"
+
+namespace strobe::cuda::sm80 {
+
+template <int kType, int kHeadDim_, int kValueDim_, int kFeatures_, int kArchitecture>
+struct ForwardConfig {
+  using Element = typename ElementOf<kType>::Type;
+  static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
+  static constexpr ForwardTile kTile = forward_tile(kHeadDim, kValueDim, kArchitecture);
+  static constexpr int kThreads = kTile.threads(), kRowTiles = kTile.row_tiles, kStages = kTile.stages;
+  static constexpr int kWarpRows = 16 * kRowTiles, kQueryTile = kTile.query_tile(), kKeyBlock = kTile.key_block;
+  static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kValueDim / 8;  // accumulators of 8 columns
+  static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
+
+  using QueryTile = Tile<kQueryTile, kHeadDim>;
+  using OutputTile = Tile<kQueryTile, kValueDim>;  // takes the queries' place at the end
+  using KeyTile = Tile<kKeyBlock, kHeadDim>;
+  using ValueTile = Tile<kKeyBlock, kValueDim>;
+
+  static constexpr int kKeysAt = larger(QueryTile::kBytes, OutputTile::kBytes);
+  static constexpr int kValuesAt = kKeysAt + kStages * KeyTile::kBytes;
+  static constexpr int kSharedBytes = kValuesAt + kStages * ValueTile::kBytes;
+  static_assert(kSharedBytes == forward_shared_bytes(kHeadDim, kValueDim, kArchitecture));
+
+  using Scores = float[kRowTiles][kKeyTiles][4];
+  using Outputs = float[kRowTiles][kValueTiles][4];
+};
+
+}  // namespace strobe::cuda::sm80

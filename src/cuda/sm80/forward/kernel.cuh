@@ -1,0 +1,150 @@
+// The forward kernel for every GPU since Ampere: FlashAttention-2's algorithm 1 (arXiv 2307.08691) on mma.sync and
+// cp.async. A block takes one tile of queries of one head and passes over the keys it may see, block by block; the next
+// block's keys and values arrive while this one is computed. README.md has the timeline and the budget.
+#pragma once
+
+#include "cuda/sm80/forward/epilogue.cuh"
+#include "cuda/sm80/forward/products.cuh"
+#include "cuda/sm80/forward/suspects.cuh"
+
+namespace strobe::cuda::sm80 {
+
+extern __shared__ __align__(128) char shared_memory[];
+
+/// One tile's work. Rows first_row.. of `head` in sequence s.
+template <class C>
+struct ForwardTask {
+  const AttentionParams& p;
+  const Sequence& s;
+  int head;
+  TileView view;
+  int blocks;   // key blocks up to the last one that matters
+  float unit;   // from scores to powers of two
+  u32 memory;   // shared: queries, key stages, value stages
+
+  STROBE_DEVICE u32 keys(int stage) const { return memory + C::kKeysAt + stage * C::KeyTile::kBytes; }
+  STROBE_DEVICE u32 values(int stage) const { return memory + C::kValuesAt + stage * C::ValueTile::kBytes; }
+
+  STROBE_DEVICE int next(int block) const {
+    return next_block<C::kFeatures, C::kKeyBlock>(p, s, head, view, block, blocks);
+  }
+
+  STROBE_DEVICE void load_queries() const {
+    const RowAddress rows = query_rows(p, p.query, s, head);
+    load_tile<typename C::QueryTile, C::kThreads>(memory, rows, view.first_row, view.first_row, view.last_row,
+                                                  p.head_dim, p.query.vector_bytes == kChunkBytes);
+  }
+
+  STROBE_DEVICE void load_block(int block, int stage) const {
+    const int first = block * C::kKeyBlock, kv_head = head / p.group;
+    const int begin = view.prefix > 0 ? 0 : view.begin, end = larger(view.end, view.prefix);
+    load_tile<typename C::KeyTile, C::kThreads>(keys(stage), key_rows(p, p.key, s, kv_head), first, begin, end,
+                                                p.head_dim, p.key.vector_bytes == kChunkBytes);
+    load_tile<typename C::ValueTile, C::kThreads>(values(stage), key_rows(p, p.value, s, kv_head), first, begin, end,
+                                                  p.value_dim, p.value.vector_bytes == kChunkBytes);
+  }
+
+  STROBE_DEVICE int thread_row() const { return view.first_row + warp_index() * C::kWarpRows + lane_index() / 4; }
+
+  /// Edits scores and hides keys, where there is something to do.
+  STROBE_DEVICE void finish(int block, typename C::Scores& scores) const {
+    const int first = block * C::kKeyBlock;
+    if (!C::kEdits && sees_all(view, first, first + C::kKeyBlock)) return;
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+      const int row = thread_row() + 16 * r;
+      const ScoreRow rows[2] = {score_row<C::kFeatures>(p, s, head, row), score_row<C::kFeatures>(p, s, head, row + 8)};
+      finish_scores<C::kFeatures, C::kKeyTiles>(p, s, view.prefix, rows, first, scores[r]);
+    }
+  }
+
+  STROBE_DEVICE void visit(int block, int stage, bool careful, Softmax<C>& softmax, typename C::Outputs& o) const {
+    typename C::Scores scores;
+    multiply_queries_and_keys<C>(memory, keys(stage), scores);
+    finish(block, scores);
+    softmax.weigh(unit, scores, o);
+    if constexpr ((C::kFeatures & kDropout) != 0) {
+      drop<C>(p, s, head, view.first_row + warp_index() * C::kWarpRows, block * C::kKeyBlock, scores);
+    }
+    if (careful) clear_suspects<C>(values(stage));
+    multiply_weights_and_values<C>(scores, values(stage), o);
+  }
+
+  /// One pass over the keys.
+  STROBE_DEVICE void pass(bool careful, Softmax<C>& softmax, typename C::Outputs& o) const {
+    softmax.start();
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+      for (int t = 0; t < C::kValueTiles; ++t) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) o[r][t][e] = 0.0f;
+      }
+    }
+    int block = next(view.prefix > 0 ? 0 : view.begin / C::kKeyBlock), stage = 0;
+    if (block < blocks) load_block(block, stage);
+    ptx::cp_async_commit();
+    while (block < blocks) {
+      const int upcoming = next(block + 1);
+      ptx::cp_async_wait<0>();
+      __syncthreads();  // the block's tiles are there for everyone, and everyone has left the stage that is filled next
+      if (C::kStages > 1) {
+        if (upcoming < blocks) load_block(upcoming, 1 - stage);
+        ptx::cp_async_commit();
+      }
+      visit(block, stage, careful, softmax, o);
+      if (C::kStages > 1) {
+        stage = 1 - stage;
+      } else {
+        __syncthreads();
+        if (upcoming < blocks) load_block(upcoming, stage);
+        ptx::cp_async_commit();
+      }
+      block = upcoming;
+    }
+  }
+
+  STROBE_DEVICE void run() {
+    load_queries();
+    Softmax<C> softmax;
+    typename C::Outputs o;
+    bool careful = false;
+    for (;;) {
+      pass(careful, softmax, o);
+      if (!__syncthreads_or(any_not_finite<C>(o)) || careful) break;
+      careful = true;
+    }
+    write_tile<C>(p, s, head, view, unit, softmax, o, memory);
+    if (careful) add_suspects<C>(p, s, head, view);
+  }
+};
+
+template <class C>
+STROBE_DEVICE void forward(const ForwardParams& f) {
+  const AttentionParams& p = f.attention;
+  // Heads come in groups whose keys the cache holds; within a group the tiles that see most keys come first, so that
+  // blocks which start last are short.
+  const int group_tiles = f.heads_per_group * f.tiles;
+  const int first_head = int(blockIdx.x) / group_tiles * f.heads_per_group;
+  const int heads = smaller(f.heads_per_group, f.heads - first_head), place = int(blockIdx.x) % group_tiles;
+  int tile = f.tiles - 1 - place / heads, head = first_head + place % heads, b = head / p.query_heads;
+  head %= p.query_heads;
+  if (p.packed_queries && !find_packed_tile(p, C::kQueryTile, tile, b)) return;
+  const Sequence s = sequence_of(p, b);
+
+  const int first_row = tile * C::kQueryTile;
+  if (first_row < s.queries) {
+    const TileView view = view_of(p, s, first_row, C::kQueryTile);
+    ForwardTask<C> task{.p = p,
+                        .s = s,
+                        .head = head,
+                        .view = view,
+                        .blocks = ceil_div(larger(view.end, view.prefix), C::kKeyBlock),
+                        .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
+                        .memory = ptx::shared_address(shared_memory)};
+    task.run();
+  }
+  clear_rows(p, s, head, larger(first_row, s.queries), smaller(first_row + C::kQueryTile, s.stored_queries));
+}
+
+}  // namespace strobe::cuda::sm80

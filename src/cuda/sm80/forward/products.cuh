@@ -1,0 +1,70 @@
+// The two matrix products of the forward pass, from shared memory and registers to registers.
+#pragma once
+
+#include "cuda/sm80/forward/config.cuh"
+
+namespace strobe::cuda::sm80 {
+
+/// S = Q K^T for the warp's rows and one key block.
+template <class C>
+STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, typename C::Scores& s) {
+  const int lane = lane_index(), warp_row = warp_index() * C::kWarpRows;
+  const int query_row = lane % 16, query_chunk = lane / 16;
+  const int key_row = lane % 8 + lane / 16 * 8, key_chunk = lane / 8 % 2;
+#pragma unroll
+  for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+    for (int t = 0; t < C::kKeyTiles; ++t) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) s[r][t][e] = 0.0f;
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < C::kHeadDim / 16; ++k) {
+    u32 q[C::kRowTiles][4];
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+      ptx::ldmatrix_x4(query + C::QueryTile::offset(warp_row + 16 * r + query_row, 2 * k + query_chunk), q[r]);
+    }
+#pragma unroll
+    for (int t = 0; t < C::kKeyTiles; t += 2) {
+      u32 key[4];
+      ptx::ldmatrix_x4(keys + C::KeyTile::offset(8 * t + key_row, 2 * k + key_chunk), key);
+#pragma unroll
+      for (int r = 0; r < C::kRowTiles; ++r) {
+        C::Element::mma(s[r][t], q[r], key[0], key[1]);
+        C::Element::mma(s[r][t + 1], q[r], key[2], key[3]);
+      }
+    }
+  }
+}
+
+/// O += P V, where P lies in registers as the scores did.
+template <class C>
+STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, typename C::Outputs& o) {
+  const int lane = lane_index();
+  const int value_row = lane % 16, value_chunk = lane / 16;
+#pragma unroll
+  for (int k = 0; k < C::kKeyBlock / 16; ++k) {
+    u32 weights[C::kRowTiles][4];
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+      weights[r][0] = C::Element::pack(p[r][2 * k][0], p[r][2 * k][1]);
+      weights[r][1] = C::Element::pack(p[r][2 * k][2], p[r][2 * k][3]);
+      weights[r][2] = C::Element::pack(p[r][2 * k + 1][0], p[r][2 * k + 1][1]);
+      weights[r][3] = C::Element::pack(p[r][2 * k + 1][2], p[r][2 * k + 1][3]);
+    }
+#pragma unroll
+    for (int t = 0; t < C::kValueTiles; t += 2) {
+      u32 value[4];
+      ptx::ldmatrix_x4_trans(values + C::ValueTile::offset(16 * k + value_row, t + value_chunk), value);
+#pragma unroll
+      for (int r = 0; r < C::kRowTiles; ++r) {
+        C::Element::mma(o[r][t], weights[r], value[0], value[1]);
+        C::Element::mma(o[r][t + 1], weights[r], value[2], value[3]);
+      }
+    }
+  }
+}
+
+}  // namespace strobe::cuda::sm80

@@ -1,0 +1,122 @@
+// The online softmax of a warp's rows (FlashAttention-2, arXiv 2307.08691, algorithm 1), with one change: the origin of
+// the exponentials follows the maximum only when that has grown by more than 8 in powers of two. Weights are then at
+// most 2^8, which every type holds, and outputs are seldom rescaled.
+#pragma once
+
+#include "cuda/device/philox.cuh"
+#include "cuda/sm80/forward/config.cuh"
+
+namespace strobe::cuda::sm80 {
+
+constexpr float kOriginSlack = 8.0f;
+
+/// The largest value among the four lanes that share a row.
+STROBE_DEVICE float largest_in_row(float x) {
+  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+STROBE_DEVICE float sum_in_row(float x) {
+  x += __shfl_xor_sync(~0u, x, 1);
+  return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+/// State of the rows that a thread holds: [row tile][upper or lower half].
+template <class C>
+struct Softmax {
+  float origin[C::kRowTiles][2];  // in the scores' units; -inf while a row has seen nothing
+  float sum[C::kRowTiles][2];     // of this thread's columns
+
+  STROBE_DEVICE void start() {
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+      origin[r][0] = origin[r][1] = minus_infinity();
+      sum[r][0] = sum[r][1] = 0.0f;
+    }
+  }
+
+  /// Turns scores into weights exp2((s - origin) * unit), where unit brings scores to powers of two.
+  STROBE_DEVICE void weigh(float unit, typename C::Scores& s, typename C::Outputs& o) {
+    float largest[C::kRowTiles][2];
+    bool grown = false;
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float m = fmaxf(s[r][0][2 * half], s[r][0][2 * half + 1]);
+#pragma unroll
+        for (int t = 1; t < C::kKeyTiles; ++t) m = fmaxf(m, fmaxf(s[r][t][2 * half], s[r][t][2 * half + 1]));
+        largest[r][half] = m = largest_in_row(m);
+        // Subtracting from an origin of -inf would give NaN for a row that still sees nothing.
+        grown |= m > origin[r][half] && !((m - origin[r][half]) * unit <= kOriginSlack);
+      }
+    }
+    if (__any_sync(~0u, grown)) move_origins(unit, largest, o);
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float shift = origin[r][half] == minus_infinity() ? 0.0f : origin[r][half] * unit;
+        float total = 0.0f;
+#pragma unroll
+        for (int t = 0; t < C::kKeyTiles; ++t) {
+#pragma unroll
+          for (int e = 2 * half; e < 2 * half + 2; ++e) {
+            s[r][t][e] = ptx::ex2(fmaf(s[r][t][e], unit, -shift));
+            total += s[r][t][e];
+          }
+        }
+        sum[r][half] += total;
+      }
+    }
+  }
+
+ private:
+  STROBE_DEVICE void move_origins(float unit, const float (&largest)[C::kRowTiles][2], typename C::Outputs& o) {
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float next = fmaxf(origin[r][half], largest[r][half]);
+        const float factor = next == minus_infinity() ? 1.0f : ptx::ex2((origin[r][half] - next) * unit);
+        origin[r][half] = next;
+        sum[r][half] *= factor;
+#pragma unroll
+        for (int t = 0; t < C::kValueTiles; ++t) {
+          o[r][t][2 * half] *= factor;
+          o[r][t][2 * half + 1] *= factor;
+        }
+      }
+    }
+  }
+};
+
+/// Clears the weights of dropped elements. `row` and `key` are those of s[0][0][0] in lane 0; key is a multiple of 8.
+/// A counter of Philox covers four neighbouring keys, which two lanes hold for two rows: each draws for one row and
+/// they exchange halves.
+template <class C>
+STROBE_DEVICE void drop(const AttentionParams& p, const Sequence& sequence, int head, int row, int key,
+                        typename C::Scores& s) {
+  const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
+  const int lane = lane_index();
+  const bool odd = lane % 2 != 0;
+#pragma unroll
+  for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+    for (int t = 0; t < C::kKeyTiles; ++t) {
+      u32 words[4];
+      const int quad = (key + 8 * t) / 4 + lane % 4 / 2;
+      philox(u32(row + 16 * r + lane / 4 + (odd ? 8 : 0)), u32(quad), stream, p.dropout_seed, words);
+      // The even lane keeps words 0, 1 of the upper row and needs those of the lower one, the odd lane words 2, 3.
+      const u32 theirs0 = __shfl_xor_sync(~0u, odd ? words[0] : words[2], 1);
+      const u32 theirs1 = __shfl_xor_sync(~0u, odd ? words[1] : words[3], 1);
+      const u32 upper0 = odd ? theirs0 : words[0], upper1 = odd ? theirs1 : words[1];
+      const u32 lower0 = odd ? words[2] : theirs0, lower1 = odd ? words[3] : theirs1;
+      if (upper0 < p.dropout_threshold) s[r][t][0] = 0.0f;
+      if (upper1 < p.dropout_threshold) s[r][t][1] = 0.0f;
+      if (lower0 < p.dropout_threshold) s[r][t][2] = 0.0f;
+      if (lower1 < p.dropout_threshold) s[r][t][3] = 0.0f;
+    }
+  }
+}
+
+}  // namespace strobe::cuda::sm80

@@ -1,0 +1,63 @@
+// Values that are infinite or NaN. A matrix product cannot leave out a key that one row sees and another does not: a
+// weight of zero times NaN is NaN. So when a tile's result is not finite, the kernel passes over its keys once more with
+// such values cleared, and afterwards adds them, one by one, to the rows that do see them. Data without them never comes
+// here; speed does not matter.
+#pragma once
+
+#include "cuda/sm80/forward/config.cuh"
+
+namespace strobe::cuda::sm80 {
+
+STROBE_DEVICE bool is_finite(float x) { return fabsf(x) <= 3.4028235e38f; }
+
+template <class C>
+STROBE_DEVICE bool any_not_finite(const typename C::Outputs& o) {
+  float sum = 0.0f;  // zero, unless something is infinite or NaN
+#pragma unroll
+  for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+    for (int t = 0; t < C::kValueTiles; ++t) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sum = fmaf(o[r][t][e], 0.0f, sum);
+    }
+  }
+  return !(sum == 0.0f);
+}
+
+/// Clears infinite and NaN elements of a tile. All threads of the block come here together.
+template <class C>
+STROBE_DEVICE void clear_suspects(u32 tile) {
+#pragma unroll 1
+  for (int n = int(threadIdx.x) * 4; n < C::ValueTile::kBytes; n += C::kThreads * 4) {
+    const u32 pair = ptx::ld_shared_4(tile + n);
+    const float low = C::Element::low(pair), high = C::Element::high(pair);
+    if (is_finite(low) && is_finite(high)) continue;
+    ptx::st_shared_4(tile + n, C::Element::pack(is_finite(low) ? low : 0.0f, is_finite(high) ? high : 0.0f));
+  }
+  __syncthreads();
+}
+
+/// Adds infinite and NaN values to the outputs of the rows that see them. The tile's finite outputs are in memory.
+template <class C>
+__device__ __noinline__ void add_suspects(const AttentionParams& p, const Sequence& s, int head, TileView view) {
+  const RowAddress output = query_rows(p, p.output, s, head);
+  const KeyAddress values = key_rows(p, p.value, s, head / p.group);
+  const u64 stream = p.dropout_offset + u64(i64(s.batch) * p.query_heads + head);
+  const int end = larger(view.end, view.prefix);
+  __syncthreads();
+  for (int j = view.prefix > 0 ? 0 : view.begin; j < end; ++j) {
+    for (int d = int(threadIdx.x); d < p.value_dim; d += C::kThreads) {
+      const float value = load_float(values(j), p.value.type, d);
+      if (is_finite(value)) continue;
+      for (int i = view.first_row; i < view.last_row; ++i) {
+        const ScoreRow row = score_row<C::kFeatures>(p, s, head, i);
+        if (!sees(row.visible, view.prefix, j) || !data_shows<C::kFeatures>(p, s, row, j)) continue;
+        if ((C::kFeatures & kDropout) != 0 && !keeps(p, stream, i, j)) continue;
+        char* const to = const_cast<char*>(output(i));
+        store_float(to, p.output.type, d, load_float(to, p.output.type, d) + value);
+      }
+    }
+  }
+}
+
+}  // namespace strobe::cuda::sm80

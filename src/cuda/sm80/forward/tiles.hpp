@@ -1,0 +1,44 @@
+// The tuning table of the forward kernel: tile sizes for head dimensions and architectures. Plain constants, read by
+// the kernel when it is compiled and by the host when it plans. What was measured to choose them is in README.md.
+#pragma once
+
+namespace strobe::cuda::sm80 {
+
+struct ForwardTile {
+  int warps;      // each has 16 * row_tiles queries
+  int row_tiles;  // the more, the more often a key fragment is used once it is in registers
+  int key_block;
+  int stages;     // key blocks in shared memory
+
+  constexpr int query_tile() const { return 16 * warps * row_tiles; }
+  constexpr int threads() const { return 32 * warps; }
+};
+
+/// Head dimensions that kernels are built for; others are padded to the next. 0 where there is none.
+constexpr int built_dim(int dim) {
+  for (int built : {32, 64, 96, 128, 192, 256}) {
+    if (dim <= built) return built;
+  }
+  return 0;
+}
+
+/// Shared memory that a block may have: 99 KiB on the consumer cards' architectures, 163 KiB on sm_80, 227 KiB since.
+constexpr bool has_small_shared_memory(int architecture) {
+  return architecture == 86 || architecture == 89 || architecture == 120;
+}
+
+constexpr ForwardTile forward_tile(int head_dim, int value_dim, int architecture) {
+  const int dim = head_dim > value_dim ? head_dim : value_dim;
+  const bool small = has_small_shared_memory(architecture);
+  if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .stages = 2};
+  if (dim <= 192) return {.warps = 8, .row_tiles = 1, .key_block = small ? 32 : 64, .stages = 2};
+  return {.warps = 8, .row_tiles = 1, .key_block = architecture >= 90 && !small ? 64 : 32, .stages = small ? 1 : 2};
+}
+
+constexpr int forward_shared_bytes(int head_dim, int value_dim, int architecture) {
+  const ForwardTile tile = forward_tile(head_dim, value_dim, architecture);
+  const int query = tile.query_tile() * head_dim * 2, output = tile.query_tile() * value_dim * 2;
+  return (query > output ? query : output) + tile.stages * tile.key_block * (head_dim + value_dim) * 2;
+}
+
+}  // namespace strobe::cuda::sm80
