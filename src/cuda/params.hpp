@@ -15,7 +15,7 @@ struct RowsView {
   char* data;
   long long batch_stride, row_stride, head_stride;
   Element type;
-  int vector_bytes;  // 16, 8, 4 or 2: every row starts at a multiple of this, and may be read in steps of it
+  int vector_bytes;  // 16, 8, 4 or 2: the length of every row and the place where it starts are multiples of this
 };
 
 /// A [batch, heads, i, j] tensor, strides in elements; broadcast axes have stride 0. No data: not given.

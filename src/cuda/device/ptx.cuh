@@ -9,10 +9,14 @@ namespace strobe::cuda::ptx {
 /// The address of shared memory as instructions want it.
 STROBE_DEVICE u32 shared_address(const void* pointer) { return u32(__cvta_generic_to_shared(pointer)); }
 
-/// Copies 16 bytes from global to shared memory in the background; the last 16 - `bytes` of them become zero, and
-/// nothing of them is read.
-STROBE_DEVICE void cp_async_16(u32 to, const void* from, int bytes) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+/// Copies 16 bytes from global to shared memory in the background, or, where not `wanted`, writes zeros and reads
+/// nothing. (A predicate, not a size: ptxas 13.0 spends eight instructions on a size that it does not know.)
+STROBE_DEVICE void cp_async_16(u32 to, const void* from, bool wanted) {
+  asm volatile(
+      "{\n.reg .pred ignored;\nsetp.eq.b32 ignored, %2, 0;\n"
+      "cp.async.cg.shared.global.L2::128B [%0], [%1], 16, ignored;\n}" ::"r"(to),
+      "l"(from), "r"(int(wanted))
+      : "memory");
 }
 STROBE_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// Waits until at most `kPending` of the groups that this thread committed are still under way.

@@ -23,7 +23,7 @@ struct Tile {
   }
 };
 
-/// Where row r of a head's queries, keys or values lies.
+/// Where row r of a head's queries or outputs lies: rows at equal distances.
 struct RowAddress {
   const char* data;
   i64 row_bytes;
@@ -35,6 +35,7 @@ struct RowAddress {
 STROBE_DEVICE uint4 gather_chunk(const char* from, int count) {
   const u16* elements = reinterpret_cast<const u16*>(from);
   u32 words[4];
+#pragma unroll
   for (int w = 0; w < 4; ++w) {
     const u32 low = 2 * w < count ? elements[2 * w] : 0;
     const u32 high = 2 * w + 1 < count ? elements[2 * w + 1] : 0;
@@ -43,25 +44,57 @@ STROBE_DEVICE uint4 gather_chunk(const char* from, int count) {
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-/// Brings rows [first, first + kRows) of `address` into the tile; rows outside of [begin, end) and elements past `dims`
-/// become zero, and nothing of them is read. All threads take part. Rows that may be read 16 bytes at a time come
-/// in the background (cp.async: commit and wait are the caller's), others at once.
-template <class T, int kThreads, class Address>
-STROBE_DEVICE void load_tile(u32 tile, const Address& address, int first, int begin, int end, int dims, bool vectors) {
-  constexpr int kChunks = T::kRows * T::kRowChunks;
+/// Rows [first, first + kRows) of a tensor, of which only [begin, end) may be read.
+struct RowWindow {
+  int first, begin, end;
+
+  STROBE_DEVICE bool holds(int row) const { return u32(row - begin) < u32(end - begin); }
+};
+
+/// How a block's threads share a tile: neighbours read neighbouring chunks of a row, and a thread's rows are a multiple
+/// of eight apart, so that its places in the tile differ by constants.
+template <class T, int kThreads>
+struct Shares {
+  static constexpr int kAcross = T::kRowChunks & -T::kRowChunks;  // threads to a row
+  static constexpr int kSteps = T::kRowChunks / kAcross, kDown = kThreads / kAcross;
+  static_assert(kDown % 8 == 0 && T::kRows % kDown == 0, "every thread has whole rows of the same phase");
+};
+
+/// Brings the window's rows into the tile in the background (cp.async: commit and wait are the caller's); rows outside
+/// of it and elements past `dims` become zero, and nothing of them is read. All threads take part. Every row must
+/// be a multiple of 16 bytes long and start at one.
+template <class T, int kThreads>
+STROBE_DEVICE void load_tile(u32 tile, const RowAddress& address, RowWindow window, int dims) {
+  using S = Shares<T, kThreads>;
+  const int chunk = int(threadIdx.x) % S::kAcross, row = int(threadIdx.x) / S::kAcross;
+  const char* from = address(window.first + row) + chunk * kChunkBytes;
+  const u32 to = tile + T::offset(row, chunk);
+  const i64 down = S::kDown * address.row_bytes;
 #pragma unroll
-  for (int c = 0; c < ceil_div(kChunks, kThreads); ++c) {
-    const int index = c * kThreads + int(threadIdx.x);
-    if (kChunks % kThreads != 0 && index >= kChunks) break;
+  for (int r = 0; r < T::kRows; r += S::kDown) {
+    const bool inside = window.holds(window.first + row + r);
+#pragma unroll
+    for (int n = 0; n < S::kSteps; ++n) {
+      ptx::cp_async_16(to + r * T::kRowBytes + n * S::kAcross * kChunkBytes, from + n * S::kAcross * kChunkBytes,
+                       inside && (chunk + n * S::kAcross) * kChunkElements < dims);
+    }
+    from += down;
+  }
+}
+
+/// The same for rows whose places are looked up one by one, or that are no multiples of 16 bytes: the latter are
+/// there when all threads have returned.
+template <class T, int kThreads, class Address>
+STROBE_DEVICE void load_scattered_tile(u32 tile, const Address& address, RowWindow window, int dims, bool vectors) {
+#pragma unroll 1
+  for (int index = int(threadIdx.x); index < T::kRows * T::kRowChunks; index += kThreads) {
     const int row = index / T::kRowChunks, chunk = index % T::kRowChunks;
-    const int place = first + row, left = dims - chunk * kChunkElements;
-    const bool inside = place >= begin && place < end && left > 0;
-    const char* from = inside ? address(place) + chunk * kChunkBytes : address.data;
-    const u32 to = tile + T::offset(row, chunk);
+    const int left = window.holds(window.first + row) ? larger(dims - chunk * kChunkElements, 0) : 0;
+    const char* const from = left > 0 ? address(window.first + row) + chunk * kChunkBytes : address.data;
     if (vectors) {
-      ptx::cp_async_16(to, from, inside ? smaller(left * 2, kChunkBytes) : 0);
+      ptx::cp_async_16(tile + T::offset(row, chunk), from, left > 0);
     } else {
-      ptx::st_shared_16(to, gather_chunk(from, inside ? left : 0));
+      ptx::st_shared_16(tile + T::offset(row, chunk), gather_chunk(from, left));
     }
   }
 }

@@ -5,7 +5,7 @@
 using Config = strobe::cuda::sm80::ForwardConfig<STROBE_TYPE, STROBE_HEAD_DIM, STROBE_VALUE_DIM, STROBE_FEATURES,
                                                  STROBE_ARCHITECTURE>;
 
-extern "C" __global__ void __launch_bounds__(Config::kThreads)
+extern "C" __global__ void __launch_bounds__(Config::kThreads, Config::kBlocks)
     strobe_sm80_forward(const __grid_constant__ strobe::cuda::sm80::ForwardParams params) {
   strobe::cuda::sm80::forward<Config>(params);
 }

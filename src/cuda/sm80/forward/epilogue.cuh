@@ -64,7 +64,7 @@ STROBE_DEVICE void write_tile(const AttentionParams& p, const Sequence& s, int h
   __syncwarp();
   // Each warp writes the rows that it staged.
   constexpr int kChunks = C::OutputTile::kRowChunks;
-#pragma unroll 4
+#pragma unroll 2
   for (int n = lane; n < C::kWarpRows * kChunks; n += kWarpLanes) {
     const int in_tile = warp_row + n / kChunks, chunk = n % kChunks, row = view.first_row + in_tile;
     const int left = p.value_dim - chunk * kChunkElements;
@@ -74,10 +74,10 @@ STROBE_DEVICE void write_tile(const AttentionParams& p, const Sequence& s, int h
     if (p.output.vector_bytes == kChunkBytes && left >= kChunkElements) {
       *reinterpret_cast<uint4*>(to) = value;
     } else {
-      const u32 words[4] = {value.x, value.y, value.z, value.w};
-#pragma unroll
-      for (int e = 0; e < kChunkElements; ++e) {
-        if (e < left) reinterpret_cast<u16*>(to)[e] = u16(words[e / 2] >> (e % 2 * 16));
+      const u32 from = stage + C::OutputTile::offset(in_tile, chunk);
+#pragma unroll 1
+      for (int e = 0; e < smaller(left, kChunkElements); ++e) {
+        reinterpret_cast<u16*>(to)[e] = u16(ptx::ld_shared_4(from + e / 2 * 4) >> (e % 2 * 16));
       }
     }
   }

@@ -21,6 +21,7 @@ struct ForwardTask {
   int blocks;   // key blocks up to the last one that matters
   float unit;   // from scores to powers of two
   u32 memory;   // shared: queries, key stages, value stages
+  const char *key_data, *value_data;  // the KV head's first rows, where they are not in pages
 
   STROBE_DEVICE u32 keys(int stage) const { return memory + C::kKeysAt + stage * C::KeyTile::kBytes; }
   STROBE_DEVICE u32 values(int stage) const { return memory + C::kValuesAt + stage * C::ValueTile::kBytes; }
@@ -31,17 +32,28 @@ struct ForwardTask {
 
   STROBE_DEVICE void load_queries() const {
     const RowAddress rows = query_rows(p, p.query, s, head);
-    load_tile<typename C::QueryTile, C::kThreads>(memory, rows, view.first_row, view.first_row, view.last_row,
-                                                  p.head_dim, p.query.vector_bytes == kChunkBytes);
+    const RowWindow window{view.first_row, view.first_row, view.last_row};
+    if (p.query.vector_bytes == kChunkBytes) {
+      load_tile<typename C::QueryTile, C::kThreads>(memory, rows, window, p.head_dim);
+    } else {
+      load_scattered_tile<typename C::QueryTile, C::kThreads>(memory, rows, window, p.head_dim, false);
+    }
   }
 
   STROBE_DEVICE void load_block(int block, int stage) const {
-    const int first = block * C::kKeyBlock, kv_head = head / p.group;
-    const int begin = view.prefix > 0 ? 0 : view.begin, end = larger(view.end, view.prefix);
-    load_tile<typename C::KeyTile, C::kThreads>(keys(stage), key_rows(p, p.key, s, kv_head), first, begin, end,
-                                                p.head_dim, p.key.vector_bytes == kChunkBytes);
-    load_tile<typename C::ValueTile, C::kThreads>(values(stage), key_rows(p, p.value, s, kv_head), first, begin, end,
-                                                  p.value_dim, p.value.vector_bytes == kChunkBytes);
+    const RowWindow window{block * C::kKeyBlock, view.prefix > 0 ? 0 : view.begin, larger(view.end, view.prefix)};
+    load_rows<typename C::KeyTile>(keys(stage), p.key, key_data, window, p.head_dim);
+    load_rows<typename C::ValueTile>(values(stage), p.value, value_data, window, p.value_dim);
+  }
+
+  template <class T>
+  STROBE_DEVICE void load_rows(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
+    const bool vectors = view.vector_bytes == kChunkBytes;
+    if (p.page_size == 0 && vectors) {
+      load_tile<T, C::kThreads>(tile, {data, view.row_stride * 2}, window, dims);
+    } else {
+      load_scattered_tile<T, C::kThreads>(tile, key_rows(p, view, s, head / p.group), window, dims, vectors);
+    }
   }
 
   STROBE_DEVICE int thread_row() const { return view.first_row + warp_index() * C::kWarpRows + lane_index() / 4; }
@@ -141,7 +153,9 @@ STROBE_DEVICE void forward(const ForwardParams& f) {
                         .view = view,
                         .blocks = ceil_div(larger(view.end, view.prefix), C::kKeyBlock),
                         .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
-                        .memory = ptx::shared_address(shared_memory)};
+                        .memory = ptx::shared_address(shared_memory),
+                        .key_data = key_rows(p, p.key, s, head / p.group).data,
+                        .value_data = key_rows(p, p.value, s, head / p.group).data};
     task.run();
   }
   clear_rows(p, s, head, larger(first_row, s.queries), smaller(first_row + C::kQueryTile, s.stored_queries));

@@ -9,6 +9,7 @@ struct ForwardTile {
   int row_tiles;  // the more, the more often a key fragment is used once it is in registers
   int key_block;
   int stages;     // key blocks in shared memory
+  int blocks;     // thread blocks that a multiprocessor's registers must hold together
 
   constexpr int query_tile() const { return 16 * warps * row_tiles; }
   constexpr int threads() const { return 32 * warps; }
@@ -30,9 +31,11 @@ constexpr bool has_small_shared_memory(int architecture) {
 constexpr ForwardTile forward_tile(int head_dim, int value_dim, int architecture) {
   const int dim = head_dim > value_dim ? head_dim : value_dim;
   const bool small = has_small_shared_memory(architecture);
-  if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .stages = 2};
-  if (dim <= 192) return {.warps = 8, .row_tiles = 1, .key_block = small ? 32 : 64, .stages = 2};
-  return {.warps = 8, .row_tiles = 1, .key_block = architecture >= 90 && !small ? 64 : 32, .stages = small ? 1 : 2};
+  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 64, .stages = 2, .blocks = 2};
+  if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .stages = 2, .blocks = 2};
+  if (dim <= 192) return {.warps = 8, .row_tiles = 1, .key_block = small ? 32 : 64, .stages = 2, .blocks = 1};
+  const int key_block = architecture >= 90 && !small ? 64 : 32;
+  return {.warps = 8, .row_tiles = 1, .key_block = key_block, .stages = small ? 1 : 2, .blocks = 1};
 }
 
 constexpr int forward_shared_bytes(int head_dim, int value_dim, int architecture) {
