@@ -9,6 +9,7 @@ namespace strobe::cuda {
 STROBE_DEVICE float bfloat16_value(u16 bits) { return __int_as_float(int(u32(bits) << 16)); }
 
 struct Float16 {
+  static constexpr float kLargeWeights = 0x1p15f;  // the type holds twice as much
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_f16x2(low, high); }
   static STROBE_DEVICE float low(u32 pair) { return ptx::cvt_f32_f16(u16(pair)); }
   static STROBE_DEVICE float high(u32 pair) { return ptx::cvt_f32_f16(u16(pair >> 16)); }
@@ -18,6 +19,7 @@ struct Float16 {
 };
 
 struct BFloat16 {
+  static constexpr float kLargeWeights = 0x1p40f;  // leaves float32 sums of any length finite
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_bf16x2(low, high); }
   static STROBE_DEVICE float low(u32 pair) { return __int_as_float(int(pair << 16)); }
   static STROBE_DEVICE float high(u32 pair) { return __int_as_float(int(pair & 0xffff0000u)); }

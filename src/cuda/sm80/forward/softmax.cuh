@@ -1,6 +1,7 @@
-// The online softmax of a warp's rows (FlashAttention-2, arXiv 2307.08691, algorithm 1), with one change: the origin of
-// the exponentials follows the maximum only when that has grown by more than 8 in powers of two. Weights are then at
-// most 2^8, which every type holds, and outputs are seldom rescaled.
+// The online softmax of a warp's rows (FlashAttention-2, arXiv 2307.08691, algorithm 1), with two changes. The origin of
+// the exponentials follows the maximum only when that has grown by more than 8 in powers of two, so outputs are seldom
+// rescaled. And where a row has an origin already, weights may be taken against it without looking for the maximum at
+// all, as long as they stay in the range of their type: a later look at their sums tells.
 #pragma once
 
 #include "cuda/device/philox.cuh"
@@ -34,8 +35,18 @@ struct Softmax {
     }
   }
 
-  /// Turns scores into weights exp2((s - origin) * unit), where unit brings scores to powers of two.
-  STROBE_DEVICE void weigh(float unit, typename C::Scores& s, typename C::Outputs& o) {
+  /// Whether every row of the warp has seen a key.
+  STROBE_DEVICE bool settled() const {
+    bool all = true;
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+      all &= origin[r][0] != minus_infinity() && origin[r][1] != minus_infinity();
+    }
+    return __all_sync(~0u, all);
+  }
+
+  /// Lets the origins follow the scores' maxima. `unit` brings scores to powers of two.
+  STROBE_DEVICE void follow(float unit, const typename C::Scores& s, typename C::Outputs& o) {
     float largest[C::kRowTiles][2];
     bool grown = false;
 #pragma unroll
@@ -51,22 +62,43 @@ struct Softmax {
       }
     }
     if (__any_sync(~0u, grown)) move_origins(unit, largest, o);
+  }
+
+  /// Turns scores into weights exp2((s - origin) * unit) and adds them up, each thread its own columns.
+  STROBE_DEVICE void weigh(float unit, typename C::Scores& s, float (&total)[C::kRowTiles][2]) const {
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float shift = origin[r][half] == minus_infinity() ? 0.0f : origin[r][half] * unit;
-        float total = 0.0f;
+        total[r][half] = 0.0f;
 #pragma unroll
         for (int t = 0; t < C::kKeyTiles; ++t) {
 #pragma unroll
           for (int e = 2 * half; e < 2 * half + 2; ++e) {
             s[r][t][e] = ptx::ex2(fmaf(s[r][t][e], unit, -shift));
-            total += s[r][t][e];
+            total[r][half] += s[r][t][e];
           }
         }
-        sum[r][half] += total;
       }
+    }
+  }
+
+  /// Whether some weights of the warp may be too large for their type (or NaN).
+  STROBE_DEVICE bool overflows(const float (&total)[C::kRowTiles][2]) const {
+    bool some = false;
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+      some |= !(fmaxf(total[r][0], total[r][1]) < C::Element::kLargeWeights);
+    }
+    return __any_sync(~0u, some);
+  }
+
+  STROBE_DEVICE void add(const float (&total)[C::kRowTiles][2]) {
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+      sum[r][0] += total[r][0];
+      sum[r][1] += total[r][1];
     }
   }
 
