@@ -14,9 +14,9 @@ struct ForwardConfig {
   static constexpr ForwardTile kTile = forward_tile(kHeadDim, kValueDim, kArchitecture);
   static constexpr int kThreads = kTile.threads(), kRowTiles = kTile.row_tiles, kStages = kTile.stages, kBlocks = kTile.blocks;
   static constexpr int kWarpRows = 16 * kRowTiles, kQueryTile = kTile.query_tile(), kKeyBlock = kTile.key_block;
-  static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kValueDim / 8;  // accumulators of 8 columns
-  // Weights are taken in two parts, so that one part's exponentials run beside the other's product.
-  static constexpr int kPartTiles = kKeyTiles / 2, kPartKeys = kKeyBlock / 2;
+  // Scores are worked on in parts of a block, so that one part's exponentials run beside another's products.
+  static constexpr int kParts = 2, kPartKeys = kKeyBlock / kParts;
+  static constexpr int kKeyTiles = kPartKeys / 8, kValueTiles = kValueDim / 8;  // accumulators of 8 columns
   static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
 
   using QueryTile = Tile<kQueryTile, kHeadDim>;

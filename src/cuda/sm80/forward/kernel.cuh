@@ -58,10 +58,9 @@ struct ForwardTask {
 
   STROBE_DEVICE int thread_row() const { return view.first_row + warp_index() * C::kWarpRows + lane_index() / 4; }
 
-  /// Edits a block's scores and hides keys, where there is something to do.
-  STROBE_DEVICE void finish(int block, typename C::Scores& scores) const {
-    const int first = block * C::kKeyBlock;
-    if (!C::kEdits && sees_all(view, first, first + C::kKeyBlock)) return;
+  /// Edits scores of the keys from `first` on and hides keys, where there is something to do.
+  STROBE_DEVICE void finish(int first, typename C::Scores& scores) const {
+    if (!C::kEdits && sees_all(view, first, first + C::kPartKeys)) return;
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
       const int row = thread_row() + 16 * r;
@@ -70,64 +69,57 @@ struct ForwardTask {
     }
   }
 
-  /// Adds one part's weights, and the values that they weigh.
-  template <int kPart>
-  STROBE_DEVICE void add_part(int block, int stage, const float (&total)[C::kRowTiles][2], typename C::Scores& weights,
-                              Softmax<C>& softmax, typename C::Outputs& o) const {
-    softmax.add(total);
+  /// O += P V for the part's keys from `first` on, which is row `in_block` of the block.
+  STROBE_DEVICE void add_values(int first, int in_block, int stage, typename C::Scores& weights,
+                                typename C::Outputs& o) const {
     if constexpr ((C::kFeatures & kDropout) != 0) {
-      drop<C, kPart>(p, s, head, view.first_row + warp_index() * C::kWarpRows, block * C::kKeyBlock, weights);
+      drop<C>(p, s, head, view.first_row + warp_index() * C::kWarpRows, first, weights);
     }
-    multiply_weights_and_values<C, kPart>(weights, values(stage), o);
+    multiply_weights_and_values<C>(weights, values(stage), in_block, o);
   }
 
-  /// A block of visible keys, without looking for maxima. Returns how many of its two parts are done: fewer than both
+  /// A whole block of visible keys, without looking for maxima. Returns how many of its parts are done: fewer than all
   /// when weights grow too large.
   STROBE_DEVICE int visit_settled(int block, int stage, Softmax<C>& softmax, typename C::Outputs& o) const {
-    typename C::Scores scores;
+    const int first = block * C::kKeyBlock;
+    typename C::Scores scores[2];
     float total[C::kRowTiles][2];
-    multiply_queries_and_keys<C>(memory, keys(stage), scores);
-    if (C::kEdits) finish(block, scores);
-    softmax.template weigh<0>(unit, scores, total);
-    if (softmax.overflows(total)) return 0;
-    add_part<0>(block, stage, total, scores, softmax, o);
-    softmax.template weigh<1>(unit, scores, total);
-    if (softmax.overflows(total)) return 1;
-    add_part<1>(block, stage, total, scores, softmax, o);
-    return 2;
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      multiply_queries_and_keys<C>(memory, keys(stage), part * C::kPartKeys, scores[part]);
+      if (C::kEdits) finish(first + part * C::kPartKeys, scores[part]);
+    }
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      softmax.weigh(unit, scores[part], total);
+      if (softmax.overflows(total)) return part;
+      softmax.add(total);
+      add_values(first + part * C::kPartKeys, part * C::kPartKeys, stage, scores[part], o);
+    }
+    return C::kParts;
   }
 
-  /// Any block, of which `done` parts are done already.
-  STROBE_DEVICE void visit_any(int block, int done, int stage, Softmax<C>& softmax, typename C::Outputs& o) const {
+  STROBE_DEVICE void visit_part(int block, int part, int stage, Softmax<C>& softmax, typename C::Outputs& o) const {
+    const int in_block = part * C::kPartKeys, first = block * C::kKeyBlock + in_block;
     typename C::Scores scores;
     float total[C::kRowTiles][2];
-    multiply_queries_and_keys<C>(memory, keys(stage), scores);
-    finish(block, scores);
-    if (done > 0) {
-#pragma unroll
-      for (int r = 0; r < C::kRowTiles; ++r) {
-#pragma unroll
-        for (int t = 0; t < C::kPartTiles; ++t) {
-#pragma unroll
-          for (int e = 0; e < 4; ++e) scores[r][t][e] = minus_infinity();
-        }
-      }
-    }
+    multiply_queries_and_keys<C>(memory, keys(stage), in_block, scores);
+    finish(first, scores);
     softmax.follow(unit, scores, o);
-    softmax.template weigh<0>(unit, scores, total);
-    add_part<0>(block, stage, total, scores, softmax, o);
-    softmax.template weigh<1>(unit, scores, total);
-    add_part<1>(block, stage, total, scores, softmax, o);
+    softmax.weigh(unit, scores, total);
+    softmax.add(total);
+    add_values(first, in_block, stage, scores, o);
   }
 
   STROBE_DEVICE void visit(int block, int stage, bool careful, Softmax<C>& softmax, typename C::Outputs& o) const {
-    int done = 0;
+    int part = 0;
     if (careful) {
       clear_suspects<C>(values(stage));
     } else if (softmax.settled() && sees_all(view, block * C::kKeyBlock, (block + 1) * C::kKeyBlock)) {
-      done = visit_settled(block, stage, softmax, o);
+      part = visit_settled(block, stage, softmax, o);
     }
-    if (done < 2) visit_any(block, done, stage, softmax, o);
+#pragma unroll 1
+    for (; part < C::kParts; ++part) visit_part(block, part, stage, softmax, o);
   }
 
   /// One pass over the keys.

@@ -5,9 +5,9 @@
 
 namespace strobe::cuda::sm80 {
 
-/// S = Q K^T for the warp's rows and one key block.
+/// S = Q K^T for the warp's rows and the part's keys, whose first is row `first` of the tile.
 template <class C>
-STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, typename C::Scores& s) {
+STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, typename C::Scores& s) {
   const int lane = lane_index(), warp_row = warp_index() * C::kWarpRows;
   const int query_row = lane % 16, query_chunk = lane / 16;
   const int key_row = lane % 8 + lane / 16 * 8, key_chunk = lane / 8 % 2;
@@ -29,7 +29,7 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, typename C::Sc
 #pragma unroll
     for (int t = 0; t < C::kKeyTiles; t += 2) {
       u32 key[4];
-      ptx::ldmatrix_x4(keys + C::KeyTile::offset(8 * t + key_row, 2 * k + key_chunk), key);
+      ptx::ldmatrix_x4(keys + C::KeyTile::offset(first + 8 * t + key_row, 2 * k + key_chunk), key);
 #pragma unroll
       for (int r = 0; r < C::kRowTiles; ++r) {
         C::Element::mma(s[r][t], q[r], key[0], key[1]);
@@ -39,13 +39,13 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, typename C::Sc
   }
 }
 
-/// O += P V for one part of the key block, where P lies in registers as the scores did.
-template <class C, int kPart>
-STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, typename C::Outputs& o) {
+/// O += P V, where P lies in registers as the scores did.
+template <class C>
+STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, int first, typename C::Outputs& o) {
   const int lane = lane_index();
   const int value_row = lane % 16, value_chunk = lane / 16;
 #pragma unroll
-  for (int k = kPart * C::kPartKeys / 16; k < (kPart + 1) * C::kPartKeys / 16; ++k) {
+  for (int k = 0; k < C::kPartKeys / 16; ++k) {
     u32 weights[C::kRowTiles][4];
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
@@ -57,7 +57,7 @@ STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 
 #pragma unroll
     for (int t = 0; t < C::kValueTiles; t += 2) {
       u32 value[4];
-      ptx::ldmatrix_x4_trans(values + C::ValueTile::offset(16 * k + value_row, t + value_chunk), value);
+      ptx::ldmatrix_x4_trans(values + C::ValueTile::offset(first + 16 * k + value_row, t + value_chunk), value);
 #pragma unroll
       for (int r = 0; r < C::kRowTiles; ++r) {
         C::Element::mma(o[r][t], weights[r], value[0], value[1]);

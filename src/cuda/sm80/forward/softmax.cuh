@@ -64,8 +64,7 @@ struct Softmax {
     if (__any_sync(~0u, grown)) move_origins(unit, largest, o);
   }
 
-  /// Turns one part of the scores into weights exp2((s - origin) * unit) and adds them up, each thread its own columns.
-  template <int kPart>
+  /// Turns scores into weights exp2((s - origin) * unit) and adds them up, each thread its own columns.
   STROBE_DEVICE void weigh(float unit, typename C::Scores& s, float (&total)[C::kRowTiles][2]) const {
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
@@ -74,7 +73,7 @@ struct Softmax {
         const float shift = origin[r][half] == minus_infinity() ? 0.0f : origin[r][half] * unit;
         total[r][half] = 0.0f;
 #pragma unroll
-        for (int t = kPart * C::kPartTiles; t < (kPart + 1) * C::kPartTiles; ++t) {
+        for (int t = 0; t < C::kKeyTiles; ++t) {
 #pragma unroll
           for (int e = 2 * half; e < 2 * half + 2; ++e) {
             s[r][t][e] = ptx::ex2(fmaf(s[r][t][e], unit, -shift));
@@ -123,10 +122,10 @@ struct Softmax {
   }
 };
 
-/// Clears the weights of dropped elements in one part. `row` and `key` are those of s[0][0][0] in lane 0; key is a multiple of 8.
+/// Clears the weights of dropped elements. `row` and `key` are those of s[0][0][0] in lane 0; key is a multiple of 8.
 /// A counter of Philox covers four neighbouring keys, which two lanes hold for two rows: each draws for one row and
 /// they exchange halves.
-template <class C, int kPart>
+template <class C>
 STROBE_DEVICE void drop(const AttentionParams& p, const Sequence& sequence, int head, int row, int key,
                         typename C::Scores& s) {
   const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
@@ -135,7 +134,7 @@ STROBE_DEVICE void drop(const AttentionParams& p, const Sequence& sequence, int 
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
-    for (int t = kPart * C::kPartTiles; t < (kPart + 1) * C::kPartTiles; ++t) {
+    for (int t = 0; t < C::kKeyTiles; ++t) {
       u32 words[4];
       const int quad = (key + 8 * t) / 4 + lane % 4 / 2;
       philox(u32(row + 16 * r + lane / 4 + (odd ? 8 : 0)), u32(quad), stream, p.dropout_seed, words);

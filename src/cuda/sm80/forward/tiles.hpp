@@ -31,7 +31,7 @@ constexpr bool has_small_shared_memory(int architecture) {
 constexpr ForwardTile forward_tile(int head_dim, int value_dim, int architecture) {
   const int dim = head_dim > value_dim ? head_dim : value_dim;
   const bool small = has_small_shared_memory(architecture);
-  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 128, .stages = 2, .blocks = 2};
+  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 64, .stages = 2, .blocks = 2};
   if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .stages = 2, .blocks = 2};
   if (dim <= 192) return {.warps = 8, .row_tiles = 1, .key_block = small ? 32 : 64, .stages = 2, .blocks = 1};
   const int key_block = architecture >= 90 && !small ? 64 : 32;
