@@ -14,8 +14,7 @@ struct ForwardConfig {
   static constexpr ForwardTile kTile = forward_tile(kHeadDim, kValueDim, kArchitecture);
   static constexpr int kThreads = kTile.threads(), kRowTiles = kTile.row_tiles, kStages = kTile.stages, kBlocks = kTile.blocks;
   static constexpr int kWarpRows = 16 * kRowTiles, kQueryTile = kTile.query_tile(), kKeyBlock = kTile.key_block;
-  // Scores are worked on in parts of a block, so that one part's exponentials run beside another's products.
-  static constexpr int kParts = 2, kPartKeys = kKeyBlock / kParts;
+  static constexpr int kParts = kTile.parts, kPartKeys = kKeyBlock / kParts;
   static constexpr int kKeyTiles = kPartKeys / 8, kValueTiles = kValueDim / 8;  // accumulators of 8 columns
   static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
 

@@ -82,15 +82,15 @@ struct ForwardTask {
   /// when weights grow too large.
   STROBE_DEVICE int visit_settled(int block, int stage, Softmax<C>& softmax, typename C::Outputs& o) const {
     const int first = block * C::kKeyBlock;
-    typename C::Scores scores[2];
+    typename C::Scores scores[C::kParts];
     float total[C::kRowTiles][2];
 #pragma unroll
-    for (int part = 0; part < 2; ++part) {
+    for (int part = 0; part < C::kParts; ++part) {
       multiply_queries_and_keys<C>(memory, keys(stage), part * C::kPartKeys, scores[part]);
       if (C::kEdits) finish(first + part * C::kPartKeys, scores[part]);
     }
 #pragma unroll
-    for (int part = 0; part < 2; ++part) {
+    for (int part = 0; part < C::kParts; ++part) {
       softmax.weigh(unit, scores[part], total);
       if (softmax.overflows(total)) return part;
       softmax.add(total);

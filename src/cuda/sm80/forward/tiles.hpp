@@ -8,6 +8,7 @@ struct ForwardTile {
   int warps;      // each has 16 * row_tiles queries
   int row_tiles;  // the more, the more often a key fragment is used once it is in registers
   int key_block;
+  int parts;      // a block's scores are worked on in so many parts
   int stages;     // key blocks in shared memory
   int blocks;     // thread blocks that a multiprocessor's registers must hold together
 
@@ -31,11 +32,11 @@ constexpr bool has_small_shared_memory(int architecture) {
 constexpr ForwardTile forward_tile(int head_dim, int value_dim, int architecture) {
   const int dim = head_dim > value_dim ? head_dim : value_dim;
   const bool small = has_small_shared_memory(architecture);
-  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 64, .stages = 2, .blocks = 2};
-  if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .stages = 2, .blocks = 2};
-  if (dim <= 192) return {.warps = 8, .row_tiles = 1, .key_block = small ? 32 : 64, .stages = 2, .blocks = 1};
-  const int key_block = architecture >= 90 && !small ? 64 : 32;
-  return {.warps = 8, .row_tiles = 1, .key_block = key_block, .stages = small ? 1 : 2, .blocks = 1};
+  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 128, .parts = 2, .stages = 2, .blocks = 2};
+  if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .parts = 1, .stages = 2, .blocks = 2};
+  const int key_block = (dim <= 192 || architecture >= 90) && !small ? 64 : 32;
+  const int stages = dim > 192 && small ? 1 : 2;
+  return {.warps = 8, .row_tiles = 1, .key_block = key_block, .parts = 1, .stages = stages, .blocks = 1};
 }
 
 constexpr int forward_shared_bytes(int head_dim, int value_dim, int architecture) {
