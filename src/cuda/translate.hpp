@@ -1,0 +1,19 @@
+// From a Problem and its Buffers to what kernels take. Every kernel family's launch code begins here.
+#pragma once
+
+#include "base/problem.hpp"
+#include "cuda/params.hpp"
+
+namespace strobe::cuda {
+
+RowsView view_of(const Rows& rows, std::int64_t dim);
+ScoresView view_of(const Scores& scores);
+VectorView view_of(const Vectors& vectors);
+
+AttentionParams params_of(const Problem& problem, const Buffers& buffers);
+
+/// The Feature bits of the kernel that serves the problem: none, a single one, or all. Kernels are compiled for these
+/// only, since every subset would be 256 of them.
+int features_of(const Problem& problem);
+
+}  // namespace strobe::cuda
