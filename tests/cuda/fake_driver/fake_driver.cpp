@@ -69,6 +69,7 @@ EXPORT FakeDriver* strobe_fake_driver() {
     static_cast<FakeStream*>(stream)->captured = begin;
     captures += begin ? 1 : -1;
   };
+  state.reset = [](int device) { primaries[device].exchange(nullptr)->id = 0; };
   state.primary = [](int device) -> void* { return primaries[device].load(); };
   return &state;
 }
@@ -148,7 +149,7 @@ EXPORT CuResult cuCtxGetDevice(CuDevice* device) {
 }
 EXPORT CuResult cuCtxGetId(CuContext context, unsigned long long* id) {
   *id = reinterpret_cast<FakeContext*>(context)->id;
-  return kCuSuccess;
+  return *id == 0 ? kCuContextDestroyed : kCuSuccess;
 }
 EXPORT CuResult cuCtxPushCurrent_v2(CuContext context) {
   ++state.pushes;
