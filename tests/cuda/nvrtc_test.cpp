@@ -50,6 +50,14 @@ TEST_F(NvrtcHere, ReportsItsLogWhenAKernelDoesNotCompile) {
   }
 }
 
+TEST_F(NvrtcHere, IsPassedOverIfItIsTooNewForTheDriver) {
+  const int major = nvrtc().version() / 1000;
+  EXPECT_TRUE(Nvrtc::load({nvrtc().path()}, major).usable());
+  const Nvrtc too_new = Nvrtc::load({nvrtc().path()}, major - 1);
+  EXPECT_FALSE(too_new.usable());
+  EXPECT_NE(too_new.missing().find("for this driver, not above"), std::string::npos) << too_new.missing();
+}
+
 TEST_F(NvrtcHere, TakesTheNearestTargetForADeviceThatIsNewerThanItself) {
   EXPECT_EQ(nvrtc().target_for(90, ""), "sm_90");
   EXPECT_EQ(nvrtc().target_for(90, "a"), "sm_90a");

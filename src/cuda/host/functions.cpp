@@ -79,7 +79,8 @@ CuFunction load(const KernelKey& key, const CudaDevice& device) {
   const CaptureRelaxed relaxed;
   // An image that this driver refuses (made by a compiler too new for it) is no reason to give up: the next source may
   // have another.
-  const StoreSettings settings = settings_from_environment();
+  StoreSettings settings = settings_from_environment();
+  settings.newest_compiler = cu.version / 1000;
   Image image = find_image(key, device, settings);
   CuModule module = nullptr;
   CuResult result = cu.module_load(&module, image.data());

@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
 
 #include "strobe/types.hpp"
 
@@ -37,7 +39,7 @@ const char* Nvrtc::resolve(void* library) {
   return nullptr;
 }
 
-Nvrtc Nvrtc::load(const std::vector<std::string>& candidates) {
+Nvrtc Nvrtc::load(const std::vector<std::string>& candidates, int newest_major) {
   std::string tried;
   for (const std::string& candidate : candidates) {
     Nvrtc nvrtc;
@@ -53,7 +55,7 @@ Nvrtc Nvrtc::load(const std::vector<std::string>& candidates) {
       int major = 0, minor = 0, count = 0;
       nvrtc.get_version(&major, &minor);
       nvrtc.version_ = major * 1000 + minor * 10;
-      if (nvrtc.version_ >= kOldestNvrtc && nvrtc.architecture_count(&count) == 0) {
+      if (nvrtc.version_ >= kOldestNvrtc && major <= newest_major && nvrtc.architecture_count(&count) == 0) {
         nvrtc.architectures_.resize(std::size_t(count));
         nvrtc.get_architectures(nvrtc.architectures_.data());
         std::sort(nvrtc.architectures_.begin(), nvrtc.architectures_.end());
@@ -62,7 +64,8 @@ Nvrtc Nvrtc::load(const std::vector<std::string>& candidates) {
         nvrtc.path_ = known ? where.dli_fname : candidate;
         return nvrtc;
       }
-      why = candidate + ": is NVRTC " + std::to_string(major) + "." + std::to_string(minor) + ", must be 12.0 or later";
+      why = candidate + ": is NVRTC " + nvrtc.version_text() + ", must be 12.0 or later";
+      if (newest_major != kAnyVersion) why += " and, for this driver, not above " + std::to_string(newest_major);
     }
     tried += "\n  " + why;
   }
@@ -143,9 +146,15 @@ std::string Nvrtc::version_text() const {
   return std::to_string(version_ / 1000) + "." + std::to_string(version_ % 1000 / 10);
 }
 
-const Nvrtc& nvrtc() {
-  static const Nvrtc& loaded = *new Nvrtc(Nvrtc::load(nvrtc_candidates()));
-  return loaded;
+const Nvrtc& nvrtc(int newest_major) {
+  static std::mutex& mutex = *new std::mutex;
+  static auto& loaded = *new std::map<int, Nvrtc>;
+  const std::lock_guard lock(mutex);
+  auto place = loaded.find(newest_major);
+  if (place == loaded.end()) {
+    place = loaded.emplace(newest_major, Nvrtc::load(nvrtc_candidates(), newest_major)).first;
+  }
+  return place->second;
 }
 
 }  // namespace strobe::cuda
