@@ -1,5 +1,5 @@
 // Worker processes take jobs one by one and leave results in the folder, where the parent reads them. Processes and not
-// threads, because NVRTC lets one thread compile at a time.
+// threads, so that a compiler that crashes takes one job along and not the others.
 #include "compile.hpp"
 
 #include <sys/mman.h>

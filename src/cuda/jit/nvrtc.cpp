@@ -20,6 +20,15 @@ bool find(void* library, const char* name, Function& function) {
 
 constexpr int kOldestNvrtc = 12000;
 
+/// NVRTC loads libnvrtc-builtins when it compiles, by name alone, and finds it beside itself only where the loader
+/// heeds its RUNPATH. (It does not under the address sanitizer of clang 14, and NVRTC 13.5 then fails with
+/// NVRTC_ERROR_BUILTIN_OPERATION_FAILURE.) Once loaded, it is found by its name.
+void load_builtins(const Nvrtc& nvrtc) {
+  const std::string folder = nvrtc.path().substr(0, nvrtc.path().rfind('/') + 1);
+  const std::string name = "libnvrtc-builtins.so." + nvrtc.version_text();
+  if (!folder.empty()) dlopen((folder + name).c_str(), RTLD_LAZY | RTLD_LOCAL);
+}
+
 }  // namespace
 
 const char* Nvrtc::resolve(void* library) {
@@ -62,6 +71,7 @@ Nvrtc Nvrtc::load(const std::vector<std::string>& candidates, int newest_major) 
         Dl_info where;
         const bool known = dladdr(reinterpret_cast<void*>(nvrtc.get_version), &where) != 0;
         nvrtc.path_ = known ? where.dli_fname : candidate;
+        load_builtins(nvrtc);
         return nvrtc;
       }
       why = candidate + ": is NVRTC " + nvrtc.version_text() + ", must be 12.0 or later";

@@ -22,6 +22,7 @@ struct FakeContext {
   unsigned long long id;
 };
 struct FakeStream {
+  explicit FakeStream(FakeContext* context) : context(context) {}
   FakeContext* context;
   std::atomic<bool> captured{false};
 };
@@ -64,7 +65,11 @@ EXPORT FakeDriver* strobe_fake_driver() {
     return top;
   };
   state.current = []() -> void* { return current(); };
-  state.make_stream = [](void* context) -> void* { return new FakeStream{static_cast<FakeContext*>(context)}; };
+  state.make_stream = [](void* context) -> void* {
+    static std::vector<std::unique_ptr<FakeStream>> streams;
+    streams.push_back(std::make_unique<FakeStream>(static_cast<FakeContext*>(context)));
+    return streams.back().get();
+  };
   state.capture = [](void* stream, bool begin) {
     static_cast<FakeStream*>(stream)->captured = begin;
     captures += begin ? 1 : -1;
