@@ -2,7 +2,7 @@
 //   strobe_kernels embed OUTPUT_FOLDER [options]   writes the built-in kernels' table, for cmake/kernels.cmake
 //   strobe_kernels check [options]                 compiles everything and judges it by the manifest's budgets
 // Options: --architectures 80,90 (all), --nvcc PATH (NVRTC without it), --jobs N (2), --cache FOLDER (needed),
-// --filter TEXT (check only: kernels whose description contains it), --list (check only: print every result),
+// --filter TEXT (only kernels whose description contains it), --list (check only: print every result),
 // --one-each (check only: every variant for one of the architectures, in turn, instead of for all).
 #include <algorithm>
 #include <cstdio>
@@ -34,7 +34,7 @@ std::vector<int> numbers_in(const std::string& text) {
 /// Writes cubins, an assembler file that includes them, and the table.
 int embed(const Options& options) {
   const Compiler compiler(options.nvcc);
-  const std::vector<Job> jobs = jobs_for(options.architectures);
+  const std::vector<Job> jobs = jobs_for(options.architectures, options.filter);
   const std::vector<Result> results = compiler.compile(jobs, options.jobs, options.cache);
   std::filesystem::create_directories(options.output);
   const std::string cubins = options.output + "/built_in_kernels.bin";
@@ -117,6 +117,8 @@ int run(int argc, char** argv) {
       options.list = true;
     } else if (words[i] == "--one-each") {
       options.one_each = true;
+    } else if (words[i].starts_with("--filter=")) {
+      options.filter = words[i].substr(9);
     } else if (!words[i].starts_with("--")) {
       plain.push_back(words[i]);
     } else if (!has_value) {
