@@ -53,6 +53,7 @@ function(strobe_add_built_in_kernels objects)
   set(folder ${PROJECT_BINARY_DIR}/generated)
   add_custom_command(OUTPUT ${folder}/built_in_kernels.bin ${folder}/built_in_kernels.inc
     COMMAND strobe_kernels embed ${folder} --architectures ${joined} --jobs ${jobs} --cache ${folder}/kernels ${nvcc}
+            "--filter=${STROBE_BUILTIN_FILTER}"
     DEPENDS strobe_kernels VERBATIM USES_TERMINAL COMMENT "Compiling the built-in CUDA kernels for ${joined}")
   set(assembler ${PROJECT_SOURCE_DIR}/src/cuda/jit/built_in_kernels.S)
   add_library(strobe_built_in OBJECT ${assembler} ${folder}/built_in_kernels.inc)

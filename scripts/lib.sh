@@ -42,6 +42,21 @@ configure_and_build() {
   cmake --preset "$preset" >/dev/null && cmake --build "build/$preset" ${1:+--target "$@"}
 }
 
+# Sees to it that STROBE_NVRTC names an NVRTC library: the one set already, or Python's package of it in build/nvrtc.
+provide_nvrtc() {
+  local venv=build/nvrtc
+  if [[ -z ${STROBE_NVRTC:-} ]]; then
+    if [[ ! -e $venv/ready ]]; then
+      echo "Installing nvidia-cuda-nvrtc, the compiler of CUDA kernels, into $venv"
+      python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check nvidia-cuda-nvrtc || return 1
+      touch "$venv/ready"
+    fi
+    STROBE_NVRTC=$(find "$PWD/$venv" -name 'libnvrtc.so.*' | sort | tail --lines 1)
+  fi
+  export STROBE_NVRTC
+  echo "NVRTC: $STROBE_NVRTC"
+}
+
 # step NAME COMMAND...: runs a command under a heading, stops the script when it fails, and remembers its time.
 kStepTimes=()
 step() {

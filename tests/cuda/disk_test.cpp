@@ -160,17 +160,22 @@ TEST(DiskCache, AKillInMidWriteLeavesNoBrokenEntry) {
   const ScratchFolder scratch;
   const DiskCache cache(scratch.path());
   const auto image = image_of(8 << 20);
+  const auto temporary_files = [&] { return files_in(scratch.path()) - int(cache.list().size()); };
   bool left_something = false;
   for (int round = 0; round < 12; ++round) {
+    if (round % 2 == 0) cache.clear();
+    const int left_before = round % 2 == 0 ? 0 : temporary_files();
     const pid_t child = in_process([&] {
       for (;;) cache.add("x", kHash, "13.0", image);
       return 0;
     });
-    usleep(useconds_t(20000 + 7000 * round));
+    // The temporary file is there from before the first byte is written until it is renamed.
+    for (int wait = 0; wait < 5000 && temporary_files() <= left_before; ++wait) usleep(200);
+    usleep(useconds_t(1000 * round));
     kill(child, SIGKILL);
     EXPECT_EQ(status_of(child), -SIGKILL);
     for (const DiskEntry& entry : cache.list()) EXPECT_TRUE(DiskCache::whole(entry));
-    left_something |= files_in(scratch.path()) > int(cache.list().size());
+    left_something |= temporary_files() > 0;
   }
   EXPECT_TRUE(left_something) << "no kill came in mid-write, so this showed nothing";
   // The next whole entry takes the leftovers with it.

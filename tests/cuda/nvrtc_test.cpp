@@ -26,7 +26,7 @@ TEST(Nvrtc, IsNotTakenFromALibraryThatIsSomethingElse) {
 class NvrtcHere : public testing::Test {
  protected:
   void SetUp() override {
-    if (!nvrtc().usable()) GTEST_SKIP() << nvrtc().missing();
+    if (!nvrtc().usable()) GTEST_SKIP() << "NVRTC is not here";
   }
 };
 
@@ -48,6 +48,14 @@ TEST_F(NvrtcHere, ReportsItsLogWhenAKernelDoesNotCompile) {
     EXPECT_NE(text.find("STROBE_STEP must not be 0"), std::string::npos) << text;
     EXPECT_NE(text.find("cuda/selftest/entry.cu"), std::string::npos) << text;
   }
+}
+
+TEST_F(NvrtcHere, IsPassedOverIfItIsTooNewForTheDriver) {
+  const int major = nvrtc().version() / 1000;
+  EXPECT_TRUE(Nvrtc::load({nvrtc().path()}, major).usable());
+  const Nvrtc too_new = Nvrtc::load({nvrtc().path()}, major - 1);
+  EXPECT_FALSE(too_new.usable());
+  EXPECT_NE(too_new.missing().find("for this driver, not above"), std::string::npos) << too_new.missing();
 }
 
 TEST_F(NvrtcHere, TakesTheNearestTargetForADeviceThatIsNewerThanItself) {

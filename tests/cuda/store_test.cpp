@@ -80,7 +80,7 @@ TEST_F(Store, WithoutACompilerTheMessageListsWhereItWasLookedFor) {
 }
 
 TEST_F(Store, WhatIsCompiledIsFoundOnDiskNextTime) {
-  if (!nvrtc().usable()) GTEST_SKIP() << nvrtc().missing();
+  if (!nvrtc().usable()) GTEST_SKIP() << "NVRTC is not here";
   compiler_ = &nvrtc();
   const Image first = find(unlisted_, Jit::kOn);
   EXPECT_EQ(first.source, Source::kCompiled);
@@ -91,7 +91,7 @@ TEST_F(Store, WhatIsCompiledIsFoundOnDiskNextTime) {
 }
 
 TEST_F(Store, ACorruptedEntryIsCompiledAgain) {
-  if (!nvrtc().usable()) GTEST_SKIP() << nvrtc().missing();
+  if (!nvrtc().usable()) GTEST_SKIP() << "NVRTC is not here";
   put_on_disk(unlisted_, "image");
   std::filesystem::resize_file(DiskCache(scratch_.path()).list().at(0).path, 90);
   compiler_ = &nvrtc();
@@ -100,7 +100,7 @@ TEST_F(Store, ACorruptedEntryIsCompiledAgain) {
 }
 
 TEST_F(Store, AFolderThatCannotBeWrittenIsNoObstacle) {
-  if (!nvrtc().usable()) GTEST_SKIP() << nvrtc().missing();
+  if (!nvrtc().usable()) GTEST_SKIP() << "NVRTC is not here";
   for (int round = 0; round < 2; ++round) {
     EXPECT_EQ(find_image(unlisted_, device_, {.jit = Jit::kOn, .cache_folder = "/proc/strobe"}).source,
               Source::kCompiled);
@@ -108,7 +108,7 @@ TEST_F(Store, AFolderThatCannotBeWrittenIsNoObstacle) {
 }
 
 TEST_F(Store, EverySourceThatWasTriedIsPassedOver) {
-  if (!nvrtc().usable()) GTEST_SKIP() << nvrtc().missing();
+  if (!nvrtc().usable()) GTEST_SKIP() << "NVRTC is not here";
   put_on_disk(unlisted_, "for another driver");
   compiler_ = &nvrtc();
   EXPECT_EQ(find(unlisted_, Jit::kOn, Source::kCompiled).source, Source::kCompiled);

@@ -1,5 +1,5 @@
 // Worker processes take jobs one by one and leave results in the folder, where the parent reads them. Processes and not
-// threads, because NVRTC lets one thread compile at a time.
+// threads, so that a compiler that crashes takes one job along and not the others.
 #include "compile.hpp"
 
 #include <sys/mman.h>
@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -62,25 +63,31 @@ std::string shell_word(const std::string& word) {
   return text;
 }
 
-/// A folder with the texts as files, removed again.
-class TextFolder {
+std::string shell_line(const std::vector<std::string>& words) {
+  std::string line;
+  for (const std::string& word : words) line.append(shell_word(word)).append(" ");
+  return line;
+}
+
+std::vector<char> contents_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return std::vector<char>(std::istreambuf_iterator<char>(file), {});
+}
+
+/// A folder that is removed again.
+class ScratchFolder {
  public:
-  explicit TextFolder(const cuda::Recipe& recipe) {
+  ScratchFolder() {
     std::string pattern = (fs::temp_directory_path() / "strobe_kernel_XXXXXX").string();
     if (mkdtemp(pattern.data()) == nullptr) throw fs::filesystem_error("mkdtemp", pattern, std::error_code());
     path_ = pattern;
-    for (const cuda::KernelText& text : recipe.texts) {
-      const fs::path file = path_ / text.path;
-      fs::create_directories(file.parent_path());
-      std::ofstream(file) << text.text;
-    }
   }
-  ~TextFolder() {
+  ~ScratchFolder() {
     std::error_code ignored;
     fs::remove_all(path_, ignored);
   }
-  TextFolder(const TextFolder&) = delete;
-  TextFolder& operator=(const TextFolder&) = delete;
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
   const fs::path& path() const { return path_; }
 
  private:
@@ -89,19 +96,21 @@ class TextFolder {
 
 std::vector<char> compile_with_nvcc(const std::string& nvcc, const Job& job, const cuda::Recipe& recipe,
                                     std::string& log) {
-  const TextFolder texts(recipe);
+  const ScratchFolder texts;
+  for (const cuda::KernelText& text : recipe.texts) {
+    const fs::path file = texts.path() / text.path;
+    fs::create_directories(file.parent_path());
+    std::ofstream(file) << text.text;
+  }
   const fs::path cubin = texts.path() / "kernel.cubin";
   std::vector<std::string> words = {nvcc, "-cubin", "-Xptxas", "-v", "-arch=" + target_of(job)};
   words.insert(words.end(), recipe.options.begin(), recipe.options.end());
   words.insert(words.end(), {"-I" + texts.path().string(), "-o", cubin.string()});
   words.push_back((texts.path() / recipe.texts[0].path).string());
-  std::string command;
-  for (const std::string& word : words) command.append(shell_word(word)).append(" ");
-  if (run(command, log) != 0) {
+  if (run(shell_line(words), log) != 0) {
     throw Error(ErrorCode::kInternal, name_of(job), "not compiled by nvcc:\n" + log, "a kernel that compiles");
   }
-  std::ifstream file(cubin, std::ios::binary);
-  return std::vector<char>(std::istreambuf_iterator<char>(file), {});
+  return contents_of(cubin);
 }
 
 }  // namespace
@@ -115,6 +124,31 @@ std::vector<Job> jobs_for(const std::vector<int>& architectures, const std::stri
     }
   }
   return jobs;
+}
+
+std::vector<Job> one_for_each_variant(const std::vector<Job>& jobs) {
+  std::vector<Job> chosen;
+  for (std::size_t begin = 0, variant = 0; begin < jobs.size(); ++variant) {
+    std::size_t end = begin;
+    while (end < jobs.size() && jobs[end].variant == jobs[begin].variant) ++end;
+    chosen.push_back(jobs[begin + variant % (end - begin)]);
+    begin = end;
+  }
+  return chosen;
+}
+
+std::vector<char> compressed(const std::vector<char>& cubin, int architecture, const std::string& nvcc) {
+  const ScratchFolder scratch;
+  const std::string from = scratch.path() / "kernel.cubin", to = scratch.path() / "kernel.fatbin";
+  std::ofstream(from, std::ios::binary).write(cubin.data(), std::streamsize(cubin.size()));
+  const std::string tool = fs::path(nvcc).parent_path() / "fatbinary", sm = std::to_string(architecture);
+  std::string output;
+  const int status = run(shell_line({tool, "-64", "--create=" + to, "--compress-mode=size",
+                                     "--image3=kind=elf,sm=" + sm + ",file=" + from}),
+                         output);
+  std::vector<char> result;
+  if (!nvcc.empty() && status == 0) result = contents_of(to);
+  return result.empty() ? cubin : result;
 }
 
 Usage usage_in(const std::string& messages) {
@@ -163,11 +197,14 @@ void Compiler::compile_into(const Job& job, const std::string& folder) const {
   if (cache.find(hash(job))) return;
   const cuda::Recipe recipe = cuda::recipe_for(job.variant->key, job.architecture);
   std::string log;
+  const auto begin = std::chrono::steady_clock::now();
   const std::vector<char> cubin = nvcc_.empty()
                                       ? cuda::nvrtc().compile(recipe, target_of(job), cuda::describe(job.variant->key),
                                                               &log, {"--ptxas-options=-v"})
                                       : compile_with_nvcc(nvcc_, job, recipe, log);
-  const Usage usage = usage_in(log);
+  Usage usage = usage_in(log);
+  const auto time = std::chrono::steady_clock::now() - begin;
+  usage.milliseconds = int(std::chrono::duration_cast<std::chrono::milliseconds>(time).count());
   std::vector<char> entry(sizeof usage + cubin.size());
   std::memcpy(entry.data(), &usage, sizeof usage);
   std::copy(cubin.begin(), cubin.end(), entry.begin() + sizeof usage);

@@ -17,10 +17,13 @@ struct Job {
 /// Every variant of the manifest for those of the architectures that it is meant for. `filter`: only variants whose
 /// description contains it.
 std::vector<Job> jobs_for(const std::vector<int>& architectures, const std::string& filter = "");
+/// Of these jobs one for each variant, architecture after architecture.
+std::vector<Job> one_for_each_variant(const std::vector<Job>& jobs);
 
 /// What ptxas says about a kernel.
 struct Usage {
   int registers = 0, stack_bytes = 0, spill_bytes = 0, shared_bytes = 0;  // shared: static only
+  int milliseconds = 0;                                                   // that compiling took, when it was done
 };
 /// Reads the messages of `ptxas -v`; helper functions that were not inlined count too.
 Usage usage_in(const std::string& messages);
@@ -30,6 +33,10 @@ struct Result {
   Usage usage;
   std::vector<char> cubin;
 };
+
+/// The cubin as a compressed fat binary, which the driver takes as well: a quarter of the size. Where the toolkit next
+/// to nvcc cannot do that (12.8 and later can), the cubin as it is.
+std::vector<char> compressed(const std::vector<char>& cubin, int architecture, const std::string& nvcc);
 
 class Compiler {
  public:

@@ -2,7 +2,8 @@
 //   strobe_kernels embed OUTPUT_FOLDER [options]   writes the built-in kernels' table, for cmake/kernels.cmake
 //   strobe_kernels check [options]                 compiles everything and judges it by the manifest's budgets
 // Options: --architectures 80,90 (all), --nvcc PATH (NVRTC without it), --jobs N (2), --cache FOLDER (needed),
-// --filter TEXT (check only: kernels whose description contains it), --list (check only: print every result).
+// --filter TEXT (only kernels whose description contains it), --list (check only: print every result),
+// --one-each (check only: every variant for one of the architectures, in turn, instead of for all).
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -20,7 +21,7 @@ struct Options {
   std::string mode, output, nvcc, cache, filter;
   std::vector<int> architectures{std::begin(cuda::kArchitectures), std::end(cuda::kArchitectures)};
   int jobs = 2;
-  bool list = false;
+  bool list = false, one_each = false;
 };
 
 std::vector<int> numbers_in(const std::string& text) {
@@ -33,7 +34,7 @@ std::vector<int> numbers_in(const std::string& text) {
 /// Writes cubins, an assembler file that includes them, and the table.
 int embed(const Options& options) {
   const Compiler compiler(options.nvcc);
-  const std::vector<Job> jobs = jobs_for(options.architectures);
+  const std::vector<Job> jobs = jobs_for(options.architectures, options.filter);
   const std::vector<Result> results = compiler.compile(jobs, options.jobs, options.cache);
   std::filesystem::create_directories(options.output);
   const std::string cubins = options.output + "/built_in_kernels.bin";
@@ -42,15 +43,15 @@ int embed(const Options& options) {
   std::size_t offset = 0;
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     if (!results[i].compiled) return 1;
-    const std::vector<char>& cubin = results[i].cubin;
+    const std::vector<char> image = compressed(results[i].cubin, jobs[i].architecture, options.nvcc);
     table << "{{KernelId(" << int(jobs[i].variant->key.id) << "), {";
     for (const int value : jobs[i].variant->key.values) table << value << ", ";
-    table << "}}, " << jobs[i].architecture << ", strobe_built_in_kernels + " << offset << ", " << cubin.size()
+    table << "}}, " << jobs[i].architecture << ", strobe_built_in_kernels + " << offset << ", " << image.size()
           << "},\n";
     // The driver wants images aligned as ELF files are.
-    const std::size_t padded = (cubin.size() + 15) / 16 * 16;
-    bin.write(cubin.data(), std::streamsize(cubin.size()));
-    bin.write("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", std::streamsize(padded - cubin.size()));
+    const std::size_t padded = (image.size() + 15) / 16 * 16;
+    bin.write(image.data(), std::streamsize(image.size()));
+    bin.write("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", std::streamsize(padded - image.size()));
     offset += padded;
   }
   std::printf("%zu kernels built in with %s, %.1f MB\n", jobs.size(), compiler.name().c_str(), double(offset) / 1e6);
@@ -60,11 +61,13 @@ int embed(const Options& options) {
 /// Prints a line for each result beyond its budget (or for all), and says how many there are.
 int check(const Options& options) {
   const Compiler compiler(options.nvcc);
-  const std::vector<Job> jobs = jobs_for(options.architectures, options.filter);
+  std::vector<Job> jobs = jobs_for(options.architectures, options.filter);
+  if (options.one_each) jobs = one_for_each_variant(jobs);
   const std::vector<Result> results = compiler.compile(jobs, options.jobs, options.cache);
   int offences = 0;
   if (options.list) {
-    std::printf("%-72s %4s %9s %6s %6s %7s %7s\n", "kernel", "sm", "registers", "stack", "spills", "shared", "bytes");
+    std::printf("%-72s %4s %9s %6s %6s %7s %7s %6s\n", "kernel", "sm", "registers", "stack", "spills", "shared",
+                "bytes", "ms");
   }
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const cuda::KernelVariant& budget = *jobs[i].variant;
@@ -85,8 +88,9 @@ int check(const Options& options) {
     }
     const std::string name = cuda::describe(budget.key);
     if (options.list) {
-      std::printf("%-72s %4d %9d %6d %6d %7d %7zu\n", name.c_str(), jobs[i].architecture, usage.registers,
-                  usage.stack_bytes, usage.spill_bytes, budget.shared_bytes, results[i].cubin.size());
+      std::printf("%-72s %4d %9d %6d %6d %7d %7zu %6d\n", name.c_str(), jobs[i].architecture, usage.registers,
+                  usage.stack_bytes, usage.spill_bytes, budget.shared_bytes, results[i].cubin.size(),
+                  usage.milliseconds);
     }
     if (complaint.empty()) continue;
     ++offences;
@@ -100,7 +104,7 @@ int check(const Options& options) {
 int usage() {
   std::fprintf(stderr,
                "strobe_kernels embed OUTPUT | check, --cache FOLDER [--architectures 80,90] [--nvcc PATH] [--jobs N] "
-               "[--filter TEXT] [--list]\n");
+               "[--filter TEXT] [--list] [--one-each]\n");
   return 2;
 }
 
@@ -111,6 +115,10 @@ int run(int argc, char** argv) {
     const bool has_value = i + 1 < words.size();
     if (words[i] == "--list") {
       options.list = true;
+    } else if (words[i] == "--one-each") {
+      options.one_each = true;
+    } else if (words[i].starts_with("--filter=")) {
+      options.filter = words[i].substr(9);
     } else if (!words[i].starts_with("--")) {
       plain.push_back(words[i]);
     } else if (!has_value) {

@@ -23,6 +23,7 @@ ExitStatus run_command_line(int argc, const char* const* argv) {
   add_bench(app, action);
   add_plan(app, action);
   add_info(app, action);
+  add_cache(app, action);
 
   try {
     app.parse(argc, argv);

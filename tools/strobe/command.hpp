@@ -15,6 +15,7 @@ using Action = std::function<ExitStatus()>;
 
 void add_attend(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
+void add_cache(CLI::App& app, Action& action);
 void add_check(CLI::App& app, Action& action);
 void add_info(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);

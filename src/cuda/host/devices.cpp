@@ -84,6 +84,13 @@ CuContext DeviceState::primary_context() {
   return context;
 }
 
+void DeviceState::forget_context(CuContext context) {
+  const std::lock_guard lock(mutex_);
+  if (context_.load(std::memory_order_relaxed) != context) return;
+  context_.store(nullptr, std::memory_order_release);
+  pool_.store(nullptr, std::memory_order_release);
+}
+
 CuPool DeviceState::pool() {
   CuPool pool = pool_.load(std::memory_order_acquire);
   if (pool != nullptr) return pool;

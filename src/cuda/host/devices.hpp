@@ -24,6 +24,9 @@ class DeviceState {
   CuDevice handle() const { return handle_; }
   /// The context that the CUDA runtime, PyTorch and CuPy use on this device.
   CuContext primary_context();
+  /// Drops a primary context that the program has reset (cudaDeviceReset), with what belonged to it, so that the next
+  /// call makes it anew.
+  void forget_context(CuContext context);
   /// A pool of Strobe's own, so that memory stays for the next call without changing the caller's default pool.
   CuPool pool();
 

@@ -26,6 +26,7 @@ enum : CuResult {
   kCuInvalidImage = 200,
   kCuNoBinaryForGpu = 209,
   kCuUnsupportedPtx = 222,
+  kCuContextDestroyed = 709,
 };
 
 enum CuDeviceAttribute : int {

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <memory>
+#include <vector>
 
 #include "cuda/jit/store.hpp"
 
@@ -39,8 +40,8 @@ class Table {
   }
   bool crowded() const { return 2 * size_ >= capacity_; }
   /// A table of twice the size with the same entries.
-  Table* grown() const {
-    auto* larger = new Table(2 * capacity_);
+  std::unique_ptr<Table> grown() const {
+    auto larger = std::make_unique<Table>(2 * capacity_);
     for (std::size_t place = 0; place < capacity_; ++place) {
       if (const Entry* entry = places_[place].load(std::memory_order_relaxed)) larger->insert(entry);
     }
@@ -52,9 +53,31 @@ class Table {
   std::unique_ptr<std::atomic<const Entry*>[]> places_;
 };
 
-// Tables that were outgrown are kept: a reader may still be in one, and all of them together are smaller than the last.
-std::atomic<Table*> current_table{new Table(256)};
-std::mutex insertion;
+/// The table in use, and those that were outgrown: a reader may still be in one, and all of them together are smaller
+/// than the last. Never destroyed, since other static objects may launch while they are.
+struct Tables {
+  std::vector<std::unique_ptr<Table>> all;
+  std::atomic<Table*> current;
+  std::mutex insertion;
+
+  Tables() {
+    all.push_back(std::make_unique<Table>(256));
+    current = all.back().get();
+  }
+  void insert(const Entry* entry) {
+    const std::lock_guard lock(insertion);
+    if (all.back()->crowded()) {
+      all.push_back(all.back()->grown());
+      current.store(all.back().get(), std::memory_order_release);
+    }
+    all.back()->insert(entry);
+  }
+};
+Tables& tables() {
+  static Tables& instance = *new Tables;
+  return instance;
+}
+
 // Loading the same kernel twice at once would waste seconds; different kernels may compile side by side.
 std::array<std::mutex, 16> loading;
 
@@ -79,7 +102,8 @@ CuFunction load(const KernelKey& key, const CudaDevice& device) {
   const CaptureRelaxed relaxed;
   // An image that this driver refuses (made by a compiler too new for it) is no reason to give up: the next source may
   // have another.
-  const StoreSettings settings = settings_from_environment();
+  StoreSettings settings = settings_from_environment();
+  settings.newest_compiler = cu.version / 1000;
   Image image = find_image(key, device, settings);
   CuModule module = nullptr;
   CuResult result = cu.module_load(&module, image.data());
@@ -109,19 +133,12 @@ CuFunction load(const KernelKey& key, const CudaDevice& device) {
 }  // namespace
 
 CuFunction loaded_function(const KernelKey& key, unsigned long long context_id, const CudaDevice& device) {
-  const auto find = [&] { return current_table.load(std::memory_order_acquire)->find(key, context_id); };
+  const auto find = [&] { return tables().current.load(std::memory_order_acquire)->find(key, context_id); };
   if (const Entry* entry = find()) return entry->function;
   const std::lock_guard only_once(loading[hash(key, context_id) % loading.size()]);
   if (const Entry* entry = find()) return entry->function;
   const auto* entry = new Entry{key, context_id, load(key, device)};
-
-  const std::lock_guard lock(insertion);
-  Table* table = current_table.load(std::memory_order_relaxed);
-  if (table->crowded()) {
-    table = table->grown();
-    current_table.store(table, std::memory_order_release);
-  }
-  table->insert(entry);
+  tables().insert(entry);
   return entry->function;
 }
 

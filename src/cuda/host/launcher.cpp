@@ -16,6 +16,11 @@ Launcher::Launcher(Stream stream) : stream_(stream.handle) {
                       cu.context_device(&current) == kCuSuccess && current == state.handle();
   if (!serves) {
     context = state.primary_context();
+    // A destroyed context may be pushed, but has no number.
+    if (cu.context_id(context, &context_id_) == kCuContextDestroyed) {
+      state.forget_context(context);
+      context = state.primary_context();
+    }
     require(cu.context_push(context), "making the GPU's context current");
     pushed_ = true;
   }

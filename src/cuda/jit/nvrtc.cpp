@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
 
 #include "strobe/types.hpp"
 
@@ -17,6 +19,15 @@ bool find(void* library, const char* name, Function& function) {
 }
 
 constexpr int kOldestNvrtc = 12000;
+
+/// NVRTC loads libnvrtc-builtins when it compiles, by name alone, and finds it beside itself only where the loader
+/// heeds its RUNPATH. (It does not under the address sanitizer of clang 14, and NVRTC 13.5 then fails with
+/// NVRTC_ERROR_BUILTIN_OPERATION_FAILURE.) Once loaded, it is found by its name.
+void load_builtins(const Nvrtc& nvrtc) {
+  const std::string folder = nvrtc.path().substr(0, nvrtc.path().rfind('/') + 1);
+  const std::string name = "libnvrtc-builtins.so." + nvrtc.version_text();
+  if (!folder.empty()) dlopen((folder + name).c_str(), RTLD_LAZY | RTLD_LOCAL);
+}
 
 }  // namespace
 
@@ -37,7 +48,7 @@ const char* Nvrtc::resolve(void* library) {
   return nullptr;
 }
 
-Nvrtc Nvrtc::load(const std::vector<std::string>& candidates) {
+Nvrtc Nvrtc::load(const std::vector<std::string>& candidates, int newest_major) {
   std::string tried;
   for (const std::string& candidate : candidates) {
     Nvrtc nvrtc;
@@ -53,16 +64,18 @@ Nvrtc Nvrtc::load(const std::vector<std::string>& candidates) {
       int major = 0, minor = 0, count = 0;
       nvrtc.get_version(&major, &minor);
       nvrtc.version_ = major * 1000 + minor * 10;
-      if (nvrtc.version_ >= kOldestNvrtc && nvrtc.architecture_count(&count) == 0) {
+      if (nvrtc.version_ >= kOldestNvrtc && major <= newest_major && nvrtc.architecture_count(&count) == 0) {
         nvrtc.architectures_.resize(std::size_t(count));
         nvrtc.get_architectures(nvrtc.architectures_.data());
         std::sort(nvrtc.architectures_.begin(), nvrtc.architectures_.end());
         Dl_info where;
         const bool known = dladdr(reinterpret_cast<void*>(nvrtc.get_version), &where) != 0;
         nvrtc.path_ = known ? where.dli_fname : candidate;
+        load_builtins(nvrtc);
         return nvrtc;
       }
-      why = candidate + ": is NVRTC " + std::to_string(major) + "." + std::to_string(minor) + ", must be 12.0 or later";
+      why = candidate + ": is NVRTC " + nvrtc.version_text() + ", must be 12.0 or later";
+      if (newest_major != kAnyVersion) why += " and, for this driver, not above " + std::to_string(newest_major);
     }
     tried += "\n  " + why;
   }
@@ -143,9 +156,15 @@ std::string Nvrtc::version_text() const {
   return std::to_string(version_ / 1000) + "." + std::to_string(version_ % 1000 / 10);
 }
 
-const Nvrtc& nvrtc() {
-  static const Nvrtc& loaded = *new Nvrtc(Nvrtc::load(nvrtc_candidates()));
-  return loaded;
+const Nvrtc& nvrtc(int newest_major) {
+  static std::mutex& mutex = *new std::mutex;
+  static auto& loaded = *new std::map<int, Nvrtc>;
+  const std::lock_guard lock(mutex);
+  auto place = loaded.find(newest_major);
+  if (place == loaded.end()) {
+    place = loaded.emplace(newest_major, Nvrtc::load(nvrtc_candidates(), newest_major)).first;
+  }
+  return place->second;
 }
 
 }  // namespace strobe::cuda

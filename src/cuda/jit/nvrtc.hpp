@@ -11,8 +11,10 @@ namespace strobe::cuda {
 
 class Nvrtc {
  public:
-  /// Tries the candidates in order; the first that loads is taken. Never throws.
-  static Nvrtc load(const std::vector<std::string>& candidates);
+  /// Tries the candidates in order; the first that loads is taken, if its version is not above `newest_major`. Never
+  /// throws.
+  static Nvrtc load(const std::vector<std::string>& candidates, int newest_major = kAnyVersion);
+  static constexpr int kAnyVersion = 1000;
 
   bool usable() const { return version_ > 0; }
   /// Why it is not usable: one sentence that lists the places.
@@ -61,7 +63,8 @@ class Nvrtc {
 /// the system's search path has, CUDA's folders, and the folders of Python packages near to this process.
 std::vector<std::string> nvrtc_candidates();
 
-/// The NVRTC of this process, loaded on first use.
-const Nvrtc& nvrtc();
+/// An NVRTC for this process, loaded on first use. A driver of CUDA 12 does not run what NVRTC 13 compiles, so callers
+/// with a driver give its major version.
+const Nvrtc& nvrtc(int newest_major = Nvrtc::kAnyVersion);
 
 }  // namespace strobe::cuda

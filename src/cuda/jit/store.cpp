@@ -117,7 +117,8 @@ Image find_image(const KernelKey& key, const CudaDevice& device, const StoreSett
   if (settings.jit == Jit::kCachedOnly) {
     missing(key, device, settings, "STROBE_JIT=cached-only forbids compiling it");
   }
-  const Nvrtc& compiler = settings.compiler != nullptr ? *settings.compiler : nvrtc();
+  const int newest = settings.newest_compiler > 0 ? settings.newest_compiler : Nvrtc::kAnyVersion;
+  const Nvrtc& compiler = settings.compiler != nullptr ? *settings.compiler : nvrtc(newest);
   if (!compiler.usable()) missing(key, device, settings, compiler.missing());
   return compiled(key, device, compiler, disk);
 }

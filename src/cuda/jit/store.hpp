@@ -29,7 +29,8 @@ enum class Jit { kOn, kCachedOnly, kOff };
 struct StoreSettings {
   Jit jit = Jit::kOn;
   std::string cache_folder;         // "": no disk cache
-  const Nvrtc* compiler = nullptr;  // null: nvrtc(), loaded only if it is needed
+  const Nvrtc* compiler = nullptr;  // null: what nvrtc() finds, looked for only if it is needed
+  int newest_compiler = 0;          // the driver's major version, above which a compiler does not serve; 0: any
 };
 /// @throws Error if STROBE_JIT is something else.
 StoreSettings settings_from_environment();

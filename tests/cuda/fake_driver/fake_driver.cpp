@@ -22,6 +22,7 @@ struct FakeContext {
   unsigned long long id;
 };
 struct FakeStream {
+  explicit FakeStream(FakeContext* context) : context(context) {}
   FakeContext* context;
   std::atomic<bool> captured{false};
 };
@@ -64,11 +65,16 @@ EXPORT FakeDriver* strobe_fake_driver() {
     return top;
   };
   state.current = []() -> void* { return current(); };
-  state.make_stream = [](void* context) -> void* { return new FakeStream{static_cast<FakeContext*>(context)}; };
+  state.make_stream = [](void* context) -> void* {
+    static std::vector<std::unique_ptr<FakeStream>> streams;
+    streams.push_back(std::make_unique<FakeStream>(static_cast<FakeContext*>(context)));
+    return streams.back().get();
+  };
   state.capture = [](void* stream, bool begin) {
     static_cast<FakeStream*>(stream)->captured = begin;
     captures += begin ? 1 : -1;
   };
+  state.reset = [](int device) { primaries[device].exchange(nullptr)->id = 0; };
   state.primary = [](int device) -> void* { return primaries[device].load(); };
   return &state;
 }
@@ -148,7 +154,7 @@ EXPORT CuResult cuCtxGetDevice(CuDevice* device) {
 }
 EXPORT CuResult cuCtxGetId(CuContext context, unsigned long long* id) {
   *id = reinterpret_cast<FakeContext*>(context)->id;
-  return kCuSuccess;
+  return *id == 0 ? kCuContextDestroyed : kCuSuccess;
 }
 EXPORT CuResult cuCtxPushCurrent_v2(CuContext context) {
   ++state.pushes;

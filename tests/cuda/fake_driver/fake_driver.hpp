@@ -45,6 +45,8 @@ struct FakeDriver {
   void* (*make_stream)(void* context);
   void (*capture)(void* stream, bool begin);
   void* (*primary)(int device);
+  /// As cudaDeviceReset: the primary context is destroyed, and retaining makes another.
+  void (*reset)(int device);
 };
 
 }  // namespace strobe::cuda::testing

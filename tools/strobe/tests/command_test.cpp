@@ -54,6 +54,8 @@ TEST(Command, ExitStatuses) {
   EXPECT_EQ(run({"attend", "/nonexistent.npy", "/nonexistent.npy", "/nonexistent.npy"}).status, kFailed);
   EXPECT_EQ(run({"check", "--case", "colour=red"}).status, kUsage);
   EXPECT_EQ(run({"bench", "--preset", "none"}).status, kUsage);
+  EXPECT_EQ(run({"cache"}).status, kUsage);
+  EXPECT_EQ(run({"cache", "warm", "--architecture", "75"}).status, kUsage);
 }
 
 TEST(Command, ErrorsGoToStderr) {
@@ -63,16 +65,40 @@ TEST(Command, ErrorsGoToStderr) {
 }
 
 TEST(Command, EverySubcommandHasHelpAndJson) {
-  for (const char* name : {"attend", "check", "bench", "plan", "info"}) {
+  for (const char* name : {"attend", "check", "bench", "plan", "info", "cache"}) {
     const Ran ran = run({name, "--help"});
     EXPECT_EQ(ran.status, kSucceeded) << name;
     EXPECT_NE(ran.out.find("--json"), std::string::npos) << name;
   }
 }
 
+TEST(Command, CacheListsWarmsAndClears) {
+  const Scratch scratch;
+  const std::string folder = scratch.path("kernels");
+  setenv("STROBE_CACHE_DIR", folder.c_str(), 1);
+  EXPECT_NE(run({"cache", "list"}).out.find("0 kernels"), std::string::npos);
+  const auto info = nlohmann::json::parse(run({"info", "--json"}).out)["cuda"];
+  EXPECT_EQ(info["cache"]["folder"], folder);
+  const Ran warm = run({"cache", "warm", "--architecture", "90", "--kernel", "selftest", "--json"});
+  const auto warmed = nlohmann::json::parse(warm.out);
+  EXPECT_EQ(warmed["kernels"], 1);
+  const bool has_compiler = !info["nvrtc"].is_null();
+  EXPECT_EQ(warm.status, has_compiler ? kSucceeded : kFailed);
+  EXPECT_EQ(warmed["compiled"], has_compiler ? 1 : 0);
+  if (!has_compiler) {
+    EXPECT_NE(warm.err.find("NVRTC"), std::string::npos) << warm.err;
+  }
+  const auto listed = nlohmann::json::parse(run({"cache", "list", "--json"}).out);
+  EXPECT_EQ(listed["entries"].size(), has_compiler ? 1u : 0u);
+  EXPECT_EQ(nlohmann::json::parse(run({"cache", "clear", "--json"}).out)["removed"], has_compiler ? 1 : 0);
+  unsetenv("STROBE_CACHE_DIR");
+}
+
 TEST(Command, InfoAndPlanPrintJson) {
   const auto info = nlohmann::json::parse(run({"info", "--json"}).out);
   EXPECT_GE(info["kernels"].size(), 11u);
+  EXPECT_TRUE(info["cuda"]["devices"].is_array());
+  EXPECT_TRUE(info["cuda"]["devices"].empty() == !info["cuda"]["missing"].get<std::string>().empty());
   const Ran ran = run({"plan", "--causal", "--dtype", "bfloat16", "--with", "bias,sink,alibi-slopes,documents,mask",
                        "--window", "100,", "--json"});
   ASSERT_EQ(ran.status, kSucceeded) << ran.err;
