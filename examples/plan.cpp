@@ -52,7 +52,7 @@ int main() {
 
   // Planning looks at shapes, types and options; the data come later.
   TwoThreads executor;
-  const strobe::Plan plan = strobe::plan_forward(attention, outputs, &executor);
+  const strobe::Plan plan = strobe::plan_forward(attention, outputs, {.executor = &executor});
   std::printf("%s", plan.explain().c_str());
   const std::size_t bytes = (plan.workspace_bytes() + 63) / 64 * 64;
   const std::unique_ptr<void, Free> workspace(std::aligned_alloc(64, std::max<std::size_t>(bytes, 64)));

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "strobe/device.hpp"
 #include "strobe/executor.hpp"
 #include "strobe/types.hpp"
 
@@ -104,10 +105,19 @@ struct Gradients {
 };
 
 /// How to run a call. Everything is optional.
+///
+/// On the CPU results are there when the call returns. On CUDA every tensor's data (offsets, lengths and page tables
+/// too) is device memory; the call puts kernels on `stream` and returns, and results are ready when the stream has come
+/// that far. Nothing synchronises, so calls can be captured into a CUDA graph. What index tensors hold is not read by
+/// the host there: that they keep to their rules (offsets rise, lengths fit, pages exist, no page is appended to twice)
+/// is the caller's promise. A broken one never leads outside the tensors, but to values that mean nothing.
 struct Execution {
-  Executor* executor = nullptr;     ///< nullptr: default_executor()
-  void* workspace = nullptr;        ///< nullptr: allocated for the call
-  std::size_t workspace_bytes = 0;  ///< at least Plan::workspace_bytes() when workspace is given; 64-byte aligned
+  Executor* executor = nullptr;     ///< CPU; nullptr: default_executor()
+  void* workspace = nullptr;        ///< memory of the device; nullptr: found for the call (CUDA: from the stream's pool)
+  std::size_t workspace_bytes = 0;  ///< at least Plan::workspace_bytes() when workspace is given, which is aligned to 64
+                                    ///< bytes (CUDA: 256)
+  Device device{};
+  void* stream = nullptr;  ///< CUDA: cudaStream_t or CUstream of `device`; nullptr: the default stream
 };
 
 /// @throws Error naming the argument, what it was and what it must be; outputs are untouched then.
@@ -143,29 +153,34 @@ class STROBE_API Plan {
  public:
   struct Contents;
 
-  const char* kernel() const;           ///< "cpu.forward.avx512"
+  const char* kernel() const;           ///< "cpu.forward.avx512", "cuda.sm80.forward"
   const char* why() const;              ///< one sentence: why this kernel
-  std::size_t workspace_bytes() const;  ///< for the executor it was planned with
+  std::size_t workspace_bytes() const;  ///< for the executor or device it was planned with
   std::int64_t split_keys() const;      ///< keys per split; 0 when keys are not split
   int key_block() const;                ///< keys per block of the main loop
   int query_tile() const;               ///< query rows per tile
   /// Several lines: the choice, tiles, splits, workspace, and each rejected candidate with its reason.
   std::string explain() const;
 
-  /// Runs a forward plan. The problem must be the planned one but for data pointers and their contents.
+  /// Runs a forward plan. The problem must be the planned one but for data pointers and their contents, the device the
+  /// planned one; the stream is free.
   void run(const Attention& attention, const ForwardOutputs& outputs, const Execution& execution = {}) const;
   /// Runs a backward plan.
   void run(const Attention& attention, const BackwardInputs& inputs, const Gradients& gradients,
            const Execution& execution = {}) const;
 
  private:
-  friend STROBE_API Plan plan_forward(const Attention&, const ForwardOutputs&, Executor*);
-  friend STROBE_API Plan plan_backward(const Attention&, const BackwardInputs&, const Gradients&, Executor*);
+  friend STROBE_API Plan plan_forward(const Attention&, const ForwardOutputs&, const Execution&);
+  friend STROBE_API Plan plan_backward(const Attention&, const BackwardInputs&, const Gradients&, const Execution&);
   std::shared_ptr<const Contents> contents_;
 };
 
-STROBE_API Plan plan_forward(const Attention& attention, const ForwardOutputs& outputs, Executor* executor = nullptr);
+/// Plans for execution.device and, on the CPU, execution.executor. On CUDA the plan's kernels are loaded, and compiled
+/// if need be, so that running it does neither.
+/// @throws Error as forward does, and kUnsupported where no kernel of the device serves the problem.
+STROBE_API Plan plan_forward(const Attention& attention, const ForwardOutputs& outputs,
+                             const Execution& execution = {});
 STROBE_API Plan plan_backward(const Attention& attention, const BackwardInputs& inputs, const Gradients& gradients,
-                              Executor* executor = nullptr);
+                              const Execution& execution = {});
 
 }  // namespace strobe

@@ -107,12 +107,28 @@ STROBE_C_API int32_t strobe_executor_concurrency(const strobe_executor* executor
 /* NULL is allowed. No call may be using it. */
 STROBE_C_API void strobe_executor_destroy(strobe_executor* executor);
 
-/* How to run a call. NULL instead of a pointer to it means the defaults. */
+/* Devices */
+
+enum { STROBE_CPU = 0, STROBE_CUDA = 1 }; /* device_kind */
+
+/* How many CUDA devices calls can run on; 0 also without a driver. */
+STROBE_C_API int32_t strobe_cuda_device_count(void);
+/* One line about a device, cut to text_bytes with its end; an error that names what is missing if there is no such
+ * device. */
+STROBE_C_API strobe_status strobe_describe_device(int32_t device_kind, int32_t device_index, char* text,
+                                                  size_t text_bytes);
+
+/* How to run a call. NULL instead of a pointer to it means the defaults.
+ * On CUDA all tensors' data lie in device memory, index tensors too (whose contents are the caller's promise: the host
+ * does not read them); calls put kernels on the stream and return. Nothing synchronises. */
 typedef struct strobe_execution {
   size_t struct_size;
-  strobe_executor* executor;
-  void* workspace;        /* NULL: allocated for the call; otherwise 64-byte aligned */
-  size_t workspace_bytes; /* at least strobe_plan_workspace_bytes when workspace is given */
+  strobe_executor* executor; /* CPU */
+  void* workspace;           /* of the device; NULL: found for the call; otherwise aligned to 64 bytes (CUDA: 256) */
+  size_t workspace_bytes;    /* at least strobe_plan_workspace_bytes when workspace is given */
+  int32_t device_kind;
+  int32_t device_index; /* of a GPU, as CUDA counts them in this process */
+  void* stream;         /* CUDA: cudaStream_t or CUstream of the device; NULL: the default stream */
 } strobe_execution;
 
 /* Attention */
@@ -217,16 +233,17 @@ STROBE_C_API strobe_status strobe_softmax_backward(const strobe_tensor* output, 
 
 /* Plans */
 
-/* What will run for a problem. Immutable, shareable between threads. Data pointers may be NULL when planning. */
+/* What will run for a problem. Immutable, shareable between threads. Data pointers may be NULL when planning, which
+ * looks at the execution's executor and device only. On CUDA the plan's kernels are loaded, compiled if need be. */
 typedef struct strobe_plan strobe_plan;
 
 STROBE_C_API strobe_status strobe_plan_forward(const strobe_attention* attention, const strobe_forward_outputs* outputs,
-                                               strobe_executor* executor, strobe_plan** plan);
+                                               const strobe_execution* execution, strobe_plan** plan);
 STROBE_C_API strobe_status strobe_plan_backward(const strobe_attention* attention, const strobe_backward_inputs* inputs,
-                                                const strobe_gradients* gradients, strobe_executor* executor,
+                                                const strobe_gradients* gradients, const strobe_execution* execution,
                                                 strobe_plan** plan);
 /* The strings live as long as the plan. */
-STROBE_C_API const char* strobe_plan_kernel(const strobe_plan* plan);  /* "cpu.forward.avx512" */
+STROBE_C_API const char* strobe_plan_kernel(const strobe_plan* plan);  /* "cpu.forward.avx512", "cuda.sm80.forward" */
 STROBE_C_API const char* strobe_plan_why(const strobe_plan* plan);     /* one sentence: why this kernel */
 STROBE_C_API const char* strobe_plan_explain(const strobe_plan* plan); /* several lines; NULL if memory runs out */
 STROBE_C_API size_t strobe_plan_workspace_bytes(const strobe_plan* plan);

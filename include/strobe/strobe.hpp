@@ -2,6 +2,7 @@
 #pragma once
 
 #include "strobe/attention.hpp"
+#include "strobe/device.hpp"
 #include "strobe/executor.hpp"
 #include "strobe/types.hpp"
 #include "strobe/version.hpp"

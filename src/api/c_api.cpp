@@ -77,7 +77,11 @@ strobe::Execution execution_of(const strobe_execution* given) {
   if (given == nullptr) return {};
   strobe_execution own;
   const strobe_execution& from = api::known_part("execution", given, own);
-  return {.executor = executor_in(from.executor), .workspace = from.workspace, .workspace_bytes = from.workspace_bytes};
+  return {.executor = executor_in(from.executor),
+          .workspace = from.workspace,
+          .workspace_bytes = from.workspace_bytes,
+          .device = {.kind = strobe::DeviceKind(from.device_kind), .index = from.device_index},
+          .stream = from.stream};
 }
 
 /// A caller's functions as an Executor.
@@ -104,6 +108,21 @@ const char* strobe_last_error_was(void) { return last_failure.was.c_str(); }
 const char* strobe_last_error_must_be(void) { return last_failure.must_be.c_str(); }
 
 const char* strobe_version(void) { return strobe::version(); }
+
+int32_t strobe_cuda_device_count(void) {
+  std::int32_t count = 0;
+  guarded([&] { count = strobe::cuda_device_count(); });
+  return count;
+}
+
+strobe_status strobe_describe_device(int32_t device_kind, int32_t device_index, char* text, size_t text_bytes) {
+  return guarded([&] {
+    required("text", text);
+    const std::string line =
+        strobe::describe({.kind = strobe::DeviceKind(device_kind), .index = device_index});
+    if (text_bytes > 0) text[line.copy(text, text_bytes - 1)] = '\0';
+  });
+}
 
 strobe_tensor strobe_contiguous(const void* data, int32_t dtype, int32_t rank, const int64_t* shape) {
   strobe_tensor view = {};
@@ -199,21 +218,22 @@ strobe_status strobe_softmax_backward(const strobe_tensor* output, const strobe_
 }
 
 strobe_status strobe_plan_forward(const strobe_attention* attention, const strobe_forward_outputs* outputs,
-                                  strobe_executor* executor, strobe_plan** plan) {
+                                  const strobe_execution* execution, strobe_plan** plan) {
   return guarded([&] {
     auto made = std::make_unique<strobe_plan>();
-    made->plan = strobe::plan_forward(api::attention_of(attention), api::outputs_of(outputs), executor_in(executor));
+    made->plan = strobe::plan_forward(api::attention_of(attention), api::outputs_of(outputs), execution_of(execution));
     auto*& handle = *required("plan", plan);  // before the release: a throw in between would leak
     handle = made.release();
   });
 }
 
 strobe_status strobe_plan_backward(const strobe_attention* attention, const strobe_backward_inputs* inputs,
-                                   const strobe_gradients* gradients, strobe_executor* executor, strobe_plan** plan) {
+                                   const strobe_gradients* gradients, const strobe_execution* execution,
+                                   strobe_plan** plan) {
   return guarded([&] {
     auto made = std::make_unique<strobe_plan>();
     made->plan = strobe::plan_backward(api::attention_of(attention), api::inputs_of(inputs),
-                                       api::gradients_of(gradients), executor_in(executor));
+                                       api::gradients_of(gradients), execution_of(execution));
     auto*& handle = *required("plan", plan);  // before the release: a throw in between would leak
     handle = made.release();
   });

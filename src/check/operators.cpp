@@ -1,4 +1,4 @@
-// The rules of the operators beside attention: merge, softmax; and of the workspace.
+// The rules of the operators beside attention: merge, softmax; and of how to run: device and workspace.
 #include <string>
 
 #include "check/overlap.hpp"
@@ -7,7 +7,7 @@
 namespace strobe::check {
 namespace {
 
-constexpr std::size_t kWorkspaceAlignment = 64;
+constexpr std::size_t kCpuAlignment = 64, kCudaAlignment = 256;
 
 /// Rank 1 to 5, a float type, any strides.
 void expect_softmax_operand(const char* argument, const Tensor& tensor) {
@@ -39,12 +39,21 @@ int axis_from_front(const Tensor& tensor, int axis) {
 
 void workspace(const Execution& execution, std::size_t needed) {
   if (execution.workspace == nullptr || needed == 0) return;
-  if (reinterpret_cast<std::uintptr_t>(execution.workspace) % kWorkspaceAlignment != 0) {
-    refuse("workspace", "a misaligned pointer", "64-byte aligned");
+  const bool cuda = execution.device.kind == DeviceKind::kCuda;
+  if (reinterpret_cast<std::uintptr_t>(execution.workspace) % (cuda ? kCudaAlignment : kCpuAlignment) != 0) {
+    refuse("workspace", "a misaligned pointer", cuda ? "256-byte aligned" : "64-byte aligned");
   }
   if (execution.workspace_bytes < needed) {
     refuse("workspace_bytes", std::to_string(execution.workspace_bytes), "at least " + std::to_string(needed));
   }
+}
+
+void device(const Execution& execution) {
+  const Device device = execution.device;
+  if (device.kind != DeviceKind::kCpu && device.kind != DeviceKind::kCuda) {
+    refuse("device", "of kind " + std::to_string(int(device.kind)), "a CPU (0) or a CUDA device (1)");
+  }
+  if (device.index < 0) refuse("device", "of index " + std::to_string(device.index), "of an index from 0");
 }
 
 void merge(const Tensor& outputs, const Tensor& lses, const ForwardOutputs& merged) {

@@ -39,7 +39,7 @@ void refuse_caches(const Attention& attention);
 /// [batch | 1, query_heads | 1, query_length | 1, key_length | 1]; packed sequences are judged by check_contents.
 void expect_scores_shape(const char* argument, const Tensor& tensor, const Inspection& call);
 
-/// What the offsets, lengths, page tables and cache indices hold. Call when data is required only.
+/// What the offsets, lengths, page tables and cache indices hold. Call only where the host can read them.
 void check_contents(const Inspection& call);
 
 // Translation. Axes of size 1 and empty tensors get stride 0, so a stride that means nothing never enters an address.

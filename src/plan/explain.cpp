@@ -12,27 +12,57 @@ std::string kibibytes(std::size_t bytes) {
   return text;
 }
 
-std::string splits_in_words(const Decision& decision) {
+constexpr std::size_t kHeadingWidth = 11;
+
+template <typename Decided>
+std::string tile_in_words(const Decided& decision) {
+  return std::to_string(decision.query_tile) + " query rows, blocks of " + std::to_string(decision.key_block) + " keys";
+}
+
+template <typename Decided>
+std::string splits_in_words(const Decided& decision) {
   if (decision.split_keys == 0) return "none";
   return "of " + std::to_string(decision.split_keys) + " keys, at most " + std::to_string(decision.max_splits);
+}
+
+std::string line(const char* heading, const std::string& text) {
+  std::string result = heading;
+  result.resize(kHeadingWidth, ' ');
+  return result + text + "\n";
+}
+
+std::string not_chosen(const std::vector<Rejection>& rejected) {
+  std::string text;
+  for (const Rejection& rejection : rejected) {
+    text += line("not", std::string(rejection.kernel) + ": " + rejection.reason);
+  }
+  return text;
 }
 
 }  // namespace
 
 std::string explain(const Problem& problem, const CpuDevice& device, const Choice& choice) {
   const Decision& decision = choice.decision;
-  std::string text;
-  text += "kernel     " + std::string(choice.kernel->name) + ": " + choice.kernel->summary + "\n";
-  text += "why        " + std::string(choice.why) + "\n";
-  text += "tile       " + std::to_string(decision.query_tile) + " query rows, blocks of " +
-          std::to_string(decision.key_block) + " keys\n";
-  text += "splits     " + splits_in_words(decision) + "\n";
-  text += "workspace  " + kibibytes(decision.workspace_bytes()) + ": " + std::to_string(decision.workers) + " x " +
-          kibibytes(decision.worker_bytes) + " for workers, " + kibibytes(decision.shared_bytes) + " shared\n";
-  for (const Rejection& rejection : rejections(problem, device, choice)) {
-    text += "not        " + std::string(rejection.kernel->name) + ": " + rejection.reason + "\n";
+  return line("kernel", std::string(choice.kernel->name) + ": " + choice.kernel->summary) + line("why", choice.why) +
+         line("tile", tile_in_words(decision)) + line("splits", splits_in_words(decision)) +
+         line("workspace", kibibytes(decision.workspace_bytes()) + ": " + std::to_string(decision.workers) + " x " +
+                               kibibytes(decision.worker_bytes) + " for workers, " + kibibytes(decision.shared_bytes) +
+                               " shared") +
+         not_chosen(rejections(problem, device, choice));
+}
+
+std::string explain(const Problem& problem, const CudaDevice& device, const CudaChoice& choice) {
+  const cuda::CudaDecision& decision = choice.decision;
+  std::string variants;
+  for (int i = 0; i < decision.kernel_count; ++i) {
+    variants += line(i == 0 ? "variant" : "then", cuda::describe(decision.kernels[i]));
   }
-  return text;
+  return line("device", std::string(device.name) + ", architecture " + std::to_string(device.architecture) + ", " +
+                            std::to_string(device.multiprocessors) + " multiprocessors, " +
+                            kibibytes(std::size_t(device.shared_bytes_per_block)) + " of shared memory a block") +
+         line("kernel", std::string(choice.kernel->name) + ": " + choice.kernel->summary) + line("why", choice.why) +
+         variants + line("tile", tile_in_words(decision)) + line("splits", splits_in_words(decision)) +
+         line("workspace", kibibytes(decision.workspace_bytes)) + not_chosen(rejections(problem, device, choice));
 }
 
 }  // namespace strobe::plan

@@ -1,4 +1,4 @@
-// Chooses a kernel from the manifest, decides splits, and explains both.
+// Chooses a CPU kernel from the manifest, decides splits, and says why not the others.
 #include "plan/plan.hpp"
 
 #include <algorithm>
@@ -136,7 +136,7 @@ std::vector<Rejection> rejections(const Problem& problem, const CpuDevice& devic
     } else {
       reason = "slower than " + std::string(choice.kernel->name);
     }
-    result.push_back({&kernel, std::move(reason)});
+    result.push_back({kernel.name, std::move(reason)});
   }
   return result;
 }

@@ -8,6 +8,7 @@
 #include "base/decision.hpp"
 #include "base/device.hpp"
 #include "base/problem.hpp"
+#include "cuda/decision.hpp"
 
 namespace strobe::plan {
 
@@ -32,15 +33,27 @@ struct Choice {
 /// @throws Error (kUnsupported) if no kernel serves the problem.
 Choice choose(const Problem& problem, const CpuDevice& device);
 
+/// What is chosen for a GPU: a kernel family, named after its first kernel. Needs no GPU.
+struct CudaChoice {
+  const cuda::KernelRow* kernel = nullptr;
+  const char* why = "";
+  cuda::CudaDecision decision;
+};
+
+/// @throws Error (kUnsupported) if no kernel serves the problem, with each family's reason.
+CudaChoice choose(const Problem& problem, const CudaDevice& device);
+
 /// The kernels that were not chosen, each with its reason.
 struct Rejection {
-  const Kernel* kernel;
+  const char* kernel;
   std::string reason;
 };
 std::vector<Rejection> rejections(const Problem& problem, const CpuDevice& device, const Choice& choice);
+std::vector<Rejection> rejections(const Problem& problem, const CudaDevice& device, const CudaChoice& choice);
 
 /// The choice, why, tiles, splits, workspace and rejections, a line each.
 std::string explain(const Problem& problem, const CpuDevice& device, const Choice& choice);
+std::string explain(const Problem& problem, const CudaDevice& device, const CudaChoice& choice);
 
 /// Floating-point operations of the problem by the FlashAttention convention (forward 4 * visible pairs * dims with
 /// causal and window counted by area; backward 2.5 times that), and the bytes that must move at least once.

@@ -52,7 +52,7 @@ void run(Call& call) {
   switch (call.entry) {
     case Entry::kForward: {
       const bool planned = succeeds([&] { check::forward(attention, call.outputs, Data::kIgnored); });
-      succeeds([&] { plan_forward(attention, call.outputs, &executor).explain(); });
+      succeeds([&] { plan_forward(attention, call.outputs, {.executor = &executor}).explain(); });
       const bool accepted = succeeds([&] { check::forward(attention, call.outputs, Data::kRequired); });
       expect_planned(planned, accepted);
       if (accepted && small_enough(call)) succeeds([&] { forward(attention, call.outputs, execution); });
@@ -60,7 +60,7 @@ void run(Call& call) {
     }
     case Entry::kBackward: {
       const bool planned = succeeds([&] { check::backward(attention, call.inputs, call.gradients, Data::kIgnored); });
-      succeeds([&] { plan_backward(attention, call.inputs, call.gradients, &executor).explain(); });
+      succeeds([&] { plan_backward(attention, call.inputs, call.gradients, {.executor = &executor}).explain(); });
       const bool accepted = succeeds([&] { check::backward(attention, call.inputs, call.gradients, Data::kRequired); });
       expect_planned(planned, accepted);
       if (accepted && small_enough(call)) {

@@ -168,7 +168,7 @@ ExitStatus run(const AttendFlags& flags) {
   const Threads threads(flags.threads);
   const Results results = make_results(inputs, flags);
   const check::Checked checked = check::forward(inputs.attention, results.views, check::Data::kRequired);
-  const Plan plan = plan_forward(inputs.attention, results.views, threads.executor());
+  const Plan plan = plan_forward(inputs.attention, results.views, {.executor = threads.executor()});
   const Timing timing = run_calls(inputs.attention, results.views, threads.executor(), flags.repeat);
   write_results(flags, results);
 

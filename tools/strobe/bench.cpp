@@ -199,7 +199,7 @@ void bench_small_calls(const BenchFlags& flags, Output& output) {
     const Tensor rows = Tensor::contiguous(nullptr, DataType::kFloat32, {1, 4096, 16, 128});
     const Attention attention{.query = rows, .key = rows, .value = rows, .causal = true};
     const ForwardOutputs outputs{.output = rows, .lse = {}};
-    report_figure(output, plan_name, microseconds([&] { plan_forward(attention, outputs, one.get()); }), "us", 5,
+    report_figure(output, plan_name, microseconds([&] { plan_forward(attention, outputs, {.executor = one.get()}); }), "us", 5,
                   false);
   }
 }

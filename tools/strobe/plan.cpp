@@ -123,7 +123,7 @@ ExitStatus run(const PlanFlags& flags) {
   }
   ordered_json rejected = ordered_json::array();
   for (const plan::Rejection& rejection : plan::rejections(problem, device, choice)) {
-    rejected.push_back({{"kernel", rejection.kernel->name}, {"reason", rejection.reason}});
+    rejected.push_back({{"kernel", rejection.kernel}, {"reason", rejection.reason}});
   }
   const Decision& decision = choice.decision;
   const ordered_json result = {{"kernel", choice.kernel->name},
