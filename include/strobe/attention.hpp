@@ -112,10 +112,10 @@ struct Gradients {
 /// the host there: that they keep to their rules (offsets rise, lengths fit, pages exist, no page is appended to twice)
 /// is the caller's promise. A broken one never leads outside the tensors, but to values that mean nothing.
 struct Execution {
-  Executor* executor = nullptr;     ///< CPU; nullptr: default_executor()
-  void* workspace = nullptr;        ///< memory of the device; nullptr: found for the call (CUDA: from the stream's pool)
-  std::size_t workspace_bytes = 0;  ///< at least Plan::workspace_bytes() when workspace is given, which is aligned to 64
-                                    ///< bytes (CUDA: 256)
+  Executor* executor = nullptr;  ///< CPU; nullptr: default_executor()
+  void* workspace = nullptr;     ///< memory of the device; nullptr: found for the call (CUDA: from the stream's pool)
+  std::size_t workspace_bytes = 0;  ///< at least Plan::workspace_bytes() when workspace is given, which is aligned to
+                                    ///< 64 bytes (CUDA: 256)
   Device device{};
   void* stream = nullptr;  ///< CUDA: cudaStream_t or CUstream of `device`; nullptr: the default stream
 };

@@ -118,8 +118,7 @@ int32_t strobe_cuda_device_count(void) {
 strobe_status strobe_describe_device(int32_t device_kind, int32_t device_index, char* text, size_t text_bytes) {
   return guarded([&] {
     required("text", text);
-    const std::string line =
-        strobe::describe({.kind = strobe::DeviceKind(device_kind), .index = device_index});
+    const std::string line = strobe::describe({.kind = strobe::DeviceKind(device_kind), .index = device_index});
     if (text_bytes > 0) text[line.copy(text, text_bytes - 1)] = '\0';
   });
 }

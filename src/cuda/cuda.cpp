@@ -1,23 +1,32 @@
-// Hands problems to the kernel families. A family comes in here with three lines: serves, decide, run.
+// Hands decisions to the families that made them, and operators to their kernels.
 #include "cuda/cuda.hpp"
 
-namespace strobe::cuda {
+#include "cuda/families.hpp"
 
-bool serves(const Problem&, const CudaDevice&, std::string* why_not) {
-  if (why_not != nullptr) *why_not = "no CUDA kernel computes it yet";
-  return false;
+namespace strobe::cuda {
+namespace {
+
+[[noreturn]] void refuse(const char* what) {
+  throw Error(ErrorCode::kUnsupported, "execution.device", "CUDA",
+              std::string("the CPU for ") + what + ", which has no CUDA kernel yet");
 }
 
-void decide(const Problem&, const CudaDevice&, CudaDecision&) {}
+}  // namespace
 
 void prepare(const CudaDecision& decision, Stream stream) {
   Launcher launcher(stream);
   for (int i = 0; i < decision.kernel_count; ++i) launcher.prepare(decision.kernels[i]);
 }
 
-void run(const Problem&, const Buffers&, const CudaDecision& decision, Stream stream, void* workspace) {
+void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Stream stream, void* workspace) {
   Launcher launcher(stream);
   const StreamMemory own(launcher, workspace == nullptr ? decision.workspace_bytes : 0);
+  family_of(decision).run(problem, buffers, decision, launcher, workspace == nullptr ? own.data() : workspace);
 }
+
+void append(const Problem&, const Buffers&, Stream) { refuse("append"); }
+void merge(const MergeProblem&, Stream) { refuse("merge"); }
+void softmax(const SoftmaxProblem&, Stream) { refuse("softmax"); }
+void softmax_backward(const SoftmaxProblem&, Stream) { refuse("softmax_backward"); }
 
 }  // namespace strobe::cuda

@@ -18,13 +18,16 @@ bool serves(const cuda::Family& family, const Problem& problem, const CudaDevice
   const bool too_new = *row.suffix != '\0' && device.architecture / 10 > row.lowest_architecture / 10;
   if (device.architecture < row.lowest_architecture || too_new) {
     return refuse([&] {
-      return "needs architecture " + std::to_string(row.lowest_architecture) + (*row.suffix != '\0' ? "" : " or later") +
-             ", the device has " + std::to_string(device.architecture);
+      return "needs architecture " + std::to_string(row.lowest_architecture) +
+             (*row.suffix != '\0' ? "" : " or later") + ", the device has " + std::to_string(device.architecture);
     });
   }
   if (problem.pass != family.pass) return refuse([] { return "computes the other pass"; });
   if ((row.types & bit(problem.query_type)) == 0) {
     return refuse([&] { return std::string("does not serve ") + name_of(problem.query_type); });
+  }
+  if (problem.new_length > 0 || problem.rotary_dim > 0) {
+    return refuse([] { return "appending to caches and rotary have no CUDA kernel yet"; });
   }
   return family.serves(problem, device, why_not);
 }
@@ -43,8 +46,9 @@ CudaChoice choose(const Problem& problem, const CudaDevice& device) {
     if (!reasons.empty()) reasons += "; ";
     reasons += std::string(rejection.kernel) + " " + rejection.reason;
   }
-  throw Error(ErrorCode::kUnsupported, "device", std::string(device.name) + " (CUDA)",
-              "the CPU for this problem, since no CUDA kernel serves it: " + (reasons.empty() ? "there is none" : reasons));
+  throw Error(
+      ErrorCode::kUnsupported, "device", std::string(device.name) + " (CUDA)",
+      "the CPU for this problem, since no CUDA kernel serves it: " + (reasons.empty() ? "there is none" : reasons));
 }
 
 std::vector<Rejection> rejections(const Problem& problem, const CudaDevice& device, const CudaChoice& choice) {

@@ -42,6 +42,11 @@ void copy_to_host(Stream stream, void* to, const void* from, std::size_t bytes) 
   require(driver().stream_synchronise(stream.handle), "copying from the device");
 }
 
+void fill(Stream stream, void* memory, unsigned char value, std::size_t bytes) {
+  const Launcher context(stream);
+  require(driver().fill_async(address(memory), value, bytes, stream.handle), "filling device memory");
+}
+
 void synchronise(Stream stream) {
   const Launcher context(stream);
   require(driver().stream_synchronise(stream.handle), "waiting for the device");

@@ -31,6 +31,9 @@ class DeviceMemory {
 void copy_to_device(Stream stream, void* to, const void* from, std::size_t bytes);
 void copy_to_host(Stream stream, void* to, const void* from, std::size_t bytes);
 
+/// Sets `bytes` of device memory to `value`, in the order of the stream.
+void fill(Stream stream, void* memory, unsigned char value, std::size_t bytes);
+
 /// Waits for everything on the stream.
 /// @throws Error if a kernel failed.
 void synchronise(Stream stream);
