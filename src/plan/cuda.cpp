@@ -32,14 +32,17 @@ bool serves(const cuda::Family& family, const Problem& problem, const CudaDevice
   return family.serves(problem, device, why_not);
 }
 
+CudaChoice choice_of(const cuda::Family& family, const Problem& problem, const CudaDevice& device) {
+  CudaChoice choice{.kernel = &cuda::row_of(family.id), .why = family.why, .decision = {}};
+  family.decide(problem, device, choice.decision);
+  return choice;
+}
+
 }  // namespace
 
 CudaChoice choose(const Problem& problem, const CudaDevice& device) {
   for (const cuda::Family& family : cuda::families()) {
-    if (!serves(family, problem, device, nullptr)) continue;
-    CudaChoice choice{.kernel = &cuda::row_of(family.id), .why = family.why, .decision = {}};
-    family.decide(problem, device, choice.decision);
-    return choice;
+    if (serves(family, problem, device, nullptr)) return choice_of(family, problem, device);
   }
   std::string reasons;
   for (const Rejection& rejection : rejections(problem, device, {})) {
@@ -49,6 +52,14 @@ CudaChoice choose(const Problem& problem, const CudaDevice& device) {
   throw Error(
       ErrorCode::kUnsupported, "device", std::string(device.name) + " (CUDA)",
       "the CPU for this problem, since no CUDA kernel serves it: " + (reasons.empty() ? "there is none" : reasons));
+}
+
+std::vector<CudaChoice> candidates(const Problem& problem, const CudaDevice& device) {
+  std::vector<CudaChoice> result;
+  for (const cuda::Family& family : cuda::families()) {
+    if (serves(family, problem, device, nullptr)) result.push_back(choice_of(family, problem, device));
+  }
+  return result;
 }
 
 std::vector<Rejection> rejections(const Problem& problem, const CudaDevice& device, const CudaChoice& choice) {

@@ -43,6 +43,9 @@ struct CudaChoice {
 /// @throws Error (kUnsupported) if no kernel serves the problem, with each family's reason.
 CudaChoice choose(const Problem& problem, const CudaDevice& device);
 
+/// Every family that serves the problem, best first.
+std::vector<CudaChoice> candidates(const Problem& problem, const CudaDevice& device);
+
 /// The kernels that were not chosen, each with its reason.
 struct Rejection {
   const char* kernel;

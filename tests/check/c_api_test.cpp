@@ -80,6 +80,24 @@ TEST(CApi, ErrorsHaveACodeASentenceAndThreeFacts) {
   EXPECT_EQ(plan, nullptr);
 }
 
+TEST(CApi, Devices) {
+  char line[16] = "unchanged";
+  EXPECT_EQ(strobe_describe_device(STROBE_CPU, 0, line, sizeof line), STROBE_OK);
+  EXPECT_EQ(std::string(line).rfind("CPU: ", 0), 0u);
+  EXPECT_LT(std::strlen(line), sizeof line);
+  EXPECT_EQ(strobe_describe_device(STROBE_CPU, 0, nullptr, 0), STROBE_INVALID_ARGUMENT);
+  EXPECT_NE(strobe_describe_device(STROBE_CUDA, strobe_cuda_device_count(), line, sizeof line), STROBE_OK);
+
+  CCall call;
+  strobe_execution execution = STROBE_INIT(strobe_execution);
+  execution.device_kind = STROBE_CUDA;
+  execution.device_index = strobe_cuda_device_count();
+  EXPECT_NE(strobe_forward(&call.attention, &call.outputs, &execution), STROBE_OK);
+  // A caller whose header had no devices: what lies behind its struct is not read.
+  execution.struct_size = offsetof(strobe_execution, device_kind);
+  EXPECT_EQ(strobe_forward(&call.attention, &call.outputs, &execution), STROBE_OK) << strobe_last_error();
+}
+
 TEST(CApi, NullPointersAreRefused) {
   CCall call;
   EXPECT_EQ(strobe_forward(nullptr, &call.outputs, nullptr), STROBE_INVALID_ARGUMENT);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ class Storage {
 
   const std::string& name() const { return name_; }
   const Tensor& tensor() const { return tensor_; }
+  /// Everything: guards, gaps and the tensor.
+  std::span<unsigned char> bytes() { return bytes_; }
   /// From here on changed() compares with the present contents.
   void remember() { remembered_ = bytes_; }
   void restore() { bytes_ = remembered_; }
