@@ -5,6 +5,7 @@
 #include "cases/verify.hpp"
 #include "cpu/cpu.hpp"
 #include "executors.hpp"
+#include "option_cases.hpp"
 
 namespace strobe::cases {
 namespace {
@@ -64,70 +65,17 @@ void expect_case(const std::string& line) {
   for (const std::string& failure : check_case_everywhere(parse_case(line), executor())) ADD_FAILURE() << failure;
 }
 
-/// Options that both passes take.
-constexpr const char* kOptions[] = {
-    "",
-    "causal",
-    "causal top_left",
-    "window=20,-",
-    "window=-,5",
-    "window=9,9 top_left",
-    "window=0,0",
-    "causal prefix=17",
-    "causal window=10,- prefix_lengths=3,40",
-    "softcap=2",
-    "scale=0.5",
-    "alibi=h causal",
-    "alibi=bh",
-    "bias=bhqk",
-    "bias=hqk bias_type=dtype",
-    "bias=k",
-    "bias=bq",
-    "bias=1",
-    "mask=bhqk",
-    "mask=k",
-    "mask=q",
-    "block_mask=bh block=16,32",
-    "block_mask=1 block=7,130",
-    "block_mask=h block=64,64 causal",
-    "documents=apart",
-    "documents=apart causal",
-    "sink",
-    "sink causal top_left window=4,-",
-    "dropout=0.25",
-    "dropout=0.9375 dropout_offset=12345678901234",
-    "query_lengths=70,0",
-    "key_lengths=1,99",
-    "key_lengths=0,50 query_lengths=33,2 causal sink",
-    "layout=bhsd",
-    "layout=padded",
-    "layout=fused",
-    "batch_invariant",
-    "inputs=integers",
-    "inputs=huge",
-    "inputs=huge causal",
-};
-
-constexpr const char* kTypes[] = {"float32", "float16", "bfloat16"};
-
 class OptionAlone : public testing::TestWithParam<std::tuple<const char*, const char*>> {
  protected:
-  static void expect(std::string shape) {
-    std::string option = std::get<0>(GetParam());
-    const std::string type = std::get<1>(GetParam());
-    if (const std::size_t at = option.find("=dtype"); at != option.npos) option.replace(at + 1, 5, type);
-    expect_case(shape + " batch=2 dtype=" + type + " " + option);
+  static void expect(const char* (*shape)(std::string_view option)) {
+    const auto [option, type] = GetParam();
+    expect_case(option_alone(shape(option), option, type));
   }
 };
 
-TEST_P(OptionAlone, Prefill) { expect("q=77 k=131 heads=4/2 dim=40/24"); }
-TEST_P(OptionAlone, Decode) {
-  const std::string option = std::get<0>(GetParam());
-  if (option.starts_with("query_lengths")) return expect("q=70 k=131 heads=1 dim=40/24");
-  if (option.find("query_lengths") != option.npos) return expect("q=33 k=131 heads=1 dim=40/24");
-  expect("q=2 k=131 heads=4/2 dim=40/24");
-}
-TEST_P(OptionAlone, Backward) { expect("pass=backward q=77 k=131 heads=4/2 dim=40/24"); }
+TEST_P(OptionAlone, Prefill) { expect(prefill_shape); }
+TEST_P(OptionAlone, Decode) { expect(decode_shape); }
+TEST_P(OptionAlone, Backward) { expect(backward_shape); }
 
 INSTANTIATE_TEST_SUITE_P(Options, OptionAlone,
                          testing::Combine(testing::ValuesIn(kOptions), testing::ValuesIn(kTypes)));
@@ -137,89 +85,28 @@ TEST_P(ForwardOption, AgreesWithTheReference) { expect_case(std::string("batch=2
 
 INSTANTIATE_TEST_SUITE_P(
     Options, ForwardOption,
-    testing::Values(
-        "dtype=float8_e4m3 q=40 k=90 dim=64", "dtype=float8_e5m2 q=40 k=90 dim=64 output=float32",
-        "dtype=float8_e4m3 q=40 k=90 heads=4/2 dim=64 descale=bh output=float16",
-        "dtype=float8_e4m3 q=1 k=90 heads=4/2 dim=64 descale=1", "dtype=bfloat16 q=40 k=90 dim=64 output=float32",
-        "dtype=float16 q=1 k=90 dim=64 output=float32", "q=40 k=90 dim=64 no_lse", "q=1 k=90 dim=64 no_lse",
-        "q=3 k=700 heads=2 dim=32 splits=3", "q=50 k=700 heads=2 dim=32 splits=5 dtype=bfloat16",
-        "q=3 k=700 heads=2 dim=32 splits=4 causal window=150,- sink",
-        "packed_queries=50,0 packed_keys=80,30 heads=2 dim=32 causal",
-        "packed_queries=1,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33",
-        "packed_queries=50,3 k=80 key_lengths=80,11 heads=2 dim=32",
-        "packed_queries=1,1 k=96 page=16 key_lengths=96,11 heads=4/1 dim=64 dtype=bfloat16",
-        "q=1 k=99 cache_rows=4 key_lengths=98,0 heads=4/2 dim=64", "q=60 k=99 cache_rows=4 key_lengths=98,71 dim=64",
-        "q=1 k=64 page=1 key_lengths=50,3 heads=4/2 dim=64", "q=1 k=130 page=13 key_lengths=130,3 heads=4/2 dim=64",
-        "q=40 k=96 page=16 key_lengths=96,40 heads=4/2 dim=64 causal",
-        "q=1 k=96 page=16 key_lengths=90,15 heads=4/2 dim=64 append=2",
-        "q=3 k=96 cache_rows=3 key_lengths=90,0 heads=4/2 dim=64 append=3 causal dtype=float16",
-        "q=3 k=96 page=16 key_lengths=90,0 heads=4/2 dim=64 append=3 rotary=64 causal",
-        "q=2 k=96 page=16 key_lengths=90,1 heads=4/2 dim=64 append=2 rotary=32 rotary_halves dtype=bfloat16",
-        "q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 rotary=64 rotary_halves causal",
-        "q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 append=1 rotary=20 rotary_type=float16 "
-        "dtype=float16",
-        "q=40 k=90 dim=64 poison_unseen causal top_left", "q=40 k=90 dim=64 poison_unseen documents=apart",
-        "q=40 k=90 dim=64 poison_unseen mask=k", "q=2 k=90 dim=64 poison_unseen mask=k",
-        "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
-        "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16 dtype=float16",
-        "q=5 k=40 dim=576/512 heads=8/1 dtype=bfloat16", "q=1 k=40 dim=576/512 heads=16/1 dtype=float32"));
+    testing::ValuesIn(kForwardOptions);
 
 class BackwardOption : public testing::TestWithParam<const char*> {};
-TEST_P(BackwardOption, AgreesWithTheReference) { expect_case(std::string("pass=backward batch=2 ") + GetParam()); }
+TEST_P(BackwardOption, AgreesWithTheReference) {
+  expect_case(std::string("pass=backward batch=2 ") + GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(
     Options, BackwardOption,
-    testing::Values(
-        "q=40 k=90 dim=64 grad_lse", "q=40 k=90 dim=64 grad_lse sink dtype=bfloat16", "q=40 k=90 dim=64 relaxed",
-        "q=40 k=90 dim=64 grads=q", "q=40 k=90 dim=64 grads=k", "q=40 k=90 dim=64 grads=v",
-        "q=40 k=90 dim=64 bias=hqk grads=b", "q=40 k=90 dim=64 sink grads=s",
-        "q=40 k=90 dim=64 dtype=float16 grad_type=float32",
-        "q=40 k=90 dim=64 dtype=bfloat16 grad_type=float32 output=float32",
-        "packed_queries=50,0 packed_keys=80,30 heads=2 dim=32 causal",
-        "packed_queries=30,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33 query_lengths=30,7",
-        "packed_queries=30,70 packed_keys=80,70 heads=4/2 dim=32 bias=hqk dtype=bfloat16",
-        "q=40 k=90 dim=64 poison_unseen causal top_left", "q=40 k=90 heads=4/2 dim=40/24 poison_unseen documents=apart",
-        "q=40 k=90 dim=64 poison_unseen mask=k dtype=float16",
-        "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
-        "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16"));
+    testing::ValuesIn(kBackwardOptions);
 
-/// Sizes around every boundary of tiles, blocks and vectors.
+void expect_cases(const std::vector<std::string>& lines) {
+  for (const std::string& line : lines) expect_case(line);
+}
+
 TEST(Sizes, Lengths) {
-  for (int q : {0, 1, 2, 15, 16, 17, 31, 33, 64, 129}) {
-    for (int k : {0, 1, 7, 8, 9, 63, 64, 65, 129}) {
-      const std::string lengths = "q=" + std::to_string(q) + " k=" + std::to_string(k);
-      expect_case(lengths + " heads=2/1 dim=16/16 causal");
-      expect_case("pass=backward " + lengths + " heads=2/1 dim=16/16");
-    }
-  }
-}
-
+  expect_cases(length_cases()); }
 TEST(Sizes, HeadDims) {
-  for (int dim : {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 96, 127, 160, 192, 255, 256}) {
-    for (const char* type : kTypes) {
-      const std::string sizes =
-          " heads=2/1 dim=" + std::to_string(dim) + "/" + std::to_string(257 - dim) + " dtype=" + type;
-      expect_case("q=35 k=40" + sizes);
-      expect_case("q=1 k=40" + sizes);
-      expect_case("pass=backward q=20 k=23" + sizes);
-    }
-  }
-}
-
+  expect_cases(dim_cases()); }
 TEST(Sizes, Groups) {
-  for (const char* heads : {"1/1", "3/1", "6/2", "7/7", "8/1", "12/4", "16/1"}) {
-    for (const char* type : kTypes) {
-      const std::string sizes = std::string(" dim=32/32 causal heads=") + heads + " dtype=" + type;
-      for (const char* q : {"q=1", "q=2", "q=5", "q=40"}) expect_case(std::string(q) + " k=70" + sizes);
-      expect_case("pass=backward q=20 k=23" + sizes);
-    }
-  }
-}
-
+  expect_cases(group_cases()); }
 TEST(Sizes, NoSequences) {
-  expect_case("batch=0 q=5 k=6 dim=8/8");
-  expect_case("pass=backward batch=0 q=5 k=6 dim=8/8");
-}
+  expect_cases({"batch=0 q=5 k=6 dim=8/8", "pass=backward batch=0 q=5 k=6 dim=8/8"}); }
 
 }  // namespace
 }  // namespace strobe::cases

@@ -125,9 +125,9 @@ TEST_P(PlannedRun, AllocatesNothingAndAgreesWithTheReference) {
   const auto instance = build(parse_case(GetParam()));
   const bool is_forward = instance->description.pass == Pass::kForward;
   const auto pool = make_thread_pool(2);
-  const Plan plan = is_forward
-                        ? plan_forward(instance->attention, instance->outputs, {.executor = pool.get()})
-                        : plan_backward(instance->attention, instance->upstream, instance->gradients, {.executor = pool.get()});
+  const Plan plan = is_forward ? plan_forward(instance->attention, instance->outputs, {.executor = pool.get()})
+                               : plan_backward(instance->attention, instance->upstream, instance->gradients,
+                                               {.executor = pool.get()});
   const Tensor bytes{
       .dtype = DataType::kBool, .rank = 1, .shape = {std::int64_t(plan.workspace_bytes())}, .strides = {1}};
   const Storage workspace("workspace", bytes, 0);

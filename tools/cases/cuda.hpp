@@ -1,24 +1,21 @@
-// Runs a case on a GPU: its tensors' whole storages, with poison and guards, are copied there at the same alignment,
-// the library's checks and plans see the copies, and everything is copied back to where the judge looks.
+// Runs a case on a GPU: its tensors' whole storages, with poison and guards, are copied there, the library's checks see
+// the copies, and everything is copied back to where the judge looks.
 #pragma once
 
-#include <deque>
 #include <string>
 
 #include "cases/instance.hpp"
 #include "cuda/decision.hpp"
-#include "cuda/host/memory.hpp"
+#include "gpu/copies.hpp"
 
 namespace strobe::cases {
 
-class CudaInstance {
- public:
-  /// Allocates; nothing is copied yet. `host` must outlive this.
+struct CudaInstance {
+  /// Copies the host's instance, which must outlive this.
   CudaInstance(Instance& host, cuda::Stream stream);
 
-  void upload();
-  /// Waits for the stream. @throws Error if a kernel failed.
-  void download();
+  /// One call of the public API, in the order of the stream.
+  void call();
 
   // The host's tensors, with device pointers.
   Attention attention;
@@ -26,18 +23,8 @@ class CudaInstance {
   BackwardInputs upstream;
   Gradients gradients;
   check::Checked checked;  // by the library's rules for devices
-
- private:
-  struct Copy {
-    Storage* storage;
-    cuda::DeviceMemory memory;
-    char* data;  // in the memory
-  };
-  void add(Storage& storage);
-  void move(Tensor& tensor) const;
-
-  cuda::Stream stream_;
-  std::deque<Copy> copies_;
+  gpu::Copies copies;
+  Execution execution;
 };
 
 /// Copies the instance to the stream's device, runs the decision there past the public entry points, and copies back.

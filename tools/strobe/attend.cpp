@@ -8,8 +8,9 @@
 #include "cases/verify.hpp"
 #include "check/check.hpp"
 #include "command.hpp"
-#include "cpu/cpu.hpp"
+#include "device_flag.hpp"
 #include "files/files.hpp"
+#include "gpu/copies.hpp"
 #include "measure.hpp"
 #include "options.hpp"
 
@@ -21,7 +22,7 @@ using nlohmann::ordered_json;
 struct AttendFlags {
   InputFlags inputs;
   OptionFlags options;
-  std::string output, lse, output_dtype;
+  std::string output, lse, output_dtype, device = "cpu";
   int threads = 0, repeat = 5;
   bool verify = false, json = false;
 };
@@ -58,20 +59,60 @@ struct Timing {
   std::optional<std::int64_t> extra_bytes;  // of the first call
 };
 
-Timing run_calls(const Attention& attention, const ForwardOutputs& outputs, Executor* executor, int repeat) {
+/// Times `call` until it was run `repeat` times or has taken long enough.
+template <typename Call>
+std::vector<double> repeated(const Call& call, int repeat) {
   constexpr double kLongEnough = 2.0;
-  const Execution execution{.executor = executor};
-  const auto call = [&] { forward(attention, outputs, execution); };
-  Timing timing;
-  const PeakMemory peak;
-  double total = seconds(call);
-  timing.extra_bytes = peak.extra_bytes();
-  timing.calls.push_back(total);
-  for (int i = 1; i < repeat && total < kLongEnough; ++i) {
-    timing.calls.push_back(seconds(call));
-    total += timing.calls.back();
+  std::vector<double> calls;
+  double total = 0;
+  for (int i = 0; i < repeat && (i == 0 || total < kLongEnough); ++i) {
+    calls.push_back(call());
+    total += calls.back();
   }
-  if (timing.calls.size() > 1) timing.calls.erase(timing.calls.begin());  // the first one pays for cold caches
+  if (calls.size() > 1) calls.erase(calls.begin());  // the first one pays for cold caches
+  return calls;
+}
+
+Timing run_on_cpu(const Attention& attention, const ForwardOutputs& outputs, Executor* executor, int repeat) {
+  Timing timing;
+  std::optional<PeakMemory> peak(std::in_place);
+  timing.calls = repeated(
+      [&] {
+        const double time = seconds([&] { forward(attention, outputs, {.executor = executor}); });
+        if (peak) timing.extra_bytes = peak->extra_bytes();
+        peak.reset();
+        return time;
+      },
+      repeat);
+  return timing;
+}
+
+/// Copies everything to the GPU, calls there, timed by the GPU's own clock, and copies the results back.
+Timing run_on_gpu(Inputs& inputs, Results& results, Execution& execution, int repeat) {
+  const int device = execution.device.index;
+  const cuda::OwnStream stream(device);
+  execution.stream = stream.get().handle;
+  gpu::Copies copies(stream.get());
+  for (Array& array : inputs.arrays) copies.add(array.buffer.data(), array.buffer.size());
+  for (Array* array : {&results.output, &results.lse}) copies.add(array->buffer.data(), array->buffer.size());
+  Attention attention = inputs.attention;
+  ForwardOutputs outputs = results.views;
+  copies.move(attention);
+  copies.move(outputs.output);
+  copies.move(outputs.lse);
+  copies.upload();
+  cuda::Event begin(device), end(device);
+  Timing timing;
+  timing.calls = repeated(
+      [&] {
+        begin.record(stream.get());
+        forward(attention, outputs, execution);
+        end.record(stream.get());
+        end.wait();
+        return begin.milliseconds_until(end) / 1e3;
+      },
+      repeat);
+  copies.download();
   return timing;
 }
 
@@ -87,7 +128,7 @@ void write_results(const AttendFlags& flags, const Results& results) {
 std::vector<std::int64_t> sizes(const Tensor& tensor) { return {tensor.shape, tensor.shape + tensor.rank}; }
 
 ordered_json report(const Attention& attention, const Results& results, const check::Checked& checked, const Plan& plan,
-                    const Timing& timing, int threads) {
+                    const Timing& timing, int threads, const std::string& device) {
   const double middle = median(timing.calls);
   const double flops = actual_flops(checked.problem, checked.buffers);
   return {{"query", {{"shape", sizes(attention.query)}, {"dtype", name_of(attention.query.dtype)}}},
@@ -97,6 +138,7 @@ ordered_json report(const Attention& attention, const Results& results, const ch
           {"lse", {{"shape", results.lse.shape}, {"dtype", name_of(results.lse.dtype)}}},
           {"kernel", plan.kernel()},
           {"why", plan.why()},
+          {"device", device},
           {"threads", threads},
           {"ms", middle * 1e3},
           {"spread", spread(timing.calls)},
@@ -120,8 +162,9 @@ void print(const ordered_json& r, const Inputs& inputs, const Results& results) 
     fmt::print("{:13} {} {}\n", name, shape_text(*tensor), name_of(tensor->dtype));
   }
   fmt::print("{:13} {}: {}\n", "kernel", r["kernel"].get<std::string>(), r["why"].get<std::string>());
-  fmt::print("{:13} {:.3f} ms, median of {}, {} threads\n", "time", r["ms"].get<double>(), r["calls"].get<int>(),
-             r["threads"].get<int>());
+  const bool on_cpu = r["device"].get<std::string>().starts_with("CPU");
+  fmt::print("{:13} {:.3f} ms, median of {}, {}\n", "time", r["ms"].get<double>(), r["calls"].get<int>(),
+             on_cpu ? fmt::format("{} threads", r["threads"].get<int>()) : r["device"].get<std::string>());
   fmt::print("{:13} {:.1f} GFLOP/s\n", "speed", r["gflops"].get<double>());
   const ordered_json& extra = r["extra_memory_bytes"];
   fmt::print("{:13} {} beyond the tensors at its peak (planned workspace {})\n", "memory",
@@ -164,16 +207,23 @@ ExitStatus run(const AttendFlags& flags) {
   check_output_names(flags);
   Attention options;
   flags.options.apply(options);
-  const Inputs inputs = read_inputs(flags.inputs, options);
+  Execution execution{.device = parse_device(flags.device)};
+  Inputs inputs = read_inputs(flags.inputs, options);
   const Threads threads(flags.threads);
-  const Results results = make_results(inputs, flags);
+  execution.executor = threads.executor();
+  Results results = make_results(inputs, flags);
+  // The host's copies are checked and judged whatever the device, so index tensors with mistakes are refused on a GPU
+  // too.
   const check::Checked checked = check::forward(inputs.attention, results.views, check::Data::kRequired);
-  const Plan plan = plan_forward(inputs.attention, results.views, {.executor = threads.executor()});
-  const Timing timing = run_calls(inputs.attention, results.views, threads.executor(), flags.repeat);
+  const Plan plan = plan_forward(inputs.attention, results.views, execution);
+  const Timing timing = execution.device.kind == DeviceKind::kCpu
+                            ? run_on_cpu(inputs.attention, results.views, threads.executor(), flags.repeat)
+                            : run_on_gpu(inputs, results, execution, flags.repeat);
   write_results(flags, results);
 
   for (const std::string& note : inputs.notes) fmt::print(stderr, "strobe attend: note: {}\n", note);
-  ordered_json result = report(inputs.attention, results, checked, plan, timing, threads.count());
+  ordered_json result =
+      report(inputs.attention, results, checked, plan, timing, threads.count(), describe(execution.device));
   if (!flags.json) print(result, inputs, results);
   const ExitStatus status = flags.verify ? verify(inputs, results, checked, flags.json, result) : kSucceeded;
   if (flags.json) fmt::print("{}\n", result.dump(2));
@@ -190,6 +240,7 @@ void add_attend(CLI::App& app, Action& action) {
   command->add_option("-o,--output", flags->output, "Where O goes: .npy or .safetensors");
   command->add_option("--lse", flags->lse, "Where LSE goes; the same .safetensors as --output holds both");
   command->add_option("--output-dtype", flags->output_dtype, "Type of O [that of the query; float32 for float8]");
+  command->add_option("--device", flags->device, "cpu, cuda or cuda:N")->capture_default_str();
   command->add_option("--threads", flags->threads, "0: the library's default")->check(CLI::Range(0, 4096));
   command->add_option("--repeat", flags->repeat, "Calls to take the median of")
       ->check(CLI::Range(1, 1000000))

@@ -1,38 +1,25 @@
 // strobe bench: cases timed in turn with the peaks of the machine that they are measured against.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <fstream>
-#include <iostream>
-#include <nlohmann/json.hpp>
 
+#include "bench/cuda.hpp"
 #include "bench/pinning.hpp"
 #include "bench/presets.hpp"
 #include "command.hpp"
+#include "device_flag.hpp"
 #include "measure.hpp"
 
 namespace strobe::tools {
 namespace {
 
-using nlohmann::ordered_json;
-
 struct BenchFlags {
-  std::string preset = "cpu", filter, json;
+  std::string preset, filter, json, device = "cpu";
   std::vector<std::int64_t> lengths, dims, query_lengths;
   std::vector<std::string> dtypes = {"float32"}, passes = {"forward"};
   std::string causal = "both", isa;
   std::int64_t batch = 1, heads = 16, kv_heads = 0;
   int threads = 0, rounds = 0;
-};
-
-/// What was measured of one case.
-struct Row {
-  double ms = 0, spread = 0;
-  double rate = 0, peak = 0, fraction = 0;  // GFLOP/s or GB/s
-  std::string kernel;
-  Peak peak_kind;
 };
 
 constexpr double kRoundSeconds = 0.02;  // short calls are repeated until a round takes this long
@@ -55,19 +42,21 @@ Row measure_case(const BenchCase& row, Executor& executor, int rounds) {
   BenchProblem problem(row, executor);
   Row result;
   result.kernel = problem.kernel();
-  result.peak_kind = problem.peak();
+  const Peak peak = problem.peak();
+  result.memory_bound = peak.kind == PeakKind::kRead;
+  result.peak_name = name_of(peak.kind);
   problem.run();
   const double once = seconds([&] { problem.run(); });
   const int calls = std::clamp(int(kRoundSeconds / std::max(once, 1e-7)), 1, 1000000);
   if (rounds == 0) rounds = rounds_for(once * calls);
-  const double work = result.peak_kind.kind == PeakKind::kRead ? problem.bytes() : problem.flops();
+  const double work = result.memory_bound ? problem.bytes() : problem.flops();
   const int threads = executor.concurrency();
 
   std::vector<double> times, peaks, fractions;
-  double before = measure(result.peak_kind, threads);
+  double before = measure(peak, threads);
   for (int round = 0; round < rounds; ++round) {
     const double time = time_round(problem, calls);
-    const double after = measure(result.peak_kind, threads);
+    const double after = measure(peak, threads);
     times.push_back(time);
     peaks.push_back((before + after) / 2);
     fractions.push_back(work / time / 1e9 / peaks.back());
@@ -81,72 +70,7 @@ Row measure_case(const BenchCase& row, Executor& executor, int rounds) {
   return result;
 }
 
-ordered_json json_of(const BenchCase& row, const Row& result, int threads) {
-  const bool memory_bound = result.peak_kind.kind == PeakKind::kRead;
-  const auto only = [](bool given, double value) { return given ? ordered_json(value) : ordered_json(nullptr); };
-  ordered_json line = {{"case", row.name},
-                       {"backend", "cpu"},
-                       {"kernel", result.kernel},
-                       {"pass", row.pass},
-                       {"dtype", strobe::name_of(row.dtype)},
-                       {"head_dim", row.head_dim},
-                       {"value_dim", row.value_dim},
-                       {"batch", row.batch},
-                       {"query_heads", row.query_heads},
-                       {"kv_heads", row.kv_heads},
-                       {"query_length", row.query_length},
-                       {"key_length", row.key_length},
-                       {"causal", row.causal},
-                       {"threads", threads},
-                       {"ms", result.ms},
-                       {"spread", result.spread},
-                       {"tflops", only(!memory_bound, result.rate / 1e3)},
-                       {"gbps", only(memory_bound, result.rate)},
-                       {"peak", result.peak},
-                       {"peak_fraction", result.fraction},
-                       {"peak_kind", name_of(result.peak_kind.kind)}};
-  line["target"] = only(row.target.has_value(), row.target.value_or(0));
-  line["met"] = row.target ? ordered_json(result.fraction >= *row.target) : ordered_json(nullptr);
-  return line;
-}
-
-/// A table on the terminal and lines of JSON in a file, or only the lines on stdout.
-class Output {
- public:
-  explicit Output(const std::string& json) : to_stdout_(json == "-") {
-    if (json.empty() || to_stdout_) return;
-    file_.open(json);
-    if (!file_) throw FileError(json, "the file", "not writable", "writable");
-  }
-  template <typename... Arguments>
-  void text(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-    if (to_stdout_) return;
-    fmt::print(format, std::forward<Arguments>(arguments)...);
-    std::fflush(stdout);
-  }
-  void line(const ordered_json& object) {
-    if (to_stdout_) std::cout << object.dump() << std::endl;
-    if (file_.is_open()) file_ << object.dump() << std::endl;
-  }
-
- private:
-  bool to_stdout_;
-  std::ofstream file_;
-};
-
-void progress(const std::string& name) {
-  if (isatty(STDERR_FILENO)) fmt::print(stderr, "\r\x1b[K{}\r", name);
-}
-
 bool wanted(const BenchFlags& flags, const std::string& name) { return name.find(flags.filter) != std::string::npos; }
-
-/// A figure that is no fraction of a peak: its value, and the bound that it should keep.
-void report_figure(Output& output, const char* name, double value, const char* unit, double bound, bool at_least) {
-  const bool met = at_least ? value >= bound : value <= bound;
-  output.text("{:44} {:10.3f} {:8}   {} {:.4g}  {}\n", name, value, unit, at_least ? "at least" : "at most", bound,
-              met ? "met" : "MISSED");
-  output.line({{"case", name}, {"value", value}, {"unit", unit}, {"target", bound}, {"met", met}});
-}
 
 void bench_scaling(const BenchFlags& flags, Output& output) {
   const char* name = "2 threads against 1, float32 d64 N4096 full";
@@ -160,7 +84,7 @@ void bench_scaling(const BenchFlags& flags, Output& output) {
   together.run();
   std::vector<double> ratios;
   for (int round = 0; round < 5; ++round) ratios.push_back(time_round(alone, 1) / time_round(together, 1));
-  report_figure(output, name, median(ratios), "x", 1.9, true);
+  output.figure(name, median(ratios), "x", 1.9, true);
 }
 
 /// Microseconds of one call, the median over batches of calls.
@@ -191,7 +115,7 @@ void bench_small_calls(const BenchFlags& flags, Output& output) {
                           .head_dim = 64,
                           .value_dim = 64},
                          *one);
-    report_figure(output, call_name, microseconds([&] { problem.run(); }), "us", 15, false);
+    output.figure(call_name, microseconds([&] { problem.run(); }), "us", 15, false);
   }
   const char* plan_name = "plan, float32 d128 N4096 causal";
   if (wanted(flags, plan_name)) {
@@ -199,7 +123,7 @@ void bench_small_calls(const BenchFlags& flags, Output& output) {
     const Tensor rows = Tensor::contiguous(nullptr, DataType::kFloat32, {1, 4096, 16, 128});
     const Attention attention{.query = rows, .key = rows, .value = rows, .causal = true};
     const ForwardOutputs outputs{.output = rows, .lse = {}};
-    report_figure(output, plan_name, microseconds([&] { plan_forward(attention, outputs, {.executor = one.get()}); }), "us", 5,
+    output.figure(plan_name, microseconds([&] { plan_forward(attention, outputs, {.executor = one.get()}); }), "us", 5,
                   false);
   }
 }
@@ -240,25 +164,25 @@ std::vector<BenchCase> free_form(const BenchFlags& flags) {
   return rows;
 }
 
-ExitStatus run(const BenchFlags& flags, bool is_free_form) {
+ExitStatus run(BenchFlags flags, bool is_free_form) {
+  const Device device = parse_device(flags.device);
+  if (flags.preset.empty()) flags.preset = preset_names(device.kind).front();
+  const std::vector<BenchCase> rows = is_free_form ? free_form(flags) : preset(flags.preset, device.kind);
   Output output(flags.json);
+  if (device.kind == DeviceKind::kCuda) {
+    bench_on_gpu(device.index, rows, flags.filter, flags.rounds, output);
+    return kSucceeded;
+  }
   const Threads threads(flags.threads);
   pin_threads(*threads.executor());
   output.text("{} threads, pinned; each case between two measurements of its peak; medians\n\n", threads.count());
-  output.text("{:44} {:>10} {:>7} {:>10} {:>19} {:>8} {:>7}\n", "case", "ms", "spread", "rate", "peak", "of peak",
-              "target");
-  for (const BenchCase& row : is_free_form ? free_form(flags) : preset(flags.preset)) {
+  output.heading();
+  for (const BenchCase& row : rows) {
     if (!wanted(flags, row.name)) continue;
     progress(row.name);
     const Row result = measure_case(row, *threads.executor(), flags.rounds);
-    const char* unit = result.peak_kind.kind == PeakKind::kRead ? "GB/s" : "GF/s";
-    output.text("{:44} {:10.3f} {:6.1f}% {:5.0f} {} {:5.0f} {:>13} {:8.3f} {:>7}{}\n", row.name, result.ms,
-                result.spread * 100, result.rate, unit, result.peak, name_of(result.peak_kind.kind), result.fraction,
-                row.target ? fmt::format("{:.2f}", *row.target) : "",
-                !row.target                      ? ""
-                : result.fraction >= *row.target ? "  met"
-                                                 : "  MISSED");
-    output.line(json_of(row, result, threads.count()));
+    output.row(row, result);
+    output.line(json_of(row, result, "cpu", threads.count()));
   }
   if (!is_free_form && flags.preset == "cpu") {
     bench_scaling(flags, output);
@@ -272,9 +196,11 @@ ExitStatus run(const BenchFlags& flags, bool is_free_form) {
 void add_bench(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("bench", "Speed against the machine's own peaks");
   auto flags = std::make_shared<BenchFlags>();
-  command->add_option("--preset", flags->preset, "A named set of cases")
-      ->check(CLI::IsMember(preset_names()))
-      ->capture_default_str();
+  const auto names = [](DeviceKind kind) { return fmt::format("{}", fmt::join(preset_names(kind), ", ")); };
+  command->add_option("--preset", flags->preset,
+                      fmt::format("A named set of cases: {}; on CUDA {} [the first]", names(DeviceKind::kCpu),
+                                  names(DeviceKind::kCuda)));
+  command->add_option("--device", flags->device, "cpu, cuda or cuda:N")->capture_default_str();
   command->add_option("--filter", flags->filter, "Only the cases whose name contains this");
   command->add_option("--rounds", flags->rounds, "Rounds of each case; 0 chooses")->check(CLI::Range(0, 1000));
   command->add_option("--threads", flags->threads, "0: the library's default")->check(CLI::Range(0, 4096));

@@ -1,15 +1,19 @@
-// strobe check: every kernel and instruction set of this machine against float64.
+// strobe check: every kernel and instruction set of this machine, or every kernel on a GPU, against float64.
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "basic_cases.hpp"
+#include "cases/cuda.hpp"
 #include "cases/generate.hpp"
 #include "cases/verify.hpp"
 #include "command.hpp"
+#include "cuda/cuda.hpp"
+#include "device_flag.hpp"
 #include "options.hpp"
 
 namespace strobe::tools {
@@ -21,7 +25,7 @@ struct CheckFlags {
   std::int64_t random = -1;
   std::uint64_t seed = 1;
   std::vector<std::string> cases;
-  std::string kernel;
+  std::string kernel, device = "cpu";
   int threads = 0;
   bool json = false;
 };
@@ -39,6 +43,7 @@ struct Failure {
 
 struct Summary {
   std::map<std::string, Tally> kernels;
+  std::map<std::string, std::int64_t> unserved;  // why no kernel of the device ran, and how many cases
   std::vector<Failure> failures;
 };
 
@@ -60,39 +65,76 @@ std::vector<std::string> chosen_cases(const CheckFlags& flags) {
   return lines;
 }
 
-void run_kernel(cases::Instance& instance, cases::Judge& judge, const plan::Choice& choice, Executor& executor,
-                const std::string& line, Summary& summary) {
-  reset(instance);
-  const std::string complaint = cases::run(instance, choice.decision, executor);
+/// Judges one run of a kernel, which left its results in the instance.
+void tally(cases::Judge& judge, const char* kernel, const std::string& complaint, const std::string& line,
+           Summary& summary) {
   cases::Verdict verdict = judge.judge();
   if (!complaint.empty()) verdict.failures.push_back(complaint);
-  Tally& tally = summary.kernels[choice.kernel->name];
+  Tally& tally = summary.kernels[kernel];
   ++tally.cases;
   for (const cases::Measure& measure : verdict.measures) {
     if (measure.allowed > 0) tally.worst = std::max(tally.worst, measure.error / measure.allowed);
   }
   if (verdict.passed()) return;
   ++tally.failed;
-  summary.failures.push_back({choice.kernel->name, fmt::format("{}", fmt::join(verdict.failures, "; ")), line});
+  summary.failures.push_back({kernel, fmt::format("{}", fmt::join(verdict.failures, "; ")), line});
+}
+
+bool wanted(const char* kernel, const CheckFlags& flags) {
+  return std::string_view(kernel).find(flags.kernel) != std::string_view::npos;
 }
 
 /// The case on every kernel that some instruction set of this machine would choose for it.
-void run_case(const std::string& line, const CheckFlags& flags, Executor& executor, Summary& summary) {
-  try {
-    const auto instance = cases::build(cases::parse_case(line));
-    std::vector<plan::Choice> choices;
-    for (const Isa isa : cases::instruction_sets()) {
-      const plan::Choice choice = cases::choose(*instance, isa, executor);
-      const bool wanted = std::string(choice.kernel->name).find(flags.kernel) != std::string::npos;
-      const bool seen = !choices.empty() && choices.back().kernel == choice.kernel;
-      if (wanted && !seen) choices.push_back(choice);
+void run_on_cpu(cases::Instance& instance, const CheckFlags& flags, Executor& executor, const std::string& line,
+                Summary& summary) {
+  std::vector<plan::Choice> choices;
+  for (const Isa isa : cases::instruction_sets()) {
+    const plan::Choice choice = cases::choose(instance, isa, executor);
+    const bool seen = !choices.empty() && choices.back().kernel == choice.kernel;
+    if (wanted(choice.kernel->name, flags) && !seen) choices.push_back(choice);
+  }
+  if (choices.empty()) return;
+  cases::Judge judge(instance);
+  for (const plan::Choice& choice : choices) {
+    reset(instance);
+    const std::string complaint = cases::run(instance, choice.decision, executor);
+    tally(judge, choice.kernel->name, complaint, line, summary);
+  }
+}
+
+/// The case on every kernel of the manifest that serves it on the GPU. A case that none serves is counted, not failed.
+void run_on_gpu(cases::Instance& instance, const CheckFlags& flags, cuda::Stream stream, const std::string& line,
+                Summary& summary) {
+  const CudaDevice& device = cuda::device(stream.device);
+  std::vector<plan::CudaChoice> choices = plan::candidates(instance.checked.problem, device);
+  if (choices.empty()) {
+    try {
+      plan::choose(instance.checked.problem, device);
+    } catch (const Error& error) {
+      ++summary.unserved[error.must_be()];
     }
-    if (choices.empty()) return;
-    cases::Judge judge(*instance);
-    for (const plan::Choice& choice : choices) run_kernel(*instance, judge, choice, executor, line, summary);
+  }
+  std::erase_if(choices, [&](const plan::CudaChoice& choice) { return !wanted(choice.kernel->name, flags); });
+  if (choices.empty()) return;
+  cases::Judge judge(instance);
+  for (const plan::CudaChoice& choice : choices) {
+    reset(instance);
+    const std::string complaint = cases::run_on_cuda(instance, choice.decision, stream);
+    tally(judge, choice.kernel->name, complaint, line, summary);
+  }
+}
+
+/// Runs one line with `run(instance)`. Returns whether the device is still good for another.
+template <typename Run>
+bool run_case(const std::string& line, Summary& summary, const Run& run) {
+  try {
+    run(*cases::build(cases::parse_case(line)));
   } catch (const std::exception& error) {
     summary.failures.push_back({"(none)", error.what(), line});
+    const auto* of_library = dynamic_cast<const Error*>(&error);
+    return of_library == nullptr || of_library->code() != ErrorCode::kInternal;
   }
+  return true;
 }
 
 void print_failure(const Failure& failure) {
@@ -104,6 +146,7 @@ void print_summary(const Summary& summary, std::size_t lines) {
   for (const auto& [name, tally] : summary.kernels) {
     fmt::print("{:28} {:8} {:8} {:26.3f}\n", name, tally.cases, tally.failed, tally.worst);
   }
+  for (const auto& [why, count] : summary.unserved) fmt::print("{} cases did not run: must be {}\n", count, why);
   fmt::print("{} cases: {}\n", lines,
              summary.failures.empty() ? "all passed" : fmt::format("{} failures", summary.failures.size()));
 }
@@ -115,6 +158,7 @@ ordered_json json_of(const Summary& summary, std::size_t lines) {
     result["kernels"].push_back(
         {{"kernel", name}, {"cases", tally.cases}, {"failed", tally.failed}, {"worst", tally.worst}});
   }
+  if (!summary.unserved.empty()) result["unserved"] = summary.unserved;
   result["failures"] = ordered_json::array();
   for (const Failure& failure : summary.failures) {
     result["failures"].push_back({{"kernel", failure.kernel}, {"what", failure.what}, {"case", failure.line}});
@@ -123,16 +167,25 @@ ordered_json json_of(const Summary& summary, std::size_t lines) {
 }
 
 ExitStatus run(const CheckFlags& flags) {
+  const Device device = parse_device(flags.device);
   const Threads threads(flags.threads);
   const std::vector<std::string> lines = chosen_cases(flags);
+  std::optional<cuda::OwnStream> stream;
+  if (device.kind == DeviceKind::kCuda) stream.emplace(device.index);
   const bool terminal = isatty(STDERR_FILENO);
   Summary summary;
   for (std::size_t i = 0; i < lines.size(); ++i) {
     if (terminal) fmt::print(stderr, "\r\x1b[K{}/{} {:.100}\r", i + 1, lines.size(), lines[i]);
     const std::size_t before = summary.failures.size();
-    run_case(lines[i], flags, *threads.executor(), summary);
-    if (flags.json) continue;
-    for (std::size_t f = before; f < summary.failures.size(); ++f) print_failure(summary.failures[f]);
+    const bool usable = run_case(lines[i], summary, [&](cases::Instance& instance) {
+      if (stream) return run_on_gpu(instance, flags, stream->get(), lines[i], summary);
+      run_on_cpu(instance, flags, *threads.executor(), lines[i], summary);
+    });
+    if (!flags.json) {
+      for (std::size_t f = before; f < summary.failures.size(); ++f) print_failure(summary.failures[f]);
+    }
+    // After a kernel's bad access nothing runs on the GPU in this process any more.
+    if (stream && !usable) break;
   }
   if (terminal) fmt::print(stderr, "\r\x1b[K");
   if (flags.json) {
@@ -140,7 +193,7 @@ ExitStatus run(const CheckFlags& flags) {
   } else {
     print_summary(summary, lines.size());
   }
-  if (summary.kernels.empty() && summary.failures.empty()) {
+  if (summary.kernels.empty() && summary.failures.empty() && summary.unserved.empty()) {
     throw UsageError("no kernel that these cases run on has '" + flags.kernel + "' in its name");
   }
   return summary.failures.empty() ? kSucceeded : kFailed;
@@ -158,6 +211,8 @@ void add_check(CLI::App& app, Action& action) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("--kernel", flags->kernel, "Only kernels with this in their name, for example backward.avx2");
+  command->add_option("--device", flags->device, "cpu, or cuda (cuda:N): every kernel on that GPU")
+      ->capture_default_str();
   command->add_option("--threads", flags->threads, "0: the library's default")->check(CLI::Range(0, 4096));
   command->add_flag("--json", flags->json, "Print one JSON object");
   command->callback([flags, &action] { action = [flags] { return run(*flags); }; });

@@ -7,6 +7,7 @@
 #include "check/check.hpp"
 #include "command.hpp"
 #include "cpu/cpu.hpp"
+#include "device_flag.hpp"
 #include "options.hpp"
 #include "plan/plan.hpp"
 
@@ -18,11 +19,11 @@ using nlohmann::ordered_json;
 struct PlanFlags {
   SizeFlags sizes;
   OptionFlags options;
-  std::string pass = "forward", output_dtype;
+  std::string pass = "forward", output_dtype, device = "cpu";
   std::vector<std::string> with;
   std::int64_t page_size = 0;
   bool packed = false, json = false;
-  int threads = 0;
+  int threads = 0, architecture = 0;
 };
 
 /// Names that --with takes: optional tensors, present with their full shape.
@@ -110,35 +111,60 @@ Problem checked_problem(const PlanFlags& flags) {
   return check::backward(a, inputs, gradients, check::Data::kIgnored).problem;
 }
 
-ExitStatus run(const PlanFlags& flags) {
-  const Problem problem = checked_problem(flags);
-  CpuDevice device = cpu::this_machine();
-  device.threads = flags.threads > 0 ? flags.threads : default_executor().concurrency();
-  const plan::Choice choice = plan::choose(problem, device);
+/// What a plan says about itself beyond `facts`, in the form that was asked for.
+template <typename Device, typename Choice>
+void report(const PlanFlags& flags, const Problem& problem, const Device& device, const Choice& choice,
+            ordered_json facts) {
   const plan::Cost cost = plan::cost(problem);
   if (!flags.json) {
     fmt::print("{}", plan::explain(problem, device, choice));
     fmt::print("cost       {:.4g} GFLOP, {:.4g} MB moved at least once\n", cost.flops / 1e9, cost.bytes / 1e6);
-    return kSucceeded;
+    return;
   }
   ordered_json rejected = ordered_json::array();
   for (const plan::Rejection& rejection : plan::rejections(problem, device, choice)) {
     rejected.push_back({{"kernel", rejection.kernel}, {"reason", rejection.reason}});
   }
-  const Decision& decision = choice.decision;
-  const ordered_json result = {{"kernel", choice.kernel->name},
-                               {"why", choice.why},
-                               {"pass", flags.pass},
-                               {"query_tile", decision.query_tile},
-                               {"key_block", decision.key_block},
-                               {"split_keys", decision.split_keys},
-                               {"max_splits", decision.max_splits},
-                               {"threads", device.threads},
-                               {"workspace_bytes", decision.workspace_bytes()},
-                               {"flops", cost.flops},
-                               {"bytes", cost.bytes},
-                               {"rejected", rejected}};
+  ordered_json result = {{"kernel", choice.kernel->name},
+                         {"why", choice.why},
+                         {"pass", flags.pass},
+                         {"query_tile", choice.decision.query_tile},
+                         {"key_block", choice.decision.key_block},
+                         {"split_keys", choice.decision.split_keys},
+                         {"max_splits", choice.decision.max_splits}};
+  result.update(facts);
+  result.update({{"flops", cost.flops}, {"bytes", cost.bytes}, {"rejected", rejected}});
   fmt::print("{}\n", result.dump(2));
+}
+
+void plan_for_cpu(const PlanFlags& flags, const Problem& problem) {
+  CpuDevice device = cpu::this_machine();
+  device.threads = flags.threads > 0 ? flags.threads : default_executor().concurrency();
+  const plan::Choice choice = plan::choose(problem, device);
+  report(flags, problem, device, choice,
+         {{"threads", device.threads}, {"workspace_bytes", choice.decision.workspace_bytes()}});
+}
+
+void plan_for_cuda(const PlanFlags& flags, const Problem& problem) {
+  const CudaDevice& device =
+      parse_cuda_device(flags.architecture > 0 ? fmt::format("cuda:sm_{}", flags.architecture) : flags.device);
+  const plan::CudaChoice choice = plan::choose(problem, device);
+  ordered_json variants = ordered_json::array();
+  for (int i = 0; i < choice.decision.kernel_count; ++i) variants.push_back(cuda::describe(choice.decision.kernels[i]));
+  report(flags, problem, device, choice,
+         {{"device", device.name},
+          {"architecture", device.architecture},
+          {"variants", variants},
+          {"workspace_bytes", choice.decision.workspace_bytes}});
+}
+
+ExitStatus run(const PlanFlags& flags) {
+  const Problem problem = checked_problem(flags);
+  if (flags.device == "cpu" && flags.architecture == 0) {
+    plan_for_cpu(flags, problem);
+  } else {
+    plan_for_cuda(flags, problem);
+  }
   return kSucceeded;
 }
 
@@ -159,6 +185,11 @@ void add_plan(CLI::App& app, Action& action) {
   command->add_option("--page-size", flags->page_size, "Keys and values live in pages of this many rows")
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--packed", flags->packed, "Sequences end to end, with offsets");
+  command->add_option("--device", flags->device, "cpu, cuda, cuda:N, or a GPU that need not be here, such as cuda:h200")
+      ->capture_default_str();
+  command
+      ->add_option("--architecture", flags->architecture, "A GPU of this architecture, such as 90, instead of --device")
+      ->check(CLI::IsMember(std::vector<int>(std::begin(cuda::kArchitectures), std::end(cuda::kArchitectures))));
   command->add_option("--threads", flags->threads, "Threads to plan for; 0: the default pool's")
       ->check(CLI::Range(0, 4096));
   command->add_flag("--json", flags->json, "Print one JSON object");

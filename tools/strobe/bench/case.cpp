@@ -15,7 +15,8 @@ namespace {
 constexpr std::int64_t kColdBytes = std::int64_t(512) << 20;
 constexpr std::size_t kPoolElements = 1000003;  // prime: repeats never line up with rows
 
-/// Normally distributed numbers in one type, drawn once.
+}  // namespace
+
 const Buffer& normal_pool(DataType type) {
   static Buffer pools[8];
   Buffer& pool = pools[int(type)];
@@ -26,8 +27,6 @@ const Buffer& normal_pool(DataType type) {
   for (std::size_t i = 0; i < kPoolElements; ++i) store_element(pool.data(), type, std::int64_t(i), normal(random));
   return pool;
 }
-
-}  // namespace
 
 Tensor BenchProblem::empty(DataType type, std::initializer_list<std::int64_t> shape) {
   Array& array = arrays_.emplace_back(type, std::vector<std::int64_t>(shape));

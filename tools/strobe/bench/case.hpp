@@ -22,9 +22,13 @@ struct BenchCase {
   std::int64_t batch = 1, query_heads = 16, kv_heads = 16, query_length = 4096, key_length = 4096;
   std::int64_t head_dim = 128, value_dim = 128;
   bool causal = false;
+  std::string option{};            // on a GPU: window, softcap, alibi, bias, documents, block_mask, sink, dropout
   std::optional<Isa> isa{};        // limit; otherwise the best
   std::optional<double> target{};  // fraction of peak
 };
+
+/// Normally distributed numbers in one type, drawn once.
+const Buffer& normal_pool(DataType type);
 
 /// The tensors of a case, and the calls.
 class BenchProblem {

@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <span>
+#include <utility>
+
 #include "cpu/cpu.hpp"
 #include "errors.hpp"
 
@@ -77,10 +80,10 @@ std::vector<BenchCase> decode_rows() {
 }
 
 /// FlashAttention-2's figures 4 to 7 (arXiv 2307.08691): 16,384 tokens in all, hidden size 2048.
-std::vector<BenchCase> flash_attention_grid(const char* pass) {
+std::vector<BenchCase> flash_attention_grid(const char* pass, std::initializer_list<std::int64_t> dims) {
   constexpr std::int64_t kTokens = 16384, kHidden = 2048;
   std::vector<BenchCase> rows;
-  for (const std::int64_t dim : {64, 128}) {
+  for (const std::int64_t dim : dims) {
     for (const bool causal : {false, true}) {
       for (std::int64_t length = 512; length <= kTokens; length *= 2) {
         rows.push_back(square(pass, kBF16, length, dim, causal, std::nullopt, kHidden / dim));
@@ -91,17 +94,79 @@ std::vector<BenchCase> flash_attention_grid(const char* pass) {
   return rows;
 }
 
+/// Both passes of the grid that all three FlashAttention papers report (2307.08691, figures 4 to 7), head dimension 256
+/// of the third (2407.08608, figures 5 to 7) included.
+std::vector<BenchCase> whole_grid() {
+  std::vector<BenchCase> rows;
+  for (const char* pass : {"forward", "backward"}) {
+    for (const BenchCase& row : flash_attention_grid(pass, {64, 128, 256})) rows.push_back(row);
+  }
+  return rows;
+}
+
+/// batch x keys as in docs/cuda.md; one query a sequence.
+std::vector<BenchCase> gpu_decode_rows() {
+  std::vector<BenchCase> rows;
+  for (const auto& [batch, keys] : std::initializer_list<std::pair<std::int64_t, std::int64_t>>{
+           {1, 8192}, {1, 131072}, {16, 8192}, {64, 4096}, {128, 8192}}) {
+    rows.push_back(decode(kBF16, batch, keys));
+  }
+  return rows;
+}
+
+/// What each option adds to the plain kernel.
+std::vector<BenchCase> option_rows() {
+  std::vector<BenchCase> rows;
+  for (const char* pass : {"forward", "backward"}) {
+    for (const std::int64_t length : {4096, 16384}) {
+      const auto options =
+          length == 4096 ? std::vector<const char*>{"", "softcap", "alibi", "bias", "documents", "sink", "dropout"}
+                         : std::vector<const char*>{"", "window", "block_mask"};
+      for (const char* option : options) {
+        rows.push_back(square(pass, kBF16, length, 128, false));
+        rows.back().batch = 16384 / length;
+        rows.back().option = option;
+      }
+    }
+  }
+  return rows;
+}
+
 struct Preset {
   const char* name;
   std::vector<BenchCase> (*rows)();
 };
-constexpr Preset kPresets[] = {
+constexpr Preset kCpuPresets[] = {
     {"cpu", cpu_rows},
     {"cpu-quick", quick_rows},
     {"decode", decode_rows},
-    {"fa2-forward", [] { return flash_attention_grid("forward"); }},
-    {"fa2-backward", [] { return flash_attention_grid("backward"); }},
+    {"fa2-forward",
+     [] {
+       return flash_attention_grid("forward", {64, 128});
+     }},
+    {"fa2-backward",
+     [] {
+       return flash_attention_grid("backward", {64, 128});
+     }},
+    {"fa2-fig7", whole_grid},
 };
+constexpr Preset kCudaPresets[] = {
+    {"fa2-fig7", whole_grid},
+    {"decode", gpu_decode_rows},
+    {"options", option_rows},
+    {"fa2-forward",
+     [] {
+       return flash_attention_grid("forward", {64, 128});
+     }},
+    {"fa2-backward",
+     [] {
+       return flash_attention_grid("backward", {64, 128});
+     }},
+};
+
+std::span<const Preset> presets(DeviceKind kind) {
+  return kind == DeviceKind::kCpu ? std::span<const Preset>(kCpuPresets) : kCudaPresets;
+}
 
 }  // namespace
 
@@ -113,24 +178,26 @@ std::string describe(const BenchCase& row) {
   if (row.batch != 1) text += fmt::format(" b{}", row.batch);
   if (row.query_heads != row.kv_heads) text += fmt::format(" h{}/{}", row.query_heads, row.kv_heads);
   if (row.pass != "decode") text += row.causal ? " causal" : " full";
+  if (!row.option.empty()) text += " " + row.option;
   if (row.isa) text += fmt::format(" {}", strobe::name_of(*row.isa));
   return text;
 }
 
-std::vector<std::string> preset_names() {
+std::vector<std::string> preset_names(DeviceKind kind) {
   std::vector<std::string> names;
-  for (const Preset& each : kPresets) names.emplace_back(each.name);
+  for (const Preset& each : presets(kind)) names.emplace_back(each.name);
   return names;
 }
 
-std::vector<BenchCase> preset(const std::string& name) {
-  for (const Preset& each : kPresets) {
+std::vector<BenchCase> preset(const std::string& name, DeviceKind kind) {
+  for (const Preset& each : presets(kind)) {
     if (name != each.name) continue;
     std::vector<BenchCase> rows = each.rows();
     for (BenchCase& row : rows) row.name = describe(row);
     return rows;
   }
-  throw UsageError("--preset is '" + name + "'");
+  throw UsageError(
+      fmt::format("--preset is '{}', must be one of {} on this device", name, fmt::join(preset_names(kind), ", ")));
 }
 
 }  // namespace strobe::tools

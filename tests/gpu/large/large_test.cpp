@@ -1,0 +1,123 @@
+// Tensors of more than 2^31 elements on a GPU: a small problem that the reference can judge is laid at the end of huge
+// tensors, behind a window that keeps everything else out of its sight.
+#include <cstring>
+
+#include "gpu/gpu_test.hpp"
+#include "strobe/strobe.hpp"
+
+namespace strobe::cases {
+namespace {
+
+constexpr std::int64_t kHeads = 16, kDim = 128, kQueries = 64, kKeys = 128;
+constexpr std::int64_t kLength = (std::int64_t(1) << 20) + 640;  // * kHeads * kDim is beyond 2^31
+constexpr const char* kCase = "q=64 k=128 heads=16/16 dim=128 dtype=bfloat16 window=63,0";
+static_assert(kLength * kHeads * kDim > std::int64_t(1) << 31);
+
+class GpuLarge : public OnGpu {
+ protected:
+  /// Whether the GPU has room for so many tensors of rows; skips otherwise.
+  bool fits(int tensors) const {
+    const auto bytes = double(tensors) * double(kLength * kHeads * kDim) * 2.0;
+    return double(cuda::device(0).memory_bytes) > 1.2 * bytes;
+  }
+
+  /// A huge tensor of rows whose last ones are `tail`'s, and whose other bytes are `filling`.
+  Tensor rows(const Tensor& tail, unsigned char filling) {
+    const Tensor whole = memory(Tensor::contiguous(nullptr, tail.dtype, {1, kLength, kHeads, kDim}), filling);
+    if (tail.data != nullptr) copy_in(tail_address(whole, tail), tail);
+    return whole;
+  }
+  /// The same for a value a row and head, [1, heads, length].
+  Tensor row_scores(const Tensor& tail, unsigned char filling) {
+    const Tensor whole = memory(Tensor::contiguous(nullptr, DataType::kFloat32, {1, kHeads, kLength}), filling);
+    for (std::int64_t h = 0; h < kHeads; ++h) copy_in(lse_address(whole, h), head(tail, h));
+    return whole;
+  }
+  void read_rows(const Tensor& whole, const Tensor& tail) { copy_out(tail, tail_address(whole, tail)); }
+  void read_row_scores(const Tensor& whole, const Tensor& tail) {
+    for (std::int64_t h = 0; h < kHeads; ++h) copy_out(head(tail, h), lse_address(whole, h));
+  }
+  Execution execution() const { return {.device = {.kind = DeviceKind::kCuda, .index = 0}, .stream = stream().handle}; }
+
+ private:
+  Tensor memory(Tensor view, unsigned char filling) {
+    const std::size_t bytes = std::size_t(view.elements()) * size_of(view.dtype);
+    view.data = memory_.emplace_back(0, bytes).data();
+    cuda::fill(stream(), view.data, filling, bytes);
+    return view;
+  }
+  static char* tail_address(const Tensor& whole, const Tensor& tail) {
+    return static_cast<char*>(whole.data) +
+           (kLength - tail.shape[1]) * whole.strides[1] * std::int64_t(size_of(whole.dtype));
+  }
+  static Tensor head(Tensor lse, std::int64_t h) {
+    lse.data = static_cast<float*>(lse.data) + h * lse.strides[1];
+    lse.shape[1] = 1;
+    return lse;
+  }
+  static char* lse_address(const Tensor& whole, std::int64_t h) {
+    return reinterpret_cast<char*>(static_cast<float*>(whole.data) + (h + 1) * kLength - kQueries);
+  }
+  static std::size_t bytes_of(const Tensor& tensor) { return std::size_t(tensor.elements()) * size_of(tensor.dtype); }
+  void copy_in(char* to, const Tensor& tail) { cuda::copy_to_device(stream(), to, tail.data, bytes_of(tail)); }
+  void copy_out(const Tensor& tail, const char* from) { cuda::copy_to_host(stream(), tail.data, from, bytes_of(tail)); }
+
+  std::deque<cuda::DeviceMemory> memory_;
+};
+
+TEST_F(GpuLarge, Forward) {
+  if (!fits(4)) GTEST_SKIP() << "the GPU has too little memory";
+  const auto small = build(parse_case(kCase));
+  if (plan::candidates(small->checked.problem, cuda::device(0)).empty()) GTEST_SKIP() << "no CUDA kernel serves it";
+  Attention attention = small->attention;
+  for (Tensor Attention::*tensor : {&Attention::query, &Attention::key, &Attention::value}) {
+    attention.*tensor = rows(small->attention.*tensor, kPoison);
+  }
+  const ForwardOutputs outputs{.output = rows(small->outputs.output, kPoison),
+                               .lse = row_scores(small->outputs.lse, kPoison)};
+  forward(attention, outputs, execution());
+  cuda::synchronise(stream());
+  read_rows(outputs.output, small->outputs.output);
+  read_row_scores(outputs.lse, small->outputs.lse);
+  for (const std::string& failure : Judge(*small).judge().failures) ADD_FAILURE() << failure;
+}
+
+TEST_F(GpuLarge, DecodeFromAnEnormousCache) {
+  if (!fits(2)) GTEST_SKIP() << "the GPU has too little memory";
+  const auto small = build(parse_case("q=1 k=128 heads=16/16 dim=128 dtype=bfloat16 window=63,0"));
+  if (plan::candidates(small->checked.problem, cuda::device(0)).empty()) GTEST_SKIP() << "no CUDA kernel serves it";
+  CudaInstance on_gpu(*small, stream());
+  on_gpu.attention.key = rows(small->attention.key, kPoison);
+  on_gpu.attention.value = rows(small->attention.value, kPoison);
+  forward(on_gpu.attention, on_gpu.outputs, on_gpu.execution);
+  on_gpu.copies.download();
+  for (const std::string& failure : Judge(*small).judge().failures) ADD_FAILURE() << failure;
+}
+
+// Zeros fill the huge tensors here: rows of zeros send no gradient anywhere.
+TEST_F(GpuLarge, Backward) {
+  if (!fits(10)) GTEST_SKIP() << "the GPU has too little memory";
+  const auto small = build(parse_case(std::string("pass=backward ") + kCase));
+  if (plan::candidates(small->checked.problem, cuda::device(0)).empty()) GTEST_SKIP() << "no CUDA kernel serves it";
+  Attention attention = small->attention;
+  for (Tensor Attention::*tensor : {&Attention::query, &Attention::key, &Attention::value}) {
+    attention.*tensor = rows(small->attention.*tensor, 0);
+  }
+  const BackwardInputs upstream{.output = rows(small->upstream.output, 0),
+                                .lse = row_scores(small->upstream.lse, 0),
+                                .grad_output = rows(small->upstream.grad_output, 0),
+                                .grad_lse = {}};
+  Gradients gradients = small->gradients;
+  for (Tensor Gradients::*tensor : {&Gradients::query, &Gradients::key, &Gradients::value}) {
+    gradients.*tensor = rows(small->gradients.*tensor, kPoison);
+  }
+  backward(attention, upstream, gradients, execution());
+  cuda::synchronise(stream());
+  for (Tensor Gradients::*tensor : {&Gradients::query, &Gradients::key, &Gradients::value}) {
+    read_rows(gradients.*tensor, small->gradients.*tensor);
+  }
+  for (const std::string& failure : Judge(*small).judge().failures) ADD_FAILURE() << failure;
+}
+
+}  // namespace
+}  // namespace strobe::cases

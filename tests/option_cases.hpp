@@ -1,0 +1,170 @@
+// Every option alone, as words of the case grammar: what kernels are tested with on every instruction set and GPU.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace strobe::cases {
+
+/// Options that both passes take.
+inline constexpr const char* kOptions[] = {
+    "",
+    "causal",
+    "causal top_left",
+    "window=20,-",
+    "window=-,5",
+    "window=9,9 top_left",
+    "window=0,0",
+    "causal prefix=17",
+    "causal window=10,- prefix_lengths=3,40",
+    "softcap=2",
+    "scale=0.5",
+    "alibi=h causal",
+    "alibi=bh",
+    "bias=bhqk",
+    "bias=hqk bias_type=dtype",
+    "bias=k",
+    "bias=bq",
+    "bias=1",
+    "mask=bhqk",
+    "mask=k",
+    "mask=q",
+    "block_mask=bh block=16,32",
+    "block_mask=1 block=7,130",
+    "block_mask=h block=64,64 causal",
+    "documents=apart",
+    "documents=apart causal",
+    "sink",
+    "sink causal top_left window=4,-",
+    "dropout=0.25",
+    "dropout=0.9375 dropout_offset=12345678901234",
+    "query_lengths=70,0",
+    "key_lengths=1,99",
+    "key_lengths=0,50 query_lengths=33,2 causal sink",
+    "layout=bhsd",
+    "layout=padded",
+    "layout=fused",
+    "batch_invariant",
+    "inputs=integers",
+    "inputs=huge",
+    "inputs=huge causal",
+};
+
+inline constexpr const char* kTypes[] = {"float32", "float16", "bfloat16"};
+
+/// Options of the forward pass with their sizes, for batch=2.
+inline constexpr const char* kForwardOptions[] = {
+    "dtype=float8_e4m3 q=40 k=90 dim=64",
+    "dtype=float8_e5m2 q=40 k=90 dim=64 output=float32",
+    "dtype=float8_e4m3 q=40 k=90 heads=4/2 dim=64 descale=bh output=float16",
+    "dtype=float8_e4m3 q=1 k=90 heads=4/2 dim=64 descale=1",
+    "dtype=bfloat16 q=40 k=90 dim=64 output=float32",
+    "dtype=float16 q=1 k=90 dim=64 output=float32",
+    "q=40 k=90 dim=64 no_lse",
+    "q=1 k=90 dim=64 no_lse",
+    "q=3 k=700 heads=2 dim=32 splits=3",
+    "q=50 k=700 heads=2 dim=32 splits=5 dtype=bfloat16",
+    "q=3 k=700 heads=2 dim=32 splits=4 causal window=150,- sink",
+    "packed_queries=50,0 packed_keys=80,30 heads=2 dim=32 causal",
+    "packed_queries=1,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33",
+    "packed_queries=50,3 k=80 key_lengths=80,11 heads=2 dim=32",
+    "packed_queries=1,1 k=96 page=16 key_lengths=96,11 heads=4/1 dim=64 dtype=bfloat16",
+    "q=1 k=99 cache_rows=4 key_lengths=98,0 heads=4/2 dim=64",
+    "q=60 k=99 cache_rows=4 key_lengths=98,71 dim=64",
+    "q=1 k=64 page=1 key_lengths=50,3 heads=4/2 dim=64",
+    "q=1 k=130 page=13 key_lengths=130,3 heads=4/2 dim=64",
+    "q=40 k=96 page=16 key_lengths=96,40 heads=4/2 dim=64 causal",
+    "q=1 k=96 page=16 key_lengths=90,15 heads=4/2 dim=64 append=2",
+    "q=3 k=96 cache_rows=3 key_lengths=90,0 heads=4/2 dim=64 append=3 causal dtype=float16",
+    "q=3 k=96 page=16 key_lengths=90,0 heads=4/2 dim=64 append=3 rotary=64 causal",
+    "q=2 k=96 page=16 key_lengths=90,1 heads=4/2 dim=64 append=2 rotary=32 rotary_halves dtype=bfloat16",
+    "q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 rotary=64 rotary_halves causal",
+    "q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 append=1 rotary=20 rotary_type=float16 "
+    "dtype=float16",
+    "q=40 k=90 dim=64 poison_unseen causal top_left",
+    "q=40 k=90 dim=64 poison_unseen documents=apart",
+    "q=40 k=90 dim=64 poison_unseen mask=k",
+    "q=2 k=90 dim=64 poison_unseen mask=k",
+    "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
+    "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16 dtype=float16",
+    "q=5 k=40 dim=576/512 heads=8/1 dtype=bfloat16",
+    "q=1 k=40 dim=576/512 heads=16/1 dtype=float32"};
+
+/// Options of the backward pass with their sizes, for batch=2.
+inline constexpr const char* kBackwardOptions[] = {
+    "q=40 k=90 dim=64 grad_lse",
+    "q=40 k=90 dim=64 grad_lse sink dtype=bfloat16",
+    "q=40 k=90 dim=64 relaxed",
+    "q=40 k=90 dim=64 grads=q",
+    "q=40 k=90 dim=64 grads=k",
+    "q=40 k=90 dim=64 grads=v",
+    "q=40 k=90 dim=64 bias=hqk grads=b",
+    "q=40 k=90 dim=64 sink grads=s",
+    "q=40 k=90 dim=64 dtype=float16 grad_type=float32",
+    "q=40 k=90 dim=64 dtype=bfloat16 grad_type=float32 output=float32",
+    "packed_queries=50,0 packed_keys=80,30 heads=2 dim=32 causal",
+    "packed_queries=30,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33 query_lengths=30,7",
+    "packed_queries=30,70 packed_keys=80,70 heads=4/2 dim=32 bias=hqk dtype=bfloat16",
+    "q=40 k=90 dim=64 poison_unseen causal top_left",
+    "q=40 k=90 heads=4/2 dim=40/24 poison_unseen documents=apart",
+    "q=40 k=90 dim=64 poison_unseen mask=k dtype=float16",
+    "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
+    "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16"};
+
+// Sizes that no tile divides. One query row a sequence where an option allows it runs in the decode kernels.
+inline const char* prefill_shape(std::string_view) { return "q=77 k=131 heads=4/2 dim=40/24"; }
+inline const char* decode_shape(std::string_view option) {
+  if (option.starts_with("query_lengths")) return "q=70 k=131 heads=1 dim=40/24";
+  if (option.find("query_lengths") != option.npos) return "q=33 k=131 heads=1 dim=40/24";
+  return "q=2 k=131 heads=4/2 dim=40/24";
+}
+inline const char* backward_shape(std::string_view) { return "pass=backward q=77 k=131 heads=4/2 dim=40/24"; }
+
+/// The case of an option of kOptions with a shape and a type.
+inline std::string option_alone(const std::string& shape, std::string option, const std::string& type) {
+  if (const std::size_t at = option.find("=dtype"); at != option.npos) option.replace(at + 1, 5, type);
+  return shape + " batch=2 dtype=" + type + " " + option;
+}
+
+// Sizes around every boundary of tiles, blocks and vectors.
+
+inline std::vector<std::string> length_cases() {
+  std::vector<std::string> lines;
+  for (int q : {0, 1, 2, 15, 16, 17, 31, 33, 64, 129}) {
+    for (int k : {0, 1, 7, 8, 9, 63, 64, 65, 129}) {
+      const std::string lengths = "q=" + std::to_string(q) + " k=" + std::to_string(k);
+      lines.push_back(lengths + " heads=2/1 dim=16/16 causal");
+      lines.push_back("pass=backward " + lengths + " heads=2/1 dim=16/16");
+    }
+  }
+  return lines;
+}
+
+inline std::vector<std::string> dim_cases() {
+  std::vector<std::string> lines;
+  for (int dim : {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 96, 127, 160, 192, 255, 256}) {
+    for (const char* type : kTypes) {
+      const std::string sizes =
+          " heads=2/1 dim=" + std::to_string(dim) + "/" + std::to_string(257 - dim) + " dtype=" + type;
+      lines.push_back("q=35 k=40" + sizes);
+      lines.push_back("q=1 k=40" + sizes);
+      lines.push_back("pass=backward q=20 k=23" + sizes);
+    }
+  }
+  return lines;
+}
+
+inline std::vector<std::string> group_cases() {
+  std::vector<std::string> lines;
+  for (const char* heads : {"1/1", "3/1", "6/2", "7/7", "8/1", "12/4", "16/1"}) {
+    for (const char* type : kTypes) {
+      const std::string sizes = std::string(" dim=32/32 causal heads=") + heads + " dtype=" + type;
+      for (const char* q : {"q=1", "q=2", "q=5", "q=40"}) lines.push_back(std::string(q) + " k=70" + sizes);
+      lines.push_back("pass=backward q=20 k=23" + sizes);
+    }
+  }
+  return lines;
+}
+
+}  // namespace strobe::cases

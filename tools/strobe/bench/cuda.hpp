@@ -1,0 +1,17 @@
+// Benchmarks on a GPU, timed by the GPU's own clock.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bench/output.hpp"
+
+namespace strobe::tools {
+
+/// Times each case whose name contains `filter`: after a rest, warm-ups, then `rounds` calls (0: 30), before each of
+/// which the second-level cache is flushed; the median counts. A memory-bound case is set against copies within the
+/// device before and after it.
+void bench_on_gpu(int device, const std::vector<BenchCase>& rows, const std::string& filter, int rounds,
+                  Output& output);
+
+}  // namespace strobe::tools
