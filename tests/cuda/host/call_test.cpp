@@ -46,9 +46,9 @@ TEST_F(Call, APlanLoadsAndRunningLaunchesOnly) {
   execution.workspace = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 255) / 256 * 256);
   execution.workspace_bytes = plan.workspace_bytes();
   plan.run(instance_->attention, instance_->outputs, execution);
-  const std::size_t before = allocations();
+  const std::size_t before = cases::allocations();
   plan.run(instance_->attention, instance_->outputs, execution);
-  EXPECT_EQ(allocations() - before, 0u);
+  EXPECT_EQ(cases::allocations() - before, 0u);
   EXPECT_EQ(fake().loads - loads, 0);
   EXPECT_EQ(fake().allocations - taken, 0);
   EXPECT_GE(fake().launches - launches, 2);
