@@ -33,9 +33,7 @@ TEST_P(SameBits, WhoeverRunsTheChunks) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Cases, SameBits,
-testing::ValuesIn(kSameBitsCases));
+INSTANTIATE_TEST_SUITE_P(Cases, SameBits, testing::ValuesIn(kSameBitsCases));
 
 class BatchInvariance : public testing::TestWithParam<const char*> {};
 

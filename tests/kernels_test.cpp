@@ -83,30 +83,21 @@ INSTANTIATE_TEST_SUITE_P(Options, OptionAlone,
 class ForwardOption : public testing::TestWithParam<const char*> {};
 TEST_P(ForwardOption, AgreesWithTheReference) { expect_case(std::string("batch=2 ") + GetParam()); }
 
-INSTANTIATE_TEST_SUITE_P(
-    Options, ForwardOption,
-    testing::ValuesIn(kForwardOptions);
+INSTANTIATE_TEST_SUITE_P(Options, ForwardOption, testing::ValuesIn(kForwardOptions));
 
 class BackwardOption : public testing::TestWithParam<const char*> {};
-TEST_P(BackwardOption, AgreesWithTheReference) {
-  expect_case(std::string("pass=backward batch=2 ") + GetParam()); }
+TEST_P(BackwardOption, AgreesWithTheReference) { expect_case(std::string("pass=backward batch=2 ") + GetParam()); }
 
-INSTANTIATE_TEST_SUITE_P(
-    Options, BackwardOption,
-    testing::ValuesIn(kBackwardOptions);
+INSTANTIATE_TEST_SUITE_P(Options, BackwardOption, testing::ValuesIn(kBackwardOptions));
 
 void expect_cases(const std::vector<std::string>& lines) {
   for (const std::string& line : lines) expect_case(line);
 }
 
-TEST(Sizes, Lengths) {
-  expect_cases(length_cases()); }
-TEST(Sizes, HeadDims) {
-  expect_cases(dim_cases()); }
-TEST(Sizes, Groups) {
-  expect_cases(group_cases()); }
-TEST(Sizes, NoSequences) {
-  expect_cases({"batch=0 q=5 k=6 dim=8/8", "pass=backward batch=0 q=5 k=6 dim=8/8"}); }
+TEST(Sizes, Lengths) { expect_cases(length_cases()); }
+TEST(Sizes, HeadDims) { expect_cases(dim_cases()); }
+TEST(Sizes, Groups) { expect_cases(group_cases()); }
+TEST(Sizes, NoSequences) { expect_cases({"batch=0 q=5 k=6 dim=8/8", "pass=backward batch=0 q=5 k=6 dim=8/8"}); }
 
 }  // namespace
 }  // namespace strobe::cases

@@ -90,16 +90,18 @@ inline constexpr const char* kInvarianceCases[] = {
 
 /// Cases for "the same bits every time".
 inline constexpr const char* kSameBitsCases[] = {
-"q=300 k=333 heads=4/2 dim=64 causal batch=2", "q=200 k=400 heads=2 dim=64 dtype=bfloat16 batch=2",
-                    "q=200 k=400 heads=2 dim=80 dtype=float16 window=70,- sink",
-                    "q=1 k=5000 heads=8/2 dim=64 batch=2 key_lengths=5000,2100",
-                    "q=2 k=5000 heads=4/2 dim=64 dtype=bfloat16 splits=4", "q=70 k=3000 heads=1 dim=64 splits=5",
-                    "batch=3 packed_queries=100,1,33 packed_keys=100,3000,64 heads=4/2 dim=32 causal",
-                    "pass=backward q=300 k=333 heads=4/2 dim=64 causal batch=2",
-                    "pass=backward q=200 k=200 heads=4/1 dim=48 dtype=bfloat16 bias=hk sink",
-                    "pass=backward q=200 k=200 heads=2 dim=48 batch=2 bias=1 dropout=0.5",
-                    "pass=backward batch=3 packed_queries=150,0,77 packed_keys=150,30,77 heads=4/2 dim=64 bias=bq",
-                    "pass=backward q=600 k=64 heads=1 dim=32 dtype=float16 bias=k",
-                    "pass=backward q=40 k=1500 heads=2/1 dim=64 bias=q bias_type=float32 dtype=bfloat16"};
+    "q=300 k=333 heads=4/2 dim=64 causal batch=2",
+    "q=200 k=400 heads=2 dim=64 dtype=bfloat16 batch=2",
+    "q=200 k=400 heads=2 dim=80 dtype=float16 window=70,- sink",
+    "q=1 k=5000 heads=8/2 dim=64 batch=2 key_lengths=5000,2100",
+    "q=2 k=5000 heads=4/2 dim=64 dtype=bfloat16 splits=4",
+    "q=70 k=3000 heads=1 dim=64 splits=5",
+    "batch=3 packed_queries=100,1,33 packed_keys=100,3000,64 heads=4/2 dim=32 causal",
+    "pass=backward q=300 k=333 heads=4/2 dim=64 causal batch=2",
+    "pass=backward q=200 k=200 heads=4/1 dim=48 dtype=bfloat16 bias=hk sink",
+    "pass=backward q=200 k=200 heads=2 dim=48 batch=2 bias=1 dropout=0.5",
+    "pass=backward batch=3 packed_queries=150,0,77 packed_keys=150,30,77 heads=4/2 dim=64 bias=bq",
+    "pass=backward q=600 k=64 heads=1 dim=32 dtype=float16 bias=k",
+    "pass=backward q=40 k=1500 heads=2/1 dim=64 bias=q bias_type=float32 dtype=bfloat16"};
 
 }  // namespace strobe::cases

@@ -12,7 +12,11 @@ constexpr std::size_t kGuard = 512;  // around the workspace, a multiple of its 
 
 }  // namespace
 
+<<<<<<< HEAD
 CudaInstance::CudaInstance(Instance& host, cuda::Stream stream)
+=======
+CudaInstance::CudaInstance(Instance& host, cuda::Stream stream, Room room)
+>>>>>>> api
     : attention(host.attention),
       outputs(host.outputs),
       upstream(host.upstream),
@@ -20,7 +24,14 @@ CudaInstance::CudaInstance(Instance& host, cuda::Stream stream)
       copies(stream),
       execution{.device = {.kind = DeviceKind::kCuda, .index = stream.device}, .stream = stream.handle} {
   for (auto* storages : {&host.inputs, &host.results}) {
+<<<<<<< HEAD
     for (Storage& storage : *storages) copies.add(storage.bytes().data(), storage.bytes().size());
+=======
+    for (Storage& storage : *storages) {
+      const std::span<unsigned char> bytes = room == Room::kTight ? storage.span() : storage.bytes();
+      copies.add(bytes.data(), bytes.size());
+    }
+>>>>>>> api
   }
   copies.move(attention);
   for (Tensor* tensor :
@@ -42,8 +53,19 @@ void CudaInstance::call() {
   }
 }
 
+<<<<<<< HEAD
 std::string run_on_cuda(Instance& instance, const cuda::CudaDecision& decision, cuda::Stream stream) {
   CudaInstance copy(instance, stream);
+=======
+std::string run_on_cuda(Instance& instance, const cuda::CudaDecision& decision, cuda::Stream stream, Room room) {
+  CudaInstance copy(instance, stream, room);
+  if (room == Room::kTight) {
+    const cuda::DeviceMemory workspace(stream.device, decision.workspace_bytes);
+    cuda::run(copy.checked.problem, copy.checked.buffers, decision, stream, workspace.data());
+    copy.copies.download();
+    return "";
+  }
+>>>>>>> api
   const cuda::DeviceMemory workspace(stream.device, decision.workspace_bytes + 2 * kGuard);
   auto* inner = static_cast<char*>(workspace.data()) + kGuard;
   cuda::fill(stream, workspace.data(), kPoison, workspace.bytes());

@@ -29,6 +29,11 @@ Storage::Storage(std::string name, const Tensor& layout, std::int64_t skipped)
   tensor_.data = static_cast<unsigned char*>(first) + static_cast<std::size_t>(skipped) * element;
 }
 
+std::span<unsigned char> Storage::span() {
+  return {static_cast<unsigned char*>(tensor_.data),
+          static_cast<std::size_t>(span_of(tensor_)) * size_of(tensor_.dtype)};
+}
+
 bool Storage::surroundings_intact() const {
   std::vector<bool> is_element(bytes_.size());
   const auto begin = static_cast<std::size_t>(static_cast<unsigned char*>(tensor_.data) - bytes_.data());

@@ -27,7 +27,7 @@ struct CheckFlags {
   std::vector<std::string> cases;
   std::string kernel, device = "cpu";
   int threads = 0;
-  bool json = false;
+  bool json = false, details = false, tight = false;
 };
 
 constexpr std::int64_t kDefaultRandomCases = 100;
@@ -41,10 +41,18 @@ struct Failure {
   std::string kernel, what, line;
 };
 
+/// One case on one kernel.
+struct Detail {
+  std::string kernel, line;
+  std::vector<cases::Measure> measures;
+  bool passed;
+};
+
 struct Summary {
   std::map<std::string, Tally> kernels;
   std::map<std::string, std::int64_t> unserved;  // why no kernel of the device ran, and how many cases
   std::vector<Failure> failures;
+  std::vector<Detail> details;
 };
 
 std::vector<std::string> chosen_cases(const CheckFlags& flags) {
@@ -70,6 +78,10 @@ void tally(cases::Judge& judge, const char* kernel, const std::string& complaint
            Summary& summary) {
   cases::Verdict verdict = judge.judge();
   if (!complaint.empty()) verdict.failures.push_back(complaint);
+<<<<<<< HEAD
+=======
+  summary.details.push_back({kernel, line, verdict.measures, verdict.passed()});
+>>>>>>> api
   Tally& tally = summary.kernels[kernel];
   ++tally.cases;
   for (const cases::Measure& measure : verdict.measures) {
@@ -119,7 +131,12 @@ void run_on_gpu(cases::Instance& instance, const CheckFlags& flags, cuda::Stream
   cases::Judge judge(instance);
   for (const plan::CudaChoice& choice : choices) {
     reset(instance);
+<<<<<<< HEAD
     const std::string complaint = cases::run_on_cuda(instance, choice.decision, stream);
+=======
+    const std::string complaint = cases::run_on_cuda(instance, choice.decision, stream,
+                                                     flags.tight ? cases::Room::kTight : cases::Room::kGuarded);
+>>>>>>> api
     tally(judge, choice.kernel->name, complaint, line, summary);
   }
 }
@@ -166,6 +183,19 @@ ordered_json json_of(const Summary& summary, std::size_t lines) {
   return result;
 }
 
+/// Every case with its errors, a kernel at a time.
+ordered_json json_of(const std::vector<Detail>& details) {
+  ordered_json result = ordered_json::array();
+  for (const Detail& detail : details) {
+    ordered_json row = {{"case", detail.line}, {"kernel", detail.kernel}, {"passed", detail.passed}};
+    for (const cases::Measure& measure : detail.measures) {
+      row[measure.name] = {{"error", measure.error}, {"allowed", measure.allowed}};
+    }
+    result.push_back(std::move(row));
+  }
+  return result;
+}
+
 ExitStatus run(const CheckFlags& flags) {
   const Device device = parse_device(flags.device);
   const Threads threads(flags.threads);
@@ -189,7 +219,9 @@ ExitStatus run(const CheckFlags& flags) {
   }
   if (terminal) fmt::print(stderr, "\r\x1b[K");
   if (flags.json) {
-    fmt::print("{}\n", json_of(summary, lines.size()).dump(2));
+    ordered_json result = json_of(summary, lines.size());
+    if (flags.details) result["results"] = json_of(summary.details);
+    fmt::print("{}\n", result.dump(2));
   } else {
     print_summary(summary, lines.size());
   }
@@ -215,6 +247,8 @@ void add_check(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--threads", flags->threads, "0: the library's default")->check(CLI::Range(0, 4096));
   command->add_flag("--json", flags->json, "Print one JSON object");
+  command->add_flag("--details", flags->details, "With --json: every case with its errors");
+  command->add_flag("--tight", flags->tight, "On CUDA: no guards around tensors, so that a memory checker sees all");
   command->callback([flags, &action] { action = [flags] { return run(*flags); }; });
 }
 

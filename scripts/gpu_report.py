@@ -1,0 +1,75 @@
+"""What scripts/gpu-check makes of its steps' output.
+
+    gpu_report.py summary CHECK_JSON      a line per kernel
+    gpu_report.py write WORK RESULTS      WORK's files as one RESULTS/gpu-<device>.json
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+
+def output_of(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def load(path: pathlib.Path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def lines(path: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")] if path.exists() else []
+
+
+def summary(check: dict) -> None:
+    for kernel in check["kernels"]:
+        print(f"{kernel['kernel']:28} {kernel['cases']:6} cases, {kernel['failed']} failed, "
+              f"largest error {kernel['worst']:.3f} of what is allowed")
+    for why, count in check.get("unserved", {}).items():
+        print(f"{count} cases did not run: must be {why}")
+
+
+def tests_of(log: pathlib.Path) -> dict:
+    text = log.read_text() if log.exists() else ""
+    count = lambda word: len(re.findall(rf"\.+ *{word}", text))
+    return {"passed": count("Passed"), "skipped": count(r"\*\*\*Skipped"), "failed": count(r"\*\*\*Failed")}
+
+
+def write(work: pathlib.Path, results: pathlib.Path) -> None:
+    query = output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader").splitlines()
+    device, driver = (query[0].split(", ") if query else ["unknown", "unknown"])[:2]
+    commit = output_of("git", "rev-parse", "HEAD") or os.environ.get("STROBE_COMMIT", "unknown")
+    steps = (work / "steps.txt").read_text().splitlines() if (work / "steps.txt").exists() else []
+    check = load(work / "check.json") or {}
+    bench = [row for path in sorted(work.glob("bench-*.jsonl")) for row in lines(path)]
+    report = {"device": device, "driver": driver, "commit": commit,
+              "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+              "steps": steps, "tests": tests_of(work / "ctest.log"), "kernels": check.get("kernels", []),
+              "unserved": check.get("unserved", {}), "failures": check.get("failures", []),
+              "accuracy": check.get("results", []), "speed": bench}
+    name = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("nvidia", "").strip()).strip("-")
+    path = results / f"gpu-{name}.json"
+    rows = lambda values: "[\n" + ",\n".join("    " + json.dumps(value) for value in values) + "\n  ]"
+    fields = [f'  "{key}": ' + (rows(value) if isinstance(value, list) and value else json.dumps(value))
+              for key, value in report.items()]
+    path.write_text("{\n" + ",\n".join(fields) + "\n}\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3 and sys.argv[1] == "summary":
+        summary(json.loads(pathlib.Path(sys.argv[2]).read_text()))
+    elif len(sys.argv) == 4 and sys.argv[1] == "write":
+        write(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
+    else:
+        sys.exit(__doc__)

@@ -1,0 +1,129 @@
+// Plans for GPUs that are not here: what is chosen, that it explains itself, and what is refused and how.
+#include "plan/plan.hpp"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "cases/instance.hpp"
+#include "cuda/families.hpp"
+
+namespace strobe::cases {
+namespace {
+
+Problem problem_of(const std::string& line) { return build(parse_case(line))->checked.problem; }
+
+class CudaPlan : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (cuda::families().empty()) GTEST_SKIP() << "there is no CUDA kernel yet";
+  }
+  static const CudaDevice& device() { return *cuda::known_device(GetParam()); }
+
+  /// Every line of the list that some kernel serves on the device.
+  template <typename Body>
+  static void for_served(std::initializer_list<const char*> lines, const Body& body) {
+    for (const std::string line : lines) {
+      for (const char* type : {"float16", "bfloat16", "float32"}) {
+        SCOPED_TRACE(line + " dtype=" + type);
+        const Problem problem = problem_of(line + " dtype=" + type);
+        if (!plan::candidates(problem, device()).empty()) body(problem);
+      }
+    }
+  }
+};
+
+constexpr std::initializer_list<const char*> kLines = {
+    "q=500 k=500 heads=4/2 dim=64 causal",
+    "q=500 k=700 heads=4/2 dim=128 window=100,- softcap=5",
+    "q=100 k=100 heads=2 dim=256 bias=hqk sink",
+    "q=100 k=100 heads=2 dim=40/24 mask=k dropout=0.5 documents=apart",
+    "q=1 k=9000 heads=8/2 dim=128 batch=3",
+    "q=1 k=640 page=16 key_lengths=300,2 batch=2 heads=8/1 dim=64",
+    "pass=backward q=500 k=500 heads=4/2 dim=64 causal",
+    "pass=backward q=300 k=200 heads=2 dim=128 bias=hqk sink",
+    "pass=backward q=100 k=100 heads=1 dim=256",
+};
+
+TEST_P(CudaPlan, TakesTheFirstCandidateAndExplainsIt) {
+  for_served(kLines, [](const Problem& problem) {
+    const plan::CudaChoice choice = plan::choose(problem, device());
+    const cuda::CudaDecision& decision = choice.decision;
+    EXPECT_EQ(choice.kernel, plan::candidates(problem, device()).front().kernel);
+    ASSERT_GT(decision.kernel_count, 0);
+    EXPECT_LE(decision.kernel_count, cuda::kMaxKernels);
+    EXPECT_GT(decision.query_tile, 0);
+    EXPECT_GT(decision.key_block, 0);
+    const std::string text = plan::explain(problem, device(), choice);
+    for (int i = 0; i < decision.kernel_count; ++i) {
+      EXPECT_NE(text.find(cuda::describe(decision.kernels[i])), text.npos) << text;
+    }
+    EXPECT_NE(text.find(choice.why), text.npos) << text;
+    EXPECT_NE(text.find(device().name), text.npos) << text;
+    const auto rejections = plan::rejections(problem, device(), choice);
+    EXPECT_EQ(rejections.size() + 1, cuda::families().size());
+    for (const plan::Rejection& rejection : rejections) {
+      EXPECT_FALSE(rejection.reason.empty()) << rejection.kernel;
+      EXPECT_NE(text.find(rejection.kernel), text.npos) << text;
+    }
+  });
+}
+
+TEST_P(CudaPlan, IsNotKeyedOnBatchOrLength) {
+  for_served({"q=512 k=512 heads=4/2 dim=128 causal", "q=1 k=512 heads=8/2 dim=64",
+              "pass=backward q=512 k=512 heads=4/2 dim=64"},
+             [](Problem problem) {
+               const auto kernel = [&] { return plan::choose(problem, device()).decision.kernels[0]; };
+               const cuda::KernelKey first = kernel();
+               const bool decode = problem.query_length == 1;
+               for (const std::int64_t length : {700, 4096, 100000}) {
+                 for (const std::int64_t batch : {1, 3, 64}) {
+                   problem.batch = batch;
+                   problem.key_length = length;
+                   if (!decode) problem.query_length = length;
+                   problem.total_keys = batch * length;
+                   problem.total_queries = batch * problem.query_length;
+                   EXPECT_EQ(kernel(), first) << length << " x " << batch;
+                 }
+               }
+             });
+}
+
+TEST_P(CudaPlan, WorkspaceIsLinearInLength) {
+  for_served({"q=512 k=512 heads=4/2 dim=128 causal", "pass=backward q=512 k=512 heads=4/2 dim=64"},
+             [](Problem problem) {
+               const auto bytes_at = [&](std::int64_t length) {
+                 problem.query_length = problem.key_length = problem.total_queries = problem.total_keys = length;
+                 return plan::choose(problem, device()).decision.workspace_bytes;
+               };
+               EXPECT_LE(bytes_at(1 << 18), 9 * bytes_at(1 << 15) + (64 << 20));
+             });
+}
+
+TEST_P(CudaPlan, RefusesWithEveryKernelsReason) {
+  const Problem problem = problem_of("q=100 k=100 dim=64 dtype=float8_e4m3");
+  if (!plan::candidates(problem, device()).empty()) GTEST_SKIP() << "float8 is served";
+  try {
+    plan::choose(problem, device());
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+    EXPECT_EQ(error.argument(), "device");
+    for (const cuda::Family& family : cuda::families()) {
+      EXPECT_NE(error.must_be().find(cuda::row_of(family.id).name), std::string::npos) << error.what();
+    }
+    EXPECT_NE(error.must_be().find("float8_e4m3"), std::string::npos) << error.what();
+  }
+}
+
+std::vector<std::string> known_names() {
+  std::vector<std::string> names;
+  for (const CudaDevice& device : cuda::known_devices()) names.emplace_back(device.name);
+  return names;
+}
+
+INSTANTIATE_TEST_SUITE_P(Known, CudaPlan, testing::ValuesIn(known_names()),
+                         [](const auto& name) { return name.param; });
+
+}  // namespace
+}  // namespace strobe::cases
