@@ -1,0 +1,53 @@
+// The tuning table of the backward kernel: tile sizes for head dimensions and architectures. Plain constants, read by
+// the kernel when it is compiled and by the host when it plans. What was measured to choose them is in README.md.
+#pragma once
+
+#include "cuda/sm80/forward/tiles.hpp"  // built_dim, has_small_shared_memory
+
+namespace strobe::cuda::sm80 {
+
+struct BackwardTile {
+  int pairs;       // pairs of warps, each for 16 * row_tiles keys: one warp makes P and dV, the other dP, dS and dK
+  int row_tiles;   // the more, the more often a query fragment is used once it is in registers
+  int query_tile;
+  int stages;      // query tiles in shared memory
+  int grad_rows;   // dQ of a tile is shared out among the warps: so many groups of rows ...
+  int blocks;      // blocks that share a multiprocessor
+
+  constexpr int key_block() const { return 16 * pairs * row_tiles; }
+  constexpr int threads() const { return 64 * pairs; }
+  constexpr int grad_columns() const { return 2 * pairs / grad_rows; }  // ... and so many of columns
+};
+
+constexpr BackwardTile backward_tile(int head_dim, int value_dim, int architecture) {
+  const int dim = head_dim > value_dim ? head_dim : value_dim;
+  if (dim <= 64) return {.pairs = 4, .row_tiles = 2, .query_tile = 128, .stages = 2, .grad_rows = 4, .blocks = 1};
+  if (dim <= 96) return {.pairs = 4, .row_tiles = 2, .query_tile = 64, .stages = 2, .grad_rows = 4, .blocks = 1};
+  if (dim <= 128) return {.pairs = 4, .row_tiles = 2, .query_tile = 64, .stages = 2, .grad_rows = 2, .blocks = 1};
+  return {.pairs = 4, .row_tiles = 1, .query_tile = 64, .stages = 2, .grad_rows = 2, .blocks = 1};
+}
+
+/// Where things lie in a block's shared memory: bytes from its start.
+struct BackwardShared {
+  int keys, values;           // [key_block, dim]
+  int queries, grad_outputs;  // [stages][query_tile, dim]
+  int facts;                  // [stages][2][query_tile] float32
+  int weights;                // P on its way from one warp of a pair to the other
+  int grad_scores;            // [2][key_block, query_tile]
+  int bytes;
+};
+
+constexpr BackwardShared backward_shared(const BackwardTile& tile, int head_dim, int value_dim) {
+  const int scores = tile.key_block() * tile.query_tile * 2;
+  BackwardShared at{};
+  at.values = at.keys + tile.key_block() * head_dim * 2;
+  at.queries = at.values + tile.key_block() * value_dim * 2;
+  at.grad_outputs = at.queries + tile.stages * tile.query_tile * head_dim * 2;
+  at.facts = at.grad_outputs + tile.stages * tile.query_tile * value_dim * 2;
+  at.weights = at.facts + tile.stages * tile.query_tile * 8;
+  at.grad_scores = at.weights + scores;
+  at.bytes = at.grad_scores + 2 * scores;
+  return at;
+}
+
+}  // namespace strobe::cuda::sm80
