@@ -46,6 +46,13 @@ STROBE_DEVICE uint4 ld_shared_16(u32 from) {
   return r;
 }
 
+/// The same value, of which the compiler knows nothing: what is computed from it stays where it is computed, and does
+/// not occupy registers all through a loop.
+STROBE_DEVICE int untraced(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 /// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
 STROBE_DEVICE void ldmatrix_x4(u32 address, u32 (&r)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

@@ -34,13 +34,14 @@ struct BackwardConfig {
   // dV or dK of a warp.
   static constexpr int kSumTiles = larger(kHeadDim, kValueDim) / 8;
   using Sums = float[kRowTiles][kSumTiles][4];
-  // A warp's part of dQ.
+  // A warp's share of dQ, and the part of it that it works on at a time.
   static constexpr int kGradColumns = kTile.grad_columns();
   static constexpr int kGradRows = kQueryTile / kTile.grad_rows, kGradRowTiles = kGradRows / 16;
-  static constexpr int kGradDims = kHeadDim / kGradColumns, kGradTiles = kGradDims / 8;
+  static constexpr int kGradDims = kHeadDim / kGradColumns, kGradParts = kTile.grad_parts;
+  static constexpr int kPartDims = kGradDims / kGradParts, kGradTiles = kPartDims / 8;
+  static constexpr int kWarpFloats = kGradRows * kGradDims, kPartFloats = kGradRows * kPartDims;
   using GradQuery = float[kGradRowTiles][kGradTiles][4];
-  static constexpr int kWarpFloats = kGradRows * kGradDims;
-  static_assert(kGradRows % 16 == 0 && kGradDims % 16 == 0 && kGradDims * kGradColumns == kHeadDim);
+  static_assert(kGradRows % 16 == 0 && kPartDims % 16 == 0 && kPartDims * kGradParts * kGradColumns == kHeadDim);
 };
 
 }  // namespace strobe::cuda::sm80

@@ -23,10 +23,12 @@ STROBE_DEVICE void finish(const BackwardParams& f) {
   const Sequence s = sequence_of(p, b);
   if (tile * C::kQueryTile >= s.queries) return;
   const Visit visit{head, tile, 1, true};
-  typename C::GradQuery g;
-  clear(g);
-  load_sums<C>(sums_of<C>(f, s, visit), g);
-  write_grad_query<C>(f, s, visit, g);
+  for (int part = 0; part < C::kGradParts; ++part) {
+    typename C::GradQuery g;
+    clear(g);
+    load_sums<C>(sums_of<C>(f, s, visit, part), g);
+    write_grad_query<C>(f, s, visit, part, g);
+  }
 }
 
 }  // namespace strobe::cuda::sm80

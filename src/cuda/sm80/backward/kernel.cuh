@@ -104,11 +104,15 @@ struct BackwardTask {
 
   STROBE_DEVICE void visit_grad_query(const Visit& visit, int parity) const {
     if (visit.none() || f.grad_query.data == nullptr) return;
-    typename C::GradQuery g;
     const int warp = warp_index(), row = warp / C::kGradColumns * C::kGradRows;
-    const int dim = warp % C::kGradColumns * C::kGradDims;
-    multiply_columns<Element, typename C::GradScoreTile, typename C::KeyTile>(grad_scores(parity), row, keys(), dim, g);
-    add_grad_query<C>(f, s, visit, g);
+#pragma unroll 1
+    for (int part = 0; part < C::kGradParts; ++part) {
+      typename C::GradQuery g;
+      const int dim = warp % C::kGradColumns * C::kGradDims + part * C::kPartDims;
+      multiply_columns<Element, typename C::GradScoreTile, typename C::KeyTile>(grad_scores(parity), row, keys(), dim,
+                                                                                g);
+      add_grad_query<C>(f, s, visit, part, g);
+    }
   }
 
   /// What must happen once, when the keys have come.

@@ -22,7 +22,7 @@ STROBE_DEVICE void clear(float (&sums)[kRowTiles][kTiles][4]) {
 template <class Element, class A, class B, int kRowTiles, int kTiles>
 STROBE_DEVICE void multiply_rows(u32 a, int row, u32 b, float (&sums)[kRowTiles][kTiles][4]) {
   static_assert(A::kDims == B::kDims && kTiles * 8 == B::kRows);
-  const int lane = lane_index();
+  const int lane = ptx::untraced(lane_index());
   const int a_row = row + lane % 16, a_chunk = lane / 16;
   const int b_row = lane % 8 + lane / 16 * 8, b_chunk = lane / 8 % 2;
   clear(sums);
@@ -49,7 +49,7 @@ template <class Element, class B, int kRowTiles, int kSteps, int kTiles>
 STROBE_DEVICE void multiply_registers(const u32 (&a)[kRowTiles][kSteps][4], u32 b,
                                       float (&sums)[kRowTiles][kTiles][4]) {
   static_assert(kSteps * 16 == B::kRows && B::kDims / 8 <= kTiles);
-  const int lane = lane_index();
+  const int lane = ptx::untraced(lane_index());
   const int b_row = lane % 16, b_chunk = lane / 16;
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) {
@@ -70,7 +70,7 @@ STROBE_DEVICE void multiply_registers(const u32 (&a)[kRowTiles][kSteps][4], u32 
 template <class Element, class A, class B, int kRowTiles, int kTiles>
 STROBE_DEVICE void multiply_columns(u32 a, int a_column, u32 b, int b_column, float (&sums)[kRowTiles][kTiles][4]) {
   static_assert(A::kRows == B::kRows);
-  const int lane = lane_index();
+  const int lane = ptx::untraced(lane_index());
   const int a_row = lane % 8 + lane / 16 * 8, a_chunk = a_column / kChunkElements + lane / 8 % 2;
   const int b_row = lane % 16, b_chunk = b_column / kChunkElements + lane / 16;
   clear(sums);

@@ -11,20 +11,21 @@ struct BackwardTile {
   int row_tiles;   // the more, the more often a query fragment is used once it is in registers
   int query_tile;
   int stages;      // query tiles in shared memory
-  int grad_rows;   // dQ of a tile is shared out among the warps: so many groups of rows ...
+  int grad_rows;   // dQ of a tile is shared out among the warps: so many groups of rows,
+  int grad_parts;  // and each warp makes its share in so many parts
   int blocks;      // blocks that share a multiprocessor
 
   constexpr int key_block() const { return 16 * pairs * row_tiles; }
   constexpr int threads() const { return 64 * pairs; }
-  constexpr int grad_columns() const { return 2 * pairs / grad_rows; }  // ... and so many of columns
+  constexpr int grad_columns() const { return 2 * pairs / grad_rows; }
 };
 
 constexpr BackwardTile backward_tile(int head_dim, int value_dim, int architecture) {
   const int dim = head_dim > value_dim ? head_dim : value_dim;
-  if (dim <= 64) return {.pairs = 4, .row_tiles = 2, .query_tile = 128, .stages = 2, .grad_rows = 4, .blocks = 1};
-  if (dim <= 96) return {.pairs = 4, .row_tiles = 2, .query_tile = 64, .stages = 2, .grad_rows = 4, .blocks = 1};
-  if (dim <= 128) return {.pairs = 4, .row_tiles = 2, .query_tile = 64, .stages = 2, .grad_rows = 2, .blocks = 1};
-  return {.pairs = 4, .row_tiles = 1, .query_tile = 64, .stages = 2, .grad_rows = 2, .blocks = 1};
+  if (dim <= 64) return {.pairs = 4, .row_tiles = 2, .query_tile = 128, .stages = 2, .grad_rows = 4, .grad_parts = 1, .blocks = 1};
+  if (dim <= 96) return {.pairs = 4, .row_tiles = 2, .query_tile = 64, .stages = 2, .grad_rows = 4, .grad_parts = 1, .blocks = 1};
+  if (dim <= 128) return {.pairs = 4, .row_tiles = 2, .query_tile = 64, .stages = 2, .grad_rows = 2, .grad_parts = 1, .blocks = 1};
+  return {.pairs = 4, .row_tiles = 1, .query_tile = 64, .stages = 2, .grad_rows = 2, .grad_parts = dim <= 192 ? 1 : 2, .blocks = 1};
 }
 
 /// Where things lie in a block's shared memory: bytes from its start.

@@ -27,22 +27,22 @@ STROBE_DEVICE void pass_turn(const BackwardParams& f, const Sequence& s, const V
   ptx::st_release(turn_of(f, s, visit), visit.turn + 1);
 }
 
-/// Where a warp's part of a tile's dQ lies; a thread's four floats of fragment n at part + n * 128 + 4 * lane.
+/// Where a part of a warp's share of a tile's dQ lies; a thread's four floats of fragment n are at n * 128 + 4 * lane.
 template <class C>
-STROBE_DEVICE float* sums_of(const BackwardParams& f, const Sequence& s, const Visit& visit) {
+STROBE_DEVICE float* sums_of(const BackwardParams& f, const Sequence& s, const Visit& visit, int part) {
   const i64 tile = i64(visit.head) * f.slots + query_slot(f, s, visit.tile);
-  return f.sums + tile * (C::kQueryTile * C::kHeadDim) + warp_index() * C::kWarpFloats;
+  return f.sums + tile * (C::kQueryTile * C::kHeadDim) + warp_index() * C::kWarpFloats + part * C::kPartFloats;
 }
 
-/// Writes a warp's part of dQ to the gradient.
+/// Writes a part of a warp's share of dQ to the gradient.
 template <class C>
-STROBE_DEVICE void write_grad_query(const BackwardParams& f, const Sequence& s, const Visit& visit,
+STROBE_DEVICE void write_grad_query(const BackwardParams& f, const Sequence& s, const Visit& visit, int part,
                                     const typename C::GradQuery& g) {
   const AttentionParams& p = f.attention;
   const RowAddress rows = query_rows(p, f.grad_query, s, visit.head);
   const int warp = warp_index(), lane = lane_index();
   const int first_row = visit.tile * C::kQueryTile + warp / C::kGradColumns * C::kGradRows + lane / 4;
-  const int first_dim = warp % C::kGradColumns * C::kGradDims + lane % 4 * 2;
+  const int first_dim = warp % C::kGradColumns * C::kGradDims + part * C::kPartDims + lane % 4 * 2;
 #pragma unroll
   for (int r = 0; r < C::kGradRowTiles; ++r) {
 #pragma unroll
@@ -69,14 +69,14 @@ STROBE_DEVICE void load_sums(const float* from, typename C::GradQuery& g) {
   }
 }
 
-/// Adds a warp's part of dQ to the sum, when its turn has come.
+/// Adds a part of a warp's share of dQ to the sum, when the block's turn has come.
 template <class C>
-STROBE_DEVICE void add_grad_query(const BackwardParams& f, const Sequence& s, const Visit& visit,
+STROBE_DEVICE void add_grad_query(const BackwardParams& f, const Sequence& s, const Visit& visit, int part,
                                   typename C::GradQuery& g) {
-  float* const sums = sums_of<C>(f, s, visit);
+  float* const sums = sums_of<C>(f, s, visit, part);
   if (f.turns != nullptr && visit.last) {
     if (visit.turn > 0) load_sums<C>(sums, g);
-    write_grad_query<C>(f, s, visit, g);
+    write_grad_query<C>(f, s, visit, part, g);
   } else if (f.turns != nullptr && visit.turn == 0) {
 #pragma unroll
     for (int n = 0; n < C::kGradRowTiles * C::kGradTiles; ++n) {

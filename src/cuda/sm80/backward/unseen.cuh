@@ -43,7 +43,7 @@ STROBE_DEVICE bool key_is_seen(const AttentionParams& p, const Sequence& s, int 
 
 /// Clears keys of the block that are not finite and that nobody sees.
 template <class C>
-__device__ __noinline__ void clear_unseen_keys(const AttentionParams& p, const Sequence& s, int kv_head, int first_key,
+__device__ __noinline__ void clear_unseen_keys(const AttentionParams& p, Sequence s, int kv_head, int first_key,
                                                u32 keys, u32 values) {
   for (int row = warp_index(); row < C::kKeyBlock && first_key + row < s.keys; row += C::kThreads / kWarpLanes) {
     if (row_is_finite<C, typename C::KeyTile>(keys, row) && row_is_finite<C, typename C::ValueTile>(values, row)) continue;
