@@ -57,27 +57,35 @@ struct BackwardTask {
            view.last_row < view.first_row + C::kQueryTile;
   }
 
+  template <class T>
+  STROBE_DEVICE void load_rows(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
+    const RowAddress rows{data, view.row_stride * 2};
+    if (view.vector_bytes == kChunkBytes) {
+      load_tile<T, C::kThreads>(tile, rows, window, dims);
+    } else {
+      load_scattered_tile<T, C::kThreads>(tile, rows, window, dims, false);
+    }
+  }
+
   STROBE_DEVICE void load_keys() const {
     const KeyRange first = visible_keys(p, s, 0), last = visible_keys(p, s, s.queries - 1);
-    const int prefix = smaller(s.prefix, s.keys), begin = prefix > 0 ? 0 : first.first, end = larger(last.last, prefix);
-    load_tile<typename C::KeyTile, C::kThreads>(keys(), key_rows(p, p.key, s, kv_head), first_key, begin, end,
-                                                p.head_dim, p.key.vector_bytes == kChunkBytes);
-    load_tile<typename C::ValueTile, C::kThreads>(values(), key_rows(p, p.value, s, kv_head), first_key, begin, end,
-                                                  p.value_dim, p.value.vector_bytes == kChunkBytes);
+    const int prefix = smaller(s.prefix, s.keys);
+    const RowWindow window{first_key, prefix > 0 ? 0 : first.first, larger(last.last, prefix)};
+    load_rows<typename C::KeyTile>(keys(), p.key, key_rows(p, p.key, s, kv_head).data, window, p.head_dim);
+    load_rows<typename C::ValueTile>(values(), p.value, key_rows(p, p.value, s, kv_head).data, window, p.value_dim);
   }
 
   STROBE_DEVICE void load_visit(const Visit& visit, int stage) const {
-    const int first = visit.tile * C::kQueryTile;
-    load_tile<typename C::QueryTile, C::kThreads>(queries(stage), query_rows(p, p.query, s, visit.head), first, 0,
-                                                  s.queries, p.head_dim, p.query.vector_bytes == kChunkBytes);
-    load_tile<typename C::GradOutputTile, C::kThreads>(grad_outputs(stage),
-                                                       query_rows(p, f.grad_output, s, visit.head), first, 0, s.queries,
-                                                       p.value_dim, f.grad_output.vector_bytes == kChunkBytes);
+    const RowWindow window{visit.tile * C::kQueryTile, 0, s.queries};
+    load_rows<typename C::QueryTile>(queries(stage), p.query, query_rows(p, p.query, s, visit.head).data, window,
+                                     p.head_dim);
+    load_rows<typename C::GradOutputTile>(grad_outputs(stage), f.grad_output,
+                                          query_rows(p, f.grad_output, s, visit.head).data, window, p.value_dim);
     const i64 tile = i64(visit.head) * f.slots + query_slot(f, s, visit.tile);
     const float* const facts = f.facts + tile * (2 * C::kQueryTile);
     if (int(threadIdx.x) < C::kQueryTile / 2) {
       const u32 to = memory + C::kAt.facts + (stage * C::kQueryTile * 8 + int(threadIdx.x) * 16);
-      ptx::cp_async_16(to, facts + 4 * threadIdx.x, 16);
+      ptx::cp_async_16(to, facts + 4 * threadIdx.x, true);
     }
   }
 

@@ -40,7 +40,7 @@ STROBE_DEVICE void write_grad_query(const BackwardParams& f, const Sequence& s, 
                                     const typename C::GradQuery& g) {
   const AttentionParams& p = f.attention;
   const RowAddress rows = query_rows(p, f.grad_query, s, visit.head);
-  const int warp = warp_index(), lane = lane_index();
+  const int warp = warp_index(), lane = ptx::untraced(lane_index());
   const int first_row = visit.tile * C::kQueryTile + warp / C::kGradColumns * C::kGradRows + lane / 4;
   const int first_dim = warp % C::kGradColumns * C::kGradDims + part * C::kPartDims + lane % 4 * 2;
 #pragma unroll

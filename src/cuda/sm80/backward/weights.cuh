@@ -12,7 +12,7 @@ namespace strobe::cuda::sm80 {
 template <class C>
 STROBE_DEVICE void hide_by_position(const AttentionParams& p, const Sequence& sequence, const TileView& view,
                                     int first_key, typename C::Scores& s) {
-  const int lane = lane_index(), key = first_key + lane / 4, query = view.first_row + 2 * (lane % 4);
+  const int lane = ptx::untraced(lane_index()), key = first_key + lane / 4, query = view.first_row + 2 * (lane % 4);
   const int lowest = int(clamped<i64>(i64(sequence.shift) - p.left, -kFar, kFar));
   const int highest = int(clamped<i64>(i64(sequence.shift) + p.right, -kFar, kFar));
 #pragma unroll
@@ -34,7 +34,7 @@ template <class C>
 STROBE_DEVICE void weigh_edited(const AttentionParams& p, const Sequence& sequence, int head, const TileView& view,
                                 int first_key, const float* lse, int k, typename C::Scores& s,
                                 float (&slope)[C::kRowTiles][2][4]) {
-  const int lane = lane_index();
+  const int lane = ptx::untraced(lane_index());
 #pragma unroll
   for (int column = 0; column < 4; ++column) {
     const int t = 2 * k + column / 2, in_tile = 8 * t + 2 * (lane % 4) + column % 2, i = view.first_row + in_tile;
@@ -60,7 +60,7 @@ STROBE_DEVICE void weigh_edited(const AttentionParams& p, const Sequence& sequen
 /// counter of Philox covers four neighbouring keys of a query, which lie in four lanes: each lane draws for one of the
 /// four elements, and they exchange words.
 STROBE_DEVICE u32 dropped(const AttentionParams& p, u64 stream, int query, int key) {
-  const int lane = lane_index(), mine = lane / 4 % 4;
+  const int lane = ptx::untraced(lane_index()), mine = lane / 4 % 4;
   u32 words[4], drops = 0;
   const int i = query + 2 * (lane % 4) + mine % 2, j = key + lane / 16 * 4 + mine / 2 * 8;
   philox(u32(i), u32(j / 4), stream, p.dropout_seed, words);
@@ -82,7 +82,7 @@ template <class C>
 STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int head, const TileView& view, bool edge,
                          int first_key, const float* lse, u32 exchange, typename C::Scores& s,
                          typename C::Weights& weights) {
-  const int lane = lane_index();
+  const int lane = ptx::untraced(lane_index());
   const float unit = p.scale * kLog2E;
   const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
   if (!C::kEdits && edge) hide_by_position<C>(p, sequence, view, first_key, s);
@@ -138,7 +138,7 @@ STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int
 template <class C>
 STROBE_DEVICE void grade(const AttentionParams& p, bool hides, const float* delta, u32 exchange, u32 grad_scores,
                          int warp_key, const typename C::Scores& s, typename C::Weights& grads) {
-  const int lane = lane_index();
+  const int lane = ptx::untraced(lane_index());
 #pragma unroll
   for (int k = 0; k < C::kSteps; ++k) {
     float2 shift[2];
