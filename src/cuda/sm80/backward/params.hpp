@@ -10,6 +10,8 @@ struct BackwardParams {
   RowsView grad_output, grad_query, grad_key, grad_value;  // no data: not wanted
   ScoresView grad_lse;                                     // as lse; no data: not given
   VectorView grad_sink;                                    // float32 [h]; no data: not wanted
+  ScoresView grad_bias;                                    // only bias.cuh looks at it
+  int bias_batches, bias_heads, bias_rows, bias_keys;      // the bias's shape; packed: rows and keys are upper bounds
 
   // Workspace. Query tiles of all sequences have numbers ("slots"): dense, b * tiles + tile; packed, see query_slot.
   float* facts;       // [query_heads, slots, 2, query_tile]: LSE * lse_unit, +inf for rows that see nothing; delta

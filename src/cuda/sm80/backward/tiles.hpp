@@ -51,4 +51,13 @@ constexpr BackwardShared backward_shared(const BackwardTile& tile, int head_dim,
   return at;
 }
 
+/// The bias gradient's kernel: rows and keys of a tile.
+constexpr int kBiasRows = 64;
+constexpr int bias_keys(int head_dim, int value_dim, int architecture) {
+  return head_dim + value_dim > 320 && has_small_shared_memory(architecture) ? 32 : 64;
+}
+constexpr int bias_shared_bytes(int head_dim, int value_dim, int architecture) {
+  return (kBiasRows + bias_keys(head_dim, value_dim, architecture)) * (head_dim + value_dim) * 2;
+}
+
 }  // namespace strobe::cuda::sm80
