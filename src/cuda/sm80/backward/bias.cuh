@@ -73,7 +73,7 @@ struct BiasTask {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int i = row + 8 * half, slot = query_slot(f, s, i / f.query_tile);
-      const float* const facts = f.facts + (i64(head) * f.slots + slot) * (2 * f.query_tile) + i % f.query_tile;
+      const float* const facts = f.facts + (i64(head) * f.slots + slot) * f.fact_floats + i % f.query_tile;
       lse[half] = i < view.last_row ? facts[0] : -minus_infinity();
       delta[half] = i < view.last_row ? facts[f.query_tile] : 0.0f;
     }

@@ -15,9 +15,9 @@ struct BackwardConfig {
   static constexpr BackwardTile kTile = backward_tile(kHeadDim, kValueDim, kArchitecture);
   static constexpr BackwardShared kAt = backward_shared(kTile, kHeadDim, kValueDim);
   static constexpr int kThreads = kTile.threads(), kPairs = kTile.pairs, kRowTiles = kTile.row_tiles;
-  static constexpr int kStages = kTile.stages, kSharedBytes = kAt.bytes;
+  static constexpr int kStages = kTile.stages, kSharedBytes = kAt.bytes, kFacts = fact_floats(kTile.query_tile);
   static constexpr int kWarpKeys = 16 * kRowTiles, kKeyBlock = kTile.key_block(), kQueryTile = kTile.query_tile;
-  static constexpr bool kEdits = (kFeatures & kEditingFeatures & ~kNegativeScale) != 0;
+  static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
   static constexpr bool kHidesByData = (kFeatures & (kDocuments | kMask | kBlockMask)) != 0;
   static constexpr bool kSoftcaps = (kFeatures & kSoftcap) != 0, kDrops = (kFeatures & kDropout) != 0;
 

@@ -37,9 +37,10 @@ struct BackwardTask {
     return memory + C::kAt.grad_scores + parity * C::GradScoreTile::kBytes;
   }
   STROBE_DEVICE const float* lse(int stage) const {
-    return reinterpret_cast<const float*>(shared_memory + C::kAt.facts) + stage * 2 * C::kQueryTile;
+    return reinterpret_cast<const float*>(shared_memory + C::kAt.facts) + stage * C::kFacts;
   }
   STROBE_DEVICE const float* delta(int stage) const { return lse(stage) + C::kQueryTile; }
+  STROBE_DEVICE bool suspicious(int stage) const { return lse(stage)[2 * C::kQueryTile] != 0.0f; }
 
   // A pair's number, its keys in the block, and where P passes from its first to its second warp.
   STROBE_DEVICE bool is_first_warp() const { return warp_index() < C::kPairs; }
@@ -82,9 +83,9 @@ struct BackwardTask {
     load_rows<typename C::GradOutputTile>(grad_outputs(stage), f.grad_output,
                                           query_rows(p, f.grad_output, s, visit.head).data, window, p.value_dim);
     const i64 tile = i64(visit.head) * f.slots + query_slot(f, s, visit.tile);
-    const float* const facts = f.facts + tile * (2 * C::kQueryTile);
-    if (int(threadIdx.x) < C::kQueryTile / 2) {
-      const u32 to = memory + C::kAt.facts + (stage * C::kQueryTile * 8 + int(threadIdx.x) * 16);
+    const float* const facts = f.facts + tile * C::kFacts;
+    if (int(threadIdx.x) < C::kFacts / 4) {
+      const u32 to = memory + C::kAt.facts + (stage * C::kFacts * 4 + int(threadIdx.x) * 16);
       ptx::cp_async_16(to, facts + 4 * threadIdx.x, true);
     }
   }
@@ -136,7 +137,6 @@ struct BackwardTask {
     const Visit none{-1, 0, 0, false};
     Visit visit = visits.first(), before = none, done = none;
     if (visit.none()) return;
-    const bool suspicious = *f.suspicious != 0;
     load_keys();
     load_visit(visit, 0);
     ptx::cp_async_commit();
@@ -147,7 +147,7 @@ struct BackwardTask {
       __syncthreads();  // the tile is there for everyone, and so is dS of the tile before
       if (threadIdx.x == 32 * C::kPairs) pass_turn(f, s, done);
       if (n == 0) check_keys();
-      if (suspicious && !visit.none()) {
+      if (!visit.none() && suspicious(stage)) {
         clear_blind_queries<C>(lse(stage), queries(stage), grad_outputs(stage));
         __syncthreads();
       }

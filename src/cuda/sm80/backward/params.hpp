@@ -14,14 +14,14 @@ struct BackwardParams {
   int bias_batches, bias_heads, bias_rows, bias_keys;      // the bias's shape; packed: rows and keys are upper bounds
 
   // Workspace. Query tiles of all sequences have numbers ("slots"): dense, b * tiles + tile; packed, see query_slot.
-  float* facts;       // [query_heads, slots, 2, query_tile]: LSE * lse_unit, +inf for rows that see nothing; delta
+  float* facts;       // [query_heads, slots, fact_floats]: LSE * lse_unit, +inf for rows that see nothing; delta; flag
   float* sums;        // [query_heads, slots, query_tile * built head_dim]: dQ, in the order of the warps' registers
   int* turns;         // [query_heads, slots]: how many key blocks have added to dQ. Null: they add in any order
   float* sink_parts;  // [query_heads, slots]; null: not wanted
-  int* suspicious;    // one int: not zero when a row that sees nothing holds something infinite or NaN
 
   float lse_unit;       // log2(e) for kernels that edit no scores, else 1
   int query_tile, key_block;
+  int fact_floats;      // of a slot
   int slots, tiles;     // in all; of one sequence (dense)
   int blocks;           // key blocks of a sequence; packed: of all sequences, an upper bound
   int heads;            // KV heads that have blocks of their own: batch * kv_heads; packed: kv_heads

@@ -110,9 +110,10 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
   if (b == p.batch) return;
 
   const RowAddress outputs = query_rows(p, p.output, s, head), grads = query_rows(p, f.grad_output, s, head);
-  float* const facts = f.facts + number * (2 * f.query_tile);
+  float* const facts = f.facts + number * f.fact_floats;
   const float sink = f.sink_parts ? reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride] : 0.0f;
   float grad_sink = 0.0f;
+  bool suspicious = false;
   for (int row = int(threadIdx.x) / kRowLanes; row < f.query_tile; row += kPrepareThreads / kRowLanes) {
     const int i = first_row + row;
     float lse = -minus_infinity(), delta = 0.0f;
@@ -121,9 +122,9 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
       if (given != minus_infinity()) {
         lse = given;
         delta = dot_part(p.output, outputs(i), f.grad_output, grads(i), p.value_dim);
-      } else if (row_has_suspects(p.query, query_rows(p, p.query, s, head)(i), p.head_dim) ||
-                 row_has_suspects(f.grad_output, grads(i), p.value_dim)) {
-        *f.suspicious = 1;
+      } else {
+        suspicious |= row_has_suspects(p.query, query_rows(p, p.query, s, head)(i), p.head_dim) ||
+                      row_has_suspects(f.grad_output, grads(i), p.value_dim);
       }
     }
 #pragma unroll
@@ -139,6 +140,8 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
       if (f.sink_parts && lse != -minus_infinity()) grad_sink -= ptx::ex2((sink - lse) * kLog2E) * delta;
     }
   }
+  suspicious = __syncthreads_or(suspicious);
+  if (threadIdx.x == 0) facts[2 * f.query_tile] = suspicious ? 1.0f : 0.0f;
   if (f.sink_parts == nullptr) return;
 #pragma unroll
   for (int lane = kWarpLanes / 2; lane > 0; lane /= 2) grad_sink += __shfl_xor_sync(~0u, grad_sink, lane);

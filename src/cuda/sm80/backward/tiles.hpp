@@ -28,11 +28,14 @@ constexpr BackwardTile backward_tile(int head_dim, int value_dim, int architectu
   return {.pairs = 4, .row_tiles = 1, .query_tile = 64, .stages = 2, .grad_rows = 2, .grad_parts = dim <= 192 ? 1 : 2, .blocks = 1};
 }
 
+/// What is known of a query tile's rows, as floats: LSE, delta, and 1 where something must be cleared (unseen.cuh).
+constexpr int fact_floats(int query_tile) { return 2 * query_tile + 4; }
+
 /// Where things lie in a block's shared memory: bytes from its start.
 struct BackwardShared {
   int keys, values;           // [key_block, dim]
   int queries, grad_outputs;  // [stages][query_tile, dim]
-  int facts;                  // [stages][2][query_tile] float32
+  int facts;                  // [stages][fact_floats]
   int weights;                // P on its way from one warp of a pair to the other
   int grad_scores;            // [2][key_block, query_tile]
   int bytes;
@@ -45,7 +48,7 @@ constexpr BackwardShared backward_shared(const BackwardTile& tile, int head_dim,
   at.queries = at.values + tile.key_block() * value_dim * 2;
   at.grad_outputs = at.queries + tile.stages * tile.query_tile * head_dim * 2;
   at.facts = at.grad_outputs + tile.stages * tile.query_tile * value_dim * 2;
-  at.weights = at.facts + tile.stages * tile.query_tile * 8;
+  at.weights = at.facts + tile.stages * fact_floats(tile.query_tile) * 4;
   at.grad_scores = at.weights + scores;
   at.bytes = at.grad_scores + 2 * scores;
   return at;

@@ -8,22 +8,36 @@
 
 namespace strobe::cuda::sm80 {
 
+/// What position hides, told by the distance between key and query.
+struct Nearness {
+  int lowest, highest;  // of key - query
+  int keys, prefix, last_row;
+
+  STROBE_DEVICE Nearness(const AttentionParams& p, const Sequence& s, const TileView& view)
+      : lowest(int(clamped<i64>(i64(s.shift) - p.left, -kFar, kFar))),
+        highest(int(clamped<i64>(i64(s.shift) + p.right, -kFar, kFar))),
+        keys(s.keys),
+        prefix(view.prefix),
+        last_row(view.last_row) {}
+
+  STROBE_DEVICE bool shows(int i, int j) const {
+    const bool near = j - i >= lowest && j - i <= highest && j < keys;
+    return (near || j < prefix) && i < last_row;
+  }
+};
+
 /// Hides what position hides, in kernels that edit no scores.
 template <class C>
-STROBE_DEVICE void hide_by_position(const AttentionParams& p, const Sequence& sequence, const TileView& view,
-                                    int first_key, typename C::Scores& s) {
-  const int lane = ptx::untraced(lane_index()), key = first_key + lane / 4, query = view.first_row + 2 * (lane % 4);
-  const int lowest = int(clamped<i64>(i64(sequence.shift) - p.left, -kFar, kFar));
-  const int highest = int(clamped<i64>(i64(sequence.shift) + p.right, -kFar, kFar));
+STROBE_DEVICE void hide_by_position(const Nearness& nearness, int query, int key, typename C::Scores& s) {
+  const int lane = ptx::untraced(lane_index());
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
     for (int t = 0; t < C::kScoreTiles; ++t) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const int j = key + 16 * r + 8 * (e / 2), i = query + 8 * t + e % 2;
-        const bool near = j - i >= lowest && j - i <= highest && j < sequence.keys;
-        if (!(near || j < view.prefix) || i >= view.last_row) s[r][t][e] = minus_infinity();
+        const int j = key + lane / 4 + 16 * r + 8 * (e / 2), i = query + 2 * (lane % 4) + 8 * t + e % 2;
+        if (!nearness.shows(i, j)) s[r][t][e] = minus_infinity();
       }
     }
   }
@@ -32,9 +46,10 @@ STROBE_DEVICE void hide_by_position(const AttentionParams& p, const Sequence& se
 /// P of 16 queries (step k) in kernels that edit scores; 0 where hidden. `slope` receives softcap's derivative.
 template <class C>
 STROBE_DEVICE void weigh_edited(const AttentionParams& p, const Sequence& sequence, int head, const TileView& view,
-                                int first_key, const float* lse, int k, typename C::Scores& s,
+                                bool edge, int first_key, const float* lse, int k, typename C::Scores& s,
                                 float (&slope)[C::kRowTiles][2][4]) {
   const int lane = ptx::untraced(lane_index());
+  const Nearness nearness(p, sequence, view);
 #pragma unroll
   for (int column = 0; column < 4; ++column) {
     const int t = 2 * k + column / 2, in_tile = 8 * t + 2 * (lane % 4) + column % 2, i = view.first_row + in_tile;
@@ -45,12 +60,12 @@ STROBE_DEVICE void weigh_edited(const AttentionParams& p, const Sequence& sequen
       for (int half = 0; half < 2; ++half) {
         const int e = 2 * half + column % 2, j = first_key + 16 * r + 8 * half + lane / 4;
         float weight = 0.0f, capped = 0.0f;
-        if (i < view.last_row && sees(row.visible, view.prefix, j) && data_shows<C::kFeatures>(p, sequence, row, j)) {
+        if ((!edge || nearness.shows(i, j)) && data_shows<C::kFeatures>(p, sequence, row, j)) {
           const float x = edited_score<C::kFeatures>(p, row, j, s[r][t][e], &capped);
           weight = ptx::ex2((x - lse[in_tile]) * kLog2E);
         }
         s[r][t][e] = weight;
-        slope[r][column / 2][e] = 1.0f - capped * capped;
+        if constexpr (C::kSoftcaps) slope[r][column / 2][e] = 1.0f - capped * capped;
       }
     }
   }
@@ -85,12 +100,12 @@ STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int
   const int lane = ptx::untraced(lane_index());
   const float unit = p.scale * kLog2E;
   const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
-  if (!C::kEdits && edge) hide_by_position<C>(p, sequence, view, first_key, s);
+  if (!C::kEdits && edge) hide_by_position<C>(Nearness(p, sequence, view), view.first_row, first_key, s);
 #pragma unroll
   for (int k = 0; k < C::kSteps; ++k) {
     float slope[C::kRowTiles][2][4];
     if constexpr (C::kEdits) {
-      weigh_edited<C>(p, sequence, head, view, first_key, lse, k, s, slope);
+      weigh_edited<C>(p, sequence, head, view, edge, first_key, lse, k, s, slope);
     } else {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
