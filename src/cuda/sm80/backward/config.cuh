@@ -12,7 +12,7 @@ struct BackwardConfig {
   using Element = typename ElementOf<kType>::Type;
   static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
   static constexpr int kArchitecture = kArchitecture_;
-  static constexpr BackwardTile kTile = backward_tile(kHeadDim, kValueDim, kArchitecture);
+  static constexpr BackwardTile kTile = backward_tile(kHeadDim, kValueDim, kFeatures, kArchitecture);
   static constexpr BackwardShared kAt = backward_shared(kTile, kHeadDim, kValueDim);
   static constexpr int kThreads = kTile.threads(), kPairs = kTile.pairs, kRowTiles = kTile.row_tiles;
   static constexpr int kStages = kTile.stages, kSharedBytes = kAt.bytes, kFacts = fact_floats(kTile.query_tile);

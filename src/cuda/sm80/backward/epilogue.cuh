@@ -13,51 +13,44 @@ template <class C, class T>
 STROBE_DEVICE void write_rows(const RowsView& view, const RowAddress& rows, int block_key, int warp_key, int last,
                               int dims, float factor, const typename C::Sums& sums, u32 stage) {
   const int lane = lane_index();
-  if (view.type == Element::kFloat32) {
-#pragma unroll
-    for (int r = 0; r < C::kRowTiles; ++r) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = block_key + warp_key + 16 * r + 8 * half + lane / 4;
-        if (row >= last) continue;
-        char* const to = const_cast<char*>(rows(row));
-#pragma unroll
-        for (int t = 0; t < T::kDims / 8; ++t) {
-          store_pair<typename C::Element>(view, to, 8 * t + 2 * (lane % 4), dims, sums[r][t][2 * half] * factor,
-                                          sums[r][t][2 * half + 1] * factor);
-        }
-      }
-    }
-    return;
-  }
+  const bool wide = view.type == Element::kFloat32;  // not staged
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int row = warp_key + 16 * r + 8 * half + lane / 4;
+      const int row = warp_key + 16 * r + 8 * half + lane / 4, column = 2 * (lane % 4);
+      float* const to = reinterpret_cast<float*>(const_cast<char*>(rows(block_key + row))) + column;
+      const int left = block_key + row < last ? dims - column : 0;
 #pragma unroll
       for (int t = 0; t < T::kDims / 8; ++t) {
-        ptx::st_shared_4(stage + T::offset(row, t) + lane % 4 * 4,
-                         C::Element::pack(sums[r][t][2 * half] * factor, sums[r][t][2 * half + 1] * factor));
+        const float low = sums[r][t][2 * half] * factor, high = sums[r][t][2 * half + 1] * factor;
+        if (!wide) {
+          ptx::st_shared_4(stage + T::offset(row, t) + column * 2, C::Element::pack(low, high));
+        } else {
+          if (8 * t < left) to[8 * t] = low;
+          if (8 * t + 1 < left) to[8 * t + 1] = high;
+        }
       }
     }
   }
+  if (wide) return;
   __syncwarp();
   // Each warp writes the rows that it staged.
+  if (view.vector_bytes == kChunkBytes) {
 #pragma unroll 4
-  for (int n = lane; n < C::kWarpKeys * T::kRowChunks; n += kWarpLanes) {
-    const int row = warp_key + n / T::kRowChunks, chunk = n % T::kRowChunks, left = dims - chunk * kChunkElements;
-    if (block_key + row >= last || left <= 0) continue;
-    const uint4 value = ptx::ld_shared_16(stage + T::offset(row, chunk));
-    char* const to = const_cast<char*>(rows(block_key + row)) + chunk * kChunkBytes;
-    if (view.vector_bytes == kChunkBytes && left >= kChunkElements) {
-      *reinterpret_cast<uint4*>(to) = value;
-    } else {
-      const u32 words[4] = {value.x, value.y, value.z, value.w};
-#pragma unroll
-      for (int e = 0; e < kChunkElements; ++e) {
-        if (e < left) reinterpret_cast<u16*>(to)[e] = u16(words[e / 2] >> (e % 2 * 16));
-      }
+    for (int n = lane; n < C::kWarpKeys * T::kRowChunks; n += kWarpLanes) {
+      const int row = warp_key + n / T::kRowChunks, chunk = n % T::kRowChunks;
+      if (block_key + row >= last || chunk * kChunkElements >= dims) continue;
+      char* const to = const_cast<char*>(rows(block_key + row)) + chunk * kChunkBytes;
+      *reinterpret_cast<uint4*>(to) = ptx::ld_shared_16(stage + T::offset(row, chunk));
+    }
+  } else {
+#pragma unroll 1
+    for (int n = lane; n < C::kWarpKeys * T::kDims; n += kWarpLanes) {
+      const int row = warp_key + n / T::kDims, d = n % T::kDims;
+      if (block_key + row >= last || d >= dims) continue;
+      const u32 pair = ptx::ld_shared_4(stage + T::offset(row, d / kChunkElements) + d % kChunkElements / 2 * 4);
+      reinterpret_cast<u16*>(const_cast<char*>(rows(block_key + row)))[d] = u16(pair >> (d % 2 * 16));
     }
   }
 }

@@ -26,8 +26,9 @@ STROBE_DEVICE void finish(const BackwardParams& f) {
   for (int part = 0; part < C::kGradParts; ++part) {
     typename C::GradQuery g;
     clear(g);
-    load_sums<C>(sums_of<C>(f, s, visit, part), g);
-    write_grad_query<C>(f, s, visit, part, g);
+    float* const sums = sums_of<C>(f, s, visit, part);
+    load_sums<C>(sums, g);
+    write_grad_query<C>(f, s, visit, part, sums, g);
   }
 }
 

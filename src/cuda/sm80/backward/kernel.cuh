@@ -61,11 +61,13 @@ struct BackwardTask {
   template <class T>
   STROBE_DEVICE void load_rows(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
     const RowAddress rows{data, view.row_stride * 2};
-    if (view.vector_bytes == kChunkBytes) {
-      load_tile<T, C::kThreads>(tile, rows, window, dims);
-    } else {
-      load_scattered_tile<T, C::kThreads>(tile, rows, window, dims, false);
+    const bool vectors = view.vector_bytes == kChunkBytes;
+    // The fast way asks for eight rows at least that are loaded side by side; long rows and few threads have fewer.
+    constexpr int kRowsAbreast = C::kThreads / (T::kRowChunks & -T::kRowChunks);
+    if constexpr (kRowsAbreast % 8 == 0) {
+      if (vectors) return load_tile<T, C::kThreads>(tile, rows, window, dims);
     }
+    load_scattered_tile<T, C::kThreads>(tile, rows, window, dims, vectors);
   }
 
   STROBE_DEVICE void load_keys() const {
@@ -179,14 +181,19 @@ struct BackwardTask {
     typename C::Sums sums;
     clear(sums);
     pass(sums);
-    if (is_first_warp()) {
-      if (f.grad_value.data == nullptr) return;
-      write_rows<C, typename C::ValueTile>(f.grad_value, grad_key_rows(p, f.grad_value, s, kv_head), first_key,
-                                           warp_key(), last_key, p.value_dim, p.dropout_scale, sums, values());
+    const RowsView& view = is_first_warp() ? f.grad_value : f.grad_key;
+    if (view.data == nullptr) return;
+    const RowAddress rows = grad_key_rows(p, view, s, kv_head);
+    if constexpr (C::kHeadDim == C::kValueDim) {  // one text for both
+      write_rows<C, typename C::KeyTile>(view, rows, first_key, warp_key(), last_key,
+                                         is_first_warp() ? p.value_dim : p.head_dim,
+                                         is_first_warp() ? p.dropout_scale : p.scale, sums,
+                                         is_first_warp() ? values() : keys());
+    } else if (is_first_warp()) {
+      write_rows<C, typename C::ValueTile>(view, rows, first_key, warp_key(), last_key, p.value_dim, p.dropout_scale,
+                                           sums, values());
     } else {
-      if (f.grad_key.data == nullptr) return;
-      write_rows<C, typename C::KeyTile>(f.grad_key, grad_key_rows(p, f.grad_key, s, kv_head), first_key, warp_key(),
-                                         last_key, p.head_dim, p.scale, sums, keys());
+      write_rows<C, typename C::KeyTile>(view, rows, first_key, warp_key(), last_key, p.head_dim, p.scale, sums, keys());
     }
   }
 };

@@ -28,7 +28,7 @@ Dims built_dims(const Problem& problem) {
 
 BackwardTile tile_of(const Problem& problem, const CudaDevice& device) {
   const Dims dims = built_dims(problem);
-  return sm80::backward_tile(dims.head, dims.value, device.architecture);
+  return sm80::backward_tile(dims.head, dims.value, features_of(problem), device.architecture);
 }
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -146,11 +146,12 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
   const Dims dims = built_dims(problem);
   const BackwardTile tile = tile_of(problem, device);
   const int type = int(problem.query_type), features = features_of(problem);
+  const int tile_features = features == kAllFeatures ? kAllFeatures : 0;  // all that the finishing kernel depends on
   decision.variant = Variant::kPrefill;
   decision.kernels[decision.kernel_count++] = {KernelId::kBackward, {type, dims.head, dims.value, features}};
   decision.kernels[decision.kernel_count++] = {KernelId::kBackwardPrepare, {}};
   if (has_finish(problem)) {
-    decision.kernels[decision.kernel_count++] = {KernelId::kBackwardFinish, {type, dims.head, dims.value}};
+    decision.kernels[decision.kernel_count++] = {KernelId::kBackwardFinish, {type, dims.head, dims.value, tile_features}};
   }
   if (problem.wants_grad_bias) {
     decision.kernels[decision.kernel_count++] = {KernelId::kBackwardBias, {type, dims.head, dims.value, features}};

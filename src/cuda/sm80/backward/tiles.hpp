@@ -2,6 +2,7 @@
 // the kernel when it is compiled and by the host when it plans. What was measured to choose them is in README.md.
 #pragma once
 
+#include "cuda/params.hpp"
 #include "cuda/sm80/forward/tiles.hpp"  // built_dim, has_small_shared_memory
 
 namespace strobe::cuda::sm80 {
@@ -20,12 +21,36 @@ struct BackwardTile {
   constexpr int grad_columns() const { return 2 * pairs / grad_rows; }
 };
 
-constexpr BackwardTile backward_tile(int head_dim, int value_dim, int architecture) {
+/// The rows of the table by the larger head dimension: where shared memory is large (sm_90), middling (sm_80: 163 KiB)
+/// and small (99 KiB), each {pairs, row_tiles, query_tile, stages, grad_rows, grad_parts, blocks}.
+constexpr BackwardTile large_tile(int dim) {
+  if (dim <= 64) return {4, 2, 128, 2, 4, 1, 1};
+  if (dim <= 96) return {4, 2, 64, 2, 4, 1, 1};
+  if (dim <= 128) return {4, 2, 64, 2, 2, 1, 1};
+  if (dim <= 192) return {4, 1, 64, 2, 2, 1, 1};
+  return {4, 1, 64, 2, 2, 2, 1};
+}
+constexpr BackwardTile middling_tile(int dim) {
+  if (dim <= 32) return {4, 2, 64, 2, 4, 1, 1};
+  if (dim <= 64) return {4, 2, 64, 2, 2, 1, 1};
+  if (dim <= 96) return {4, 2, 64, 2, 4, 1, 1};
+  if (dim <= 128) return {4, 2, 32, 2, 2, 1, 1};
+  return {4, 1, 32, 2, 2, 1, 1};
+}
+constexpr BackwardTile small_tile(int dim) {
+  if (dim <= 32) return {4, 2, 64, 2, 4, 1, 1};
+  if (dim <= 64) return {4, 2, 32, 2, 2, 1, 1};
+  if (dim <= 128) return {2, 2, 32, 2, 2, 1, 1};
+  if (dim <= 192) return {4, 1, 32, 1, 2, 1, 1};
+  return {2, 1, 32, 1, 2, 2, 1};
+}
+
+/// Kernels with all features take small tiles: their text grows with a warp's scores, and the time to compile with it.
+constexpr BackwardTile backward_tile(int head_dim, int value_dim, int features, int architecture) {
   const int dim = head_dim > value_dim ? head_dim : value_dim;
-  if (dim <= 64) return {.pairs = 4, .row_tiles = 2, .query_tile = 128, .stages = 2, .grad_rows = 4, .grad_parts = 1, .blocks = 1};
-  if (dim <= 96) return {.pairs = 4, .row_tiles = 2, .query_tile = 64, .stages = 2, .grad_rows = 4, .grad_parts = 1, .blocks = 1};
-  if (dim <= 128) return {.pairs = 4, .row_tiles = 2, .query_tile = 64, .stages = 2, .grad_rows = 2, .grad_parts = 1, .blocks = 1};
-  return {.pairs = 4, .row_tiles = 1, .query_tile = 64, .stages = 2, .grad_rows = 2, .grad_parts = dim <= 192 ? 1 : 2, .blocks = 1};
+  if (has_small_shared_memory(architecture)) return small_tile(dim);
+  if (features == kAllFeatures && dim <= 64) return small_tile(dim);
+  return features == kAllFeatures || architecture == 80 ? middling_tile(dim) : large_tile(dim);
 }
 
 /// What is known of a query tile's rows, as floats: LSE, delta, and 1 where something must be cleared (unseen.cuh).

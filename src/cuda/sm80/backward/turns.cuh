@@ -34,28 +34,39 @@ STROBE_DEVICE float* sums_of(const BackwardParams& f, const Sequence& s, const V
   return f.sums + tile * (C::kQueryTile * C::kHeadDim) + warp_index() * C::kWarpFloats + part * C::kPartFloats;
 }
 
-/// Writes a part of a warp's share of dQ to the gradient.
+/// Where a part of a warp's share lies in its tile of dQ.
 template <class C>
-STROBE_DEVICE void write_grad_query(const BackwardParams& f, const Sequence& s, const Visit& visit, int part,
-                                    const typename C::GradQuery& g) {
-  const AttentionParams& p = f.attention;
-  const RowAddress rows = query_rows(p, f.grad_query, s, visit.head);
-  const int warp = warp_index(), lane = ptx::untraced(lane_index());
-  const int first_row = visit.tile * C::kQueryTile + warp / C::kGradColumns * C::kGradRows + lane / 4;
-  const int first_dim = warp % C::kGradColumns * C::kGradDims + part * C::kPartDims + lane % 4 * 2;
+struct Share {
+  int row, dim;  // of the thread's first element
+
+  STROBE_DEVICE explicit Share(int part) {
+    const int warp = warp_index(), lane = ptx::untraced(lane_index());
+    row = warp / C::kGradColumns * C::kGradRows + lane / 4;
+    dim = warp % C::kGradColumns * C::kGradDims + part * C::kPartDims + lane % 4 * 2;
+  }
+};
+
+/// Writes a part to the gradient from the sums in memory: for types and alignments that are not the usual ones.
+template <class C>
+STROBE_DEVICE void write_from_sums(const RowsView& view, RowAddress rows, int first_row, int last_row,
+                                   int part, int dims, float scale, const float* sums) {
+  const Share<C> share(part);
+#pragma unroll 1
+  for (int n = 0; n < C::kGradRowTiles * C::kGradTiles * 4; ++n) {
+    const int e = n % 4, fragment = n / 4;
+    const int row = first_row + share.row + fragment / C::kGradTiles * 16 + e / 2 * 8;
+    const int d = share.dim + fragment % C::kGradTiles * 8 + e % 2;
+    if (row >= last_row || d >= dims) continue;
+    store_float(const_cast<char*>(rows(row)), view.type, d, sums[fragment * 128 + 4 * lane_index() + e] * scale);
+  }
+}
+
+template <class C>
+STROBE_DEVICE void store_sums(float* to, const typename C::GradQuery& g) {
 #pragma unroll
-  for (int r = 0; r < C::kGradRowTiles; ++r) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = first_row + 16 * r + 8 * half;
-      if (row >= s.queries) continue;
-      char* const to = const_cast<char*>(rows(row));
-#pragma unroll
-      for (int t = 0; t < C::kGradTiles; ++t) {
-        store_pair<typename C::Element>(f.grad_query, to, first_dim + 8 * t, p.head_dim, g[r][t][2 * half] * p.scale,
-                                        g[r][t][2 * half + 1] * p.scale);
-      }
-    }
+  for (int n = 0; n < C::kGradRowTiles * C::kGradTiles; ++n) {
+    const float(&part)[4] = g[n / C::kGradTiles][n % C::kGradTiles];
+    *reinterpret_cast<float4*>(to + n * 128 + 4 * lane_index()) = make_float4(part[0], part[1], part[2], part[3]);
   }
 }
 
@@ -69,6 +80,35 @@ STROBE_DEVICE void load_sums(const float* from, typename C::GradQuery& g) {
   }
 }
 
+/// Writes a part of a warp's share of dQ to the gradient. `sums` is its place in memory, which nobody needs any more.
+template <class C>
+STROBE_DEVICE void write_grad_query(const BackwardParams& f, const Sequence& s, const Visit& visit, int part,
+                                    float* sums, const typename C::GradQuery& g) {
+  const AttentionParams& p = f.attention;
+  const RowAddress rows = query_rows(p, f.grad_query, s, visit.head);
+  const int first_row = visit.tile * C::kQueryTile;
+  if (f.grad_query.type == Element::kFloat32 || f.grad_query.vector_bytes < 4) {
+    store_sums<C>(sums, g);
+    write_from_sums<C>(f.grad_query, rows, first_row, s.queries, part, p.head_dim, p.scale, sums);
+    return;
+  }
+  const Share<C> share(part);
+#pragma unroll
+  for (int r = 0; r < C::kGradRowTiles; ++r) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = first_row + share.row + 16 * r + 8 * half;
+      char* const to = const_cast<char*>(rows(row)) + share.dim * 2;
+      const int left = row < s.queries ? p.head_dim - share.dim : 0;
+#pragma unroll
+      for (int t = 0; t < C::kGradTiles; ++t) {
+        const u32 pair = C::Element::pack(g[r][t][2 * half] * p.scale, g[r][t][2 * half + 1] * p.scale);
+        if (8 * t < left) *reinterpret_cast<u32*>(to + 16 * t) = pair;
+      }
+    }
+  }
+}
+
 /// Adds a part of a warp's share of dQ to the sum, when the block's turn has come.
 template <class C>
 STROBE_DEVICE void add_grad_query(const BackwardParams& f, const Sequence& s, const Visit& visit, int part,
@@ -76,13 +116,9 @@ STROBE_DEVICE void add_grad_query(const BackwardParams& f, const Sequence& s, co
   float* const sums = sums_of<C>(f, s, visit, part);
   if (f.turns != nullptr && visit.last) {
     if (visit.turn > 0) load_sums<C>(sums, g);
-    write_grad_query<C>(f, s, visit, part, g);
+    write_grad_query<C>(f, s, visit, part, sums, g);
   } else if (f.turns != nullptr && visit.turn == 0) {
-#pragma unroll
-    for (int n = 0; n < C::kGradRowTiles * C::kGradTiles; ++n) {
-      const float(&part)[4] = g[n / C::kGradTiles][n % C::kGradTiles];
-      *reinterpret_cast<float4*>(sums + n * 128 + 4 * lane_index()) = make_float4(part[0], part[1], part[2], part[3]);
-    }
+    store_sums<C>(sums, g);
   } else {
 #pragma unroll
     for (int n = 0; n < C::kGradRowTiles * C::kGradTiles; ++n) {
