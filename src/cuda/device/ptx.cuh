@@ -46,6 +46,13 @@ STROBE_DEVICE uint4 ld_shared_16(u32 from) {
   return r;
 }
 
+/// The same value, of which the compiler knows nothing: what is computed from it stays where it is computed, and does
+/// not occupy registers all through a loop.
+STROBE_DEVICE int untraced(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 /// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
 STROBE_DEVICE void ldmatrix_x4(u32 address, u32 (&r)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -107,6 +114,46 @@ STROBE_DEVICE float lg2(float x) {
 STROBE_DEVICE float rcp(float x) {
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
+/// A barrier among the `threads` that name it: `bar_sync` waits for all of them, `bar_arrive` only counts. What a thread
+/// wrote before it arrived, those that wait see afterwards.
+STROBE_DEVICE void bar_sync(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+STROBE_DEVICE void bar_arrive(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+/// A counter in global memory that blocks hand work over with: what the writer's block did before, the reader's block
+/// sees afterwards.
+STROBE_DEVICE int ld_acquire(const int* from) {
+  int r;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(r) : "l"(from) : "memory");
+  return r;
+}
+STROBE_DEVICE void st_release(int* to, int value) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+
+/// Adds to global memory without reading it back.
+STROBE_DEVICE void red_add_f32(float* to, float value) {
+  asm volatile("red.relaxed.gpu.global.add.f32 [%0], %1;" ::"l"(to), "f"(value) : "memory");
+}
+/// The same for 16 bytes at once; sm_90 and later.
+STROBE_DEVICE void red_add_f32x4(float* to, const float (&value)[4]) {
+  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(to), "f"(value[0]), "f"(value[1]),
+               "f"(value[2]), "f"(value[3])
+               : "memory");
+}
+/// Global memory as other blocks left it, past the first-level cache.
+STROBE_DEVICE float4 ld_global_cg_16(const float* from) {
+  float4 r;
+  asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(r.x), "=f"(r.y), "=f"(r.z), "=f"(r.w)
+               : "l"(from)
+               : "memory");
   return r;
 }
 

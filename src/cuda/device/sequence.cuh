@@ -44,17 +44,20 @@ STROBE_DEVICE Sequence sequence_of(const AttentionParams& p, int b) {
   return s;
 }
 
-/// Which sequence, and which of its tiles of `tile_rows` queries, is number `tile` when the tiles of all packed sequences
+/// Which sequence, and which of its tiles of `tile_rows` rows, is number `tile` when the tiles of all packed sequences
 /// are counted one after another, each sequence taking at least one. Returns false past the last one.
-STROBE_DEVICE bool find_packed_tile(const AttentionParams& p, int tile_rows, int& tile, int& b) {
-  for (b = 0; b < p.batch; ++b) {
-    const int first = clamped(read_int(p.query_offsets, b), 0, p.query_length);
-    const int rows = clamped(read_int(p.query_offsets, b + 1), first, p.query_length) - first;
+STROBE_DEVICE bool find_packed_tile(const VectorView& offsets, int batch, int length, int tile_rows, int& tile, int& b) {
+  for (b = 0; b < batch; ++b) {
+    const int first = clamped(read_int(offsets, b), 0, length);
+    const int rows = clamped(read_int(offsets, b + 1), first, length) - first;
     const int tiles = larger(ceil_div(rows, tile_rows), 1);
     if (tile < tiles) return true;
     tile -= tiles;
   }
   return false;
+}
+STROBE_DEVICE bool find_packed_tile(const AttentionParams& p, int tile_rows, int& tile, int& b) {
+  return find_packed_tile(p.query_offsets, p.batch, p.query_length, tile_rows, tile, b);
 }
 
 /// Rows of one head of a sequence's queries (or outputs, or their gradients).

@@ -1,0 +1,58 @@
+// The end of a key block: dK and dV from registers to memory, by way of shared memory, so that rows are written 16
+// bytes at a time.
+#pragma once
+
+#include "cuda/sm80/backward/rows.cuh"
+#include "cuda/sm80/backward/visits.cuh"
+
+namespace strobe::cuda::sm80 {
+
+/// Writes the warp's rows of dK or dV times `factor`: keys from block_key + warp_key on, as far as they are below
+/// `last`. `stage` is shared memory of tile type T that nobody reads any more.
+template <class C, class T>
+STROBE_DEVICE void write_rows(const RowsView& view, const RowAddress& rows, int block_key, int warp_key, int last,
+                              int dims, float factor, const typename C::Sums& sums, u32 stage) {
+  const int lane = lane_index();
+  const bool wide = view.type == Element::kFloat32;  // not staged
+#pragma unroll
+  for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = warp_key + 16 * r + 8 * half + lane / 4, column = 2 * (lane % 4);
+      float* const to = reinterpret_cast<float*>(const_cast<char*>(rows(block_key + row))) + column;
+      const int left = block_key + row < last ? dims - column : 0;
+#pragma unroll
+      for (int t = 0; t < T::kDims / 8; ++t) {
+        const float low = sums[r][t][2 * half] * factor, high = sums[r][t][2 * half + 1] * factor;
+        if (!wide) {
+          ptx::st_shared_4(stage + T::offset(row, t) + column * 2, C::Element::pack(low, high));
+        } else {
+          if (8 * t < left) to[8 * t] = low;
+          if (8 * t + 1 < left) to[8 * t + 1] = high;
+        }
+      }
+    }
+  }
+  if (wide) return;
+  __syncwarp();
+  // Each warp writes the rows that it staged.
+  if (view.vector_bytes == kChunkBytes) {
+#pragma unroll 4
+    for (int n = lane; n < C::kWarpKeys * T::kRowChunks; n += kWarpLanes) {
+      const int row = warp_key + n / T::kRowChunks, chunk = n % T::kRowChunks;
+      if (block_key + row >= last || chunk * kChunkElements >= dims) continue;
+      char* const to = const_cast<char*>(rows(block_key + row)) + chunk * kChunkBytes;
+      *reinterpret_cast<uint4*>(to) = ptx::ld_shared_16(stage + T::offset(row, chunk));
+    }
+  } else {
+#pragma unroll 1
+    for (int n = lane; n < C::kWarpKeys * T::kDims; n += kWarpLanes) {
+      const int row = warp_key + n / T::kDims, d = n % T::kDims;
+      if (block_key + row >= last || d >= dims) continue;
+      const u32 pair = ptx::ld_shared_4(stage + T::offset(row, d / kChunkElements) + d % kChunkElements / 2 * 4);
+      reinterpret_cast<u16*>(const_cast<char*>(rows(block_key + row)))[d] = u16(pair >> (d % 2 * 16));
+    }
+  }
+}
+
+}  // namespace strobe::cuda::sm80

@@ -1,0 +1,241 @@
+// The backward kernel for every GPU since Ampere: FlashAttention-2's algorithm 2 (arXiv 2307.08691) on mma.sync and
+// cp.async. A block takes a block of keys of one KV head and passes over the query tiles that see it. Warps work in
+// pairs, each for some of the keys and all queries of the tile, with keys as rows:
+//   first warp    S^T = K Q^T      P^T = exp(S^T - LSE)       dV += P^T dO
+//   second warp   dP^T = V dO^T    dS^T = P^T (dP^T - delta)  dK += dS^T Q
+// and both share dQ = dS K of the tile before, so that one barrier a tile is enough. README.md has the timeline.
+#pragma once
+
+#include "cuda/sm80/backward/epilogue.cuh"
+#include "cuda/sm80/backward/products.cuh"
+#include "cuda/sm80/backward/turns.cuh"
+#include "cuda/sm80/backward/unseen.cuh"
+#include "cuda/sm80/backward/weights.cuh"
+
+namespace strobe::cuda::sm80 {
+
+extern __shared__ __align__(128) char shared_memory[];
+
+/// One block's work: keys [first_key, first_key + kKeyBlock) of kv_head in sequence s.
+template <class C>
+struct BackwardTask {
+  using Element = typename C::Element;
+
+  const BackwardParams& f;
+  const AttentionParams& p;
+  const Sequence& s;
+  int first_key, kv_head;
+  u32 memory;
+
+  STROBE_DEVICE u32 keys() const { return memory + C::kAt.keys; }
+  STROBE_DEVICE u32 values() const { return memory + C::kAt.values; }
+  STROBE_DEVICE u32 queries(int stage) const { return memory + C::kAt.queries + stage * C::QueryTile::kBytes; }
+  STROBE_DEVICE u32 grad_outputs(int stage) const {
+    return memory + C::kAt.grad_outputs + stage * C::GradOutputTile::kBytes;
+  }
+  STROBE_DEVICE u32 grad_scores(int parity) const {
+    return memory + C::kAt.grad_scores + parity * C::GradScoreTile::kBytes;
+  }
+  STROBE_DEVICE const float* lse(int stage) const {
+    return reinterpret_cast<const float*>(shared_memory + C::kAt.facts) + stage * C::kFacts;
+  }
+  STROBE_DEVICE const float* delta(int stage) const { return lse(stage) + C::kQueryTile; }
+  STROBE_DEVICE bool suspicious(int stage) const { return lse(stage)[2 * C::kQueryTile] != 0.0f; }
+
+  // A pair's number, its keys in the block, and where P passes from its first to its second warp.
+  STROBE_DEVICE bool is_first_warp() const { return warp_index() < C::kPairs; }
+  STROBE_DEVICE int pair() const { return warp_index() % C::kPairs; }
+  STROBE_DEVICE int warp_key() const { return pair() * C::kWarpKeys; }
+  STROBE_DEVICE u32 exchange() const { return memory + C::kAt.weights + pair() * (C::kWarpKeys * C::kQueryTile * 2); }
+  STROBE_DEVICE int pair_barrier() const { return 1 + pair(); }
+
+  STROBE_DEVICE TileView view(const Visit& visit) const {
+    return view_of(p, s, visit.tile * C::kQueryTile, C::kQueryTile);
+  }
+  /// Whether position hides anything of the tile from the block.
+  STROBE_DEVICE bool is_edge(const TileView& view) const {
+    return !sees_all(view, first_key, first_key + C::kKeyBlock) ||
+           view.last_row < view.first_row + C::kQueryTile;
+  }
+
+  template <class T>
+  STROBE_DEVICE void load_rows(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
+    const RowAddress rows{data, view.row_stride * 2};
+    const bool vectors = view.vector_bytes == kChunkBytes;
+    // The fast way asks for eight rows at least that are loaded side by side; long rows and few threads have fewer.
+    constexpr int kRowsAbreast = C::kThreads / (T::kRowChunks & -T::kRowChunks);
+    if constexpr (kRowsAbreast % 8 == 0) {
+      if (vectors) return load_tile<T, C::kThreads>(tile, rows, window, dims);
+    }
+    load_scattered_tile<T, C::kThreads>(tile, rows, window, dims, vectors);
+  }
+
+  STROBE_DEVICE void load_keys() const {
+    const KeyRange first = visible_keys(p, s, 0), last = visible_keys(p, s, s.queries - 1);
+    const int prefix = smaller(s.prefix, s.keys);
+    const RowWindow window{first_key, prefix > 0 ? 0 : first.first, larger(last.last, prefix)};
+    load_rows<typename C::KeyTile>(keys(), p.key, key_rows(p, p.key, s, kv_head).data, window, p.head_dim);
+    load_rows<typename C::ValueTile>(values(), p.value, key_rows(p, p.value, s, kv_head).data, window, p.value_dim);
+  }
+
+  STROBE_DEVICE void load_visit(const Visit& visit, int stage) const {
+    const RowWindow window{visit.tile * C::kQueryTile, 0, s.queries};
+    load_rows<typename C::QueryTile>(queries(stage), p.query, query_rows(p, p.query, s, visit.head).data, window,
+                                     p.head_dim);
+    load_rows<typename C::GradOutputTile>(grad_outputs(stage), f.grad_output,
+                                          query_rows(p, f.grad_output, s, visit.head).data, window, p.value_dim);
+    const i64 tile = i64(visit.head) * f.slots + query_slot(f, s, visit.tile);
+    const float* const facts = f.facts + tile * C::kFacts;
+    if (int(threadIdx.x) < C::kFacts / 4) {
+      const u32 to = memory + C::kAt.facts + (stage * C::kFacts * 4 + int(threadIdx.x) * 16);
+      ptx::cp_async_16(to, facts + 4 * threadIdx.x, true);
+    }
+  }
+
+  STROBE_DEVICE void visit_as_first(const Visit& visit, int stage, typename C::Sums& grad_value) const {
+    typename C::Scores scores;
+    typename C::Weights weights;
+    multiply_rows<Element, typename C::KeyTile, typename C::QueryTile>(keys(), warp_key(), queries(stage), scores);
+    const TileView tile = view(visit);
+    weigh<C>(p, s, visit.head, tile, is_edge(tile), first_key + warp_key(), lse(stage), exchange(), scores, weights);
+    ptx::bar_arrive(pair_barrier(), 2 * kWarpLanes);
+    multiply_registers<Element, typename C::GradOutputTile>(weights, grad_outputs(stage), grad_value);
+  }
+
+  STROBE_DEVICE void visit_as_second(const Visit& visit, int stage, int parity, typename C::Sums& grad_key) const {
+    typename C::Scores scores;
+    typename C::Weights grads;
+    multiply_rows<Element, typename C::ValueTile, typename C::GradOutputTile>(values(), warp_key(), grad_outputs(stage),
+                                                                              scores);
+    ptx::bar_sync(pair_barrier(), 2 * kWarpLanes);
+    const bool hides = C::kEdits || is_edge(view(visit));
+    grade<C>(p, hides, delta(stage), exchange(), grad_scores(parity), warp_key(), scores, grads);
+    multiply_registers<Element, typename C::QueryTile>(grads, queries(stage), grad_key);
+  }
+
+  STROBE_DEVICE void visit_grad_query(const Visit& visit, int parity) const {
+    if (visit.none() || f.grad_query.data == nullptr) return;
+    const int warp = warp_index(), row = warp / C::kGradColumns * C::kGradRows;
+#pragma unroll 1
+    for (int part = 0; part < C::kGradParts; ++part) {
+      typename C::GradQuery g;
+      const int dim = warp % C::kGradColumns * C::kGradDims + part * C::kPartDims;
+      multiply_columns<Element, typename C::GradScoreTile, typename C::KeyTile>(grad_scores(parity), row, keys(), dim,
+                                                                                g);
+      add_grad_query<C>(f, s, visit, part, g);
+    }
+  }
+
+  /// What must happen once, when the keys have come.
+  STROBE_DEVICE void check_keys() const {
+    const bool gap = s.prefix > 0 && (p.left < kFar || s.shift > 0);  // keys between prefix and window
+    if (!C::kHidesByData && !gap) return;
+    clear_unseen_keys<C>(p, s, kv_head, first_key, keys(), values());
+    __syncthreads();
+  }
+
+  STROBE_DEVICE void pass(typename C::Sums& sums) const {
+    const Visits<C> visits(p, s, first_key / C::kKeyBlock, kv_head);
+    const Visit none{-1, 0, 0, false};
+    Visit visit = visits.first(), before = none, done = none;
+    if (visit.none()) return;
+    load_keys();
+    load_visit(visit, 0);
+    ptx::cp_async_commit();
+    for (int n = 0;; ++n) {
+      const int parity = n % 2, stage = C::kStages > 1 ? parity : 0;
+      if (threadIdx.x == 0) await_turn(f, s, before);
+      ptx::cp_async_wait<0>();
+      __syncthreads();  // the tile is there for everyone, and so is dS of the tile before
+      if (threadIdx.x == 32 * C::kPairs) pass_turn(f, s, done);
+      if (n == 0) check_keys();
+      if (!visit.none() && suspicious(stage)) {
+        clear_blind_queries<C>(lse(stage), queries(stage), grad_outputs(stage));
+        __syncthreads();
+      }
+      const Visit next = visit.none() ? none : visits.after(visit);
+      if (C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
+      ptx::cp_async_commit();
+      if (is_first_warp()) {
+        if (!visit.none()) visit_as_first(visit, stage, sums);
+        visit_grad_query(before, 1 - parity);
+      } else {
+        visit_grad_query(before, 1 - parity);
+        if (!visit.none()) visit_as_second(visit, stage, parity, sums);
+      }
+      if (visit.none()) break;
+      if (C::kStages == 1) {
+        __syncthreads();
+        if (!next.none()) load_visit(next, 0);
+        ptx::cp_async_commit();
+      }
+      done = before;
+      before = visit;
+      visit = next;
+    }
+    __syncthreads();
+    if (threadIdx.x == 32 * C::kPairs) pass_turn(f, s, before);
+  }
+
+  STROBE_DEVICE void run(int last_key) const {
+    typename C::Sums sums;
+    clear(sums);
+    pass(sums);
+    const RowsView& view = is_first_warp() ? f.grad_value : f.grad_key;
+    if (view.data == nullptr) return;
+    const RowAddress rows = grad_key_rows(p, view, s, kv_head);
+    if constexpr (C::kHeadDim == C::kValueDim) {  // one text for both
+      write_rows<C, typename C::KeyTile>(view, rows, first_key, warp_key(), last_key,
+                                         is_first_warp() ? p.value_dim : p.head_dim,
+                                         is_first_warp() ? p.dropout_scale : p.scale, sums,
+                                         is_first_warp() ? values() : keys());
+    } else if (is_first_warp()) {
+      write_rows<C, typename C::ValueTile>(view, rows, first_key, warp_key(), last_key, p.value_dim, p.dropout_scale,
+                                           sums, values());
+    } else {
+      write_rows<C, typename C::KeyTile>(view, rows, first_key, warp_key(), last_key, p.head_dim, p.scale, sums, keys());
+    }
+  }
+};
+
+/// Rows of packed gradients that belong to no sequence.
+STROBE_DEVICE void zero_key_tail(const BackwardParams& f, int kv_head, int first, int last) {
+  Sequence none{};
+  if (f.grad_key.data) {
+    zero_rows(f.grad_key, grad_key_rows(f.attention, f.grad_key, none, kv_head), f.attention.head_dim, first, last);
+  }
+  if (f.grad_value.data) {
+    zero_rows(f.grad_value, grad_key_rows(f.attention, f.grad_value, none, kv_head), f.attention.value_dim, first, last);
+  }
+}
+
+template <class C>
+STROBE_DEVICE void backward(const BackwardParams& f) {
+  const AttentionParams& p = f.attention;
+  // Blocks of lower keys come first: under a causal mask they see most queries, and dQ's turns go by key block.
+  const int group_blocks = f.heads_per_group * f.blocks;
+  const int first_head = int(blockIdx.x) / group_blocks * f.heads_per_group;
+  const int heads = smaller(f.heads_per_group, f.heads - first_head), place = int(blockIdx.x) % group_blocks;
+  int block = place / heads, head = first_head + place % heads, b = head / p.kv_heads, stored = p.key_length;
+  head %= p.kv_heads;
+  if (p.packed_keys) {
+    if (!find_packed_tile(p.key_offsets, p.batch, p.key_length, C::kKeyBlock, block, b)) {
+      const int end = clamped(read_int(p.key_offsets, p.batch), 0, p.key_length) + block * C::kKeyBlock;
+      zero_key_tail(f, head, end, smaller(end + C::kKeyBlock, p.key_length));
+      return;
+    }
+    const int first = clamped(read_int(p.key_offsets, b), 0, p.key_length);
+    stored = clamped(read_int(p.key_offsets, b + 1), first, p.key_length) - first;
+  }
+  const Sequence s = sequence_of(p, b);
+  const int first_key = block * C::kKeyBlock;
+  BackwardTask<C> task{.f = f,
+                       .p = p,
+                       .s = s,
+                       .first_key = first_key,
+                       .kv_head = head,
+                       .memory = ptx::shared_address(shared_memory)};
+  task.run(smaller(first_key + C::kKeyBlock, stored));
+}
+
+}  // namespace strobe::cuda::sm80

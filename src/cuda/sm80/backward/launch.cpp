@@ -1,0 +1,199 @@
+// The host side of the backward kernels: whom they serve, with which variants and tiles, workspace, and the launches.
+#include <algorithm>
+
+#include "cuda/families.hpp"
+#include "cuda/sm80/backward/params.hpp"
+#include "cuda/sm80/backward/tiles.hpp"
+#include "cuda/translate.hpp"
+
+namespace strobe::cuda::sm80_backward {
+namespace {
+
+using sm80::BackwardParams;
+using sm80::BackwardTile;
+
+constexpr float kLog2E = 1.44269504f;
+constexpr unsigned kPrepareThreads = 256, kBiasThreads = 128;  // as in prepare.cuh and bias.cuh
+
+struct Dims {
+  int head, value;
+};
+
+/// The dimensions of the kernel that serves the problem's: equal ones, but for 192 with 128.
+Dims built_dims(const Problem& problem) {
+  const int head = sm80::built_dim(int(problem.head_dim)), value = sm80::built_dim(int(problem.value_dim));
+  if (head == 192 && value <= 128) return {192, 128};
+  return {std::max(head, value), std::max(head, value)};
+}
+
+BackwardTile tile_of(const Problem& problem, const CudaDevice& device) {
+  const Dims dims = built_dims(problem);
+  return sm80::backward_tile(dims.head, dims.value, features_of(problem), device.architecture);
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Numbers for query tiles, as query_slot gives them out. Packed lengths lie in device memory: each sequence may have
+/// one tile that is not full, or be empty, and rows behind the last sequence have tiles too.
+std::int64_t slots_of(const Problem& problem, int query_tile) {
+  if (problem.packed_queries) return problem.total_queries / query_tile + problem.batch + 1;
+  return problem.batch * ceil_div(problem.query_length, query_tile);
+}
+
+std::int64_t blocks_of(const Problem& problem, int key_block) {
+  if (problem.packed_keys) return problem.total_keys / key_block + problem.batch + 1;
+  return ceil_div(problem.key_length, key_block);
+}
+
+std::int64_t heads_of(const Problem& problem) {
+  return problem.packed_keys ? problem.kv_heads : problem.batch * problem.kv_heads;
+}
+
+bool wants_rows(const Problem& problem) {
+  return problem.wants_grad_query || problem.wants_grad_key || problem.wants_grad_value;
+}
+
+/// A kernel after the main one: to round dQ where key blocks add to it in any order, to sum the sink's gradient.
+bool has_finish(const Problem& problem) {
+  return (problem.wants_grad_query && !problem.deterministic) || problem.wants_grad_sink;
+}
+
+/// Where the arrays of BackwardParams lie in the workspace, in bytes.
+struct Layout {
+  std::size_t facts = 0, sums = 0, turns = 0, sink_parts = 0, bytes = 0, sums_bytes = 0;
+};
+
+Layout layout_of(const Problem& problem, const BackwardTile& tile, int head_dim) {
+  Layout layout;
+  const auto place = [&](std::size_t& offset, bool needed, std::size_t bytes) {
+    offset = layout.bytes;
+    if (needed) layout.bytes += (bytes + 255) / 256 * 256;
+  };
+  const auto tiles = std::size_t(problem.query_heads * slots_of(problem, tile.query_tile));
+  layout.sums_bytes = tiles * std::size_t(tile.query_tile) * std::size_t(head_dim) * sizeof(float);
+  place(layout.facts, true, tiles * std::size_t(sm80::fact_floats(tile.query_tile)) * sizeof(float));
+  place(layout.sums, problem.wants_grad_query, layout.sums_bytes);
+  place(layout.turns, problem.wants_grad_query && problem.deterministic, tiles * sizeof(int));
+  place(layout.sink_parts, problem.wants_grad_sink, tiles * sizeof(float));
+  return layout;
+}
+
+BackwardParams params_for(const Problem& problem, const Buffers& buffers, const CudaDecision& decision,
+                          const BackwardTile& tile, const CudaDevice& device, char* workspace) {
+  BackwardParams params{};
+  params.attention = params_of(problem, buffers);
+  params.grad_output = view_of(buffers.grad_output, problem.value_dim);
+  if (problem.wants_grad_query) params.grad_query = view_of(buffers.grad_query, problem.head_dim);
+  if (problem.wants_grad_key) params.grad_key = view_of(buffers.grad_key, problem.head_dim);
+  if (problem.wants_grad_value) params.grad_value = view_of(buffers.grad_value, problem.value_dim);
+  if (problem.has_grad_lse) params.grad_lse = view_of(buffers.grad_lse);
+  if (problem.wants_grad_sink) params.grad_sink = view_of(buffers.grad_sink);
+  if (problem.wants_grad_bias) {
+    const bool(&broadcasts)[4] = problem.bias_broadcasts;
+    params.grad_bias = view_of(buffers.grad_bias);
+    params.bias_batches = broadcasts[0] ? 1 : int(problem.batch);
+    params.bias_heads = broadcasts[1] ? 1 : int(problem.query_heads);
+    params.bias_rows = broadcasts[2] ? 1 : int(problem.query_length);
+    params.bias_keys = broadcasts[3] ? 1 : int(problem.key_length);
+  }
+
+  const KernelKey& key = decision.kernels[0];
+  const Layout layout = layout_of(problem, tile, key.values[1]);
+  const auto place = [&](std::size_t offset) { return reinterpret_cast<float*>(workspace + offset); };
+  params.facts = place(layout.facts);
+  params.sums = place(layout.sums);
+  if (problem.wants_grad_query && problem.deterministic) params.turns = reinterpret_cast<int*>(place(layout.turns));
+  if (problem.wants_grad_sink) params.sink_parts = place(layout.sink_parts);
+
+  const bool edits = (key.values[3] & ~kDropout) != 0;
+  params.lse_unit = edits ? 1.0f : kLog2E;
+  params.query_tile = tile.query_tile;
+  params.key_block = tile.key_block();
+  params.fact_floats = sm80::fact_floats(tile.query_tile);
+  params.slots = int(slots_of(problem, tile.query_tile));
+  params.tiles = int(ceil_div(problem.query_length, tile.query_tile));
+  params.blocks = int(blocks_of(problem, tile.key_block()));
+  params.heads = int(heads_of(problem));
+  // As many heads at a time as have their queries, gradients and sums of dQ in half of the second-level cache.
+  const std::int64_t bytes =
+      problem.query_length * problem.group() * (2 * problem.head_dim + 2 * problem.value_dim + 4 * problem.head_dim);
+  params.heads_per_group = int(
+      std::clamp<std::int64_t>(device.l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, std::max(params.heads, 1)));
+  return params;
+}
+
+}  // namespace
+
+bool serves(const Problem& problem, const CudaDevice& device, std::string* why_not) {
+  const auto refuse = [&](const char* reason) {
+    if (why_not != nullptr) *why_not = reason;
+    return false;
+  };
+  if (problem.head_dim > 256 || problem.value_dim > 256) return refuse("head dimensions above 256 are not built");
+  if (problem.key_type != problem.query_type || problem.output_type != problem.query_type) {
+    return refuse("keys and outputs must be of the queries' type");
+  }
+  const BackwardTile tile = tile_of(problem, device);
+  const std::int64_t most = (std::int64_t(1) << 31) - 1;
+  if (blocks_of(problem, tile.key_block()) * heads_of(problem) > most || slots_of(problem, tile.query_tile) > most) {
+    return refuse("more than 2^31 tiles");
+  }
+  if (problem.query_heads > 65535) return refuse("more than 65535 query heads");
+  return true;
+}
+
+void decide(const Problem& problem, const CudaDevice& device, CudaDecision& decision) {
+  const Dims dims = built_dims(problem);
+  const BackwardTile tile = tile_of(problem, device);
+  const int type = int(problem.query_type), features = features_of(problem);
+  const int tile_features = features == kAllFeatures ? kAllFeatures : 0;  // all that the finishing kernel depends on
+  decision.variant = Variant::kPrefill;
+  decision.kernels[decision.kernel_count++] = {KernelId::kBackward, {type, dims.head, dims.value, features}};
+  decision.kernels[decision.kernel_count++] = {KernelId::kBackwardPrepare, {}};
+  if (has_finish(problem)) {
+    decision.kernels[decision.kernel_count++] = {KernelId::kBackwardFinish, {type, dims.head, dims.value, tile_features}};
+  }
+  if (problem.wants_grad_bias) {
+    decision.kernels[decision.kernel_count++] = {KernelId::kBackwardBias, {type, dims.head, dims.value, features}};
+  }
+  decision.query_tile = tile.query_tile;
+  decision.key_block = tile.key_block();
+  decision.workspace_bytes = layout_of(problem, tile, dims.head).bytes;
+}
+
+void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
+         void* workspace) {
+  const CudaDevice& device = launcher.device();
+  const BackwardTile tile = tile_of(problem, device);
+  const KernelKey& key = decision.kernels[0];
+  const int head_dim = key.values[1], value_dim = key.values[2];
+  const BackwardParams params =
+      params_for(problem, buffers, decision, tile, device, static_cast<char*>(workspace));
+  const auto slots = unsigned(params.slots), heads = unsigned(problem.query_heads);
+  const bool has_queries = slots > 0 && heads > 0;
+  if (problem.wants_grad_query && !problem.deterministic && has_queries) {
+    launcher.clear(params.sums, layout_of(problem, tile, head_dim).sums_bytes);
+  }
+  if (has_queries) launcher.launch(decision.kernels[1], {.x = slots, .y = heads}, kPrepareThreads, 0, &params);
+  const unsigned blocks = unsigned(params.blocks) * unsigned(params.heads);
+  if (wants_rows(problem) && blocks > 0) {
+    launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
+                    unsigned(sm80::backward_shared(tile, head_dim, value_dim).bytes), &params);
+  }
+  for (int n = 2; n < decision.kernel_count; ++n) {
+    const KernelKey& more = decision.kernels[n];
+    if (more.id == KernelId::kBackwardFinish && has_queries) {
+      launcher.launch(more, {.x = slots, .y = heads}, unsigned(tile.threads()), 0, &params);
+    } else if (more.id == KernelId::kBackwardBias) {
+      const auto keys = unsigned(sm80::bias_keys(head_dim, value_dim, device.architecture));
+      const Grid grid{.x = (unsigned(params.bias_keys) + keys - 1) / keys,
+                      .y = (unsigned(params.bias_rows) + sm80::kBiasRows - 1) / sm80::kBiasRows,
+                      .z = unsigned(params.bias_batches) * unsigned(params.bias_heads)};
+      if (grid.x == 0 || grid.y == 0 || grid.z == 0) continue;
+      launcher.launch(more, grid, kBiasThreads,
+                      unsigned(sm80::bias_shared_bytes(head_dim, value_dim, device.architecture)), &params);
+    }
+  }
+}
+
+}  // namespace strobe::cuda::sm80_backward

@@ -1,0 +1,156 @@
+// Before the backward kernel: what it must know of each query row (LSE, delta = dot(dO, O) - dLSE), the turns of dQ set
+// to zero, dQ itself where no key block will write it, and each tile's share of the sink's gradient. A block takes one
+// query tile of one head; warps take rows.
+#pragma once
+
+#include "cuda/sm80/backward/rows.cuh"
+#include "cuda/sm80/backward/visits.cuh"
+
+namespace strobe::cuda::sm80 {
+
+constexpr int kPrepareThreads = 256, kRowLanes = 8;  // a row of O is read by so many lanes
+
+/// The lane's share of dot(a, b), in chunks of eight elements.
+STROBE_DEVICE float dot_part(const RowsView& a, const char* a_row, const RowsView& b, const char* b_row, int dims) {
+  float sum = 0.0f;
+  const bool chunks = a.vector_bytes == 16 && b.vector_bytes == 16 && a.type == b.type && a.type != Element::kFloat32;
+  for (int d = int(threadIdx.x) % kRowLanes * 8; d < dims; d += kRowLanes * 8) {
+    if (chunks && d + 8 <= dims) {
+      const uint4 x = *reinterpret_cast<const uint4*>(a_row + 2 * d), y = *reinterpret_cast<const uint4*>(b_row + 2 * d);
+      const u32 xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        if (a.type == Element::kFloat16) {
+          sum = fmaf(Float16::low(xs[n]), Float16::low(ys[n]), sum);
+          sum = fmaf(Float16::high(xs[n]), Float16::high(ys[n]), sum);
+        } else {
+          sum = fmaf(BFloat16::low(xs[n]), BFloat16::low(ys[n]), sum);
+          sum = fmaf(BFloat16::high(xs[n]), BFloat16::high(ys[n]), sum);
+        }
+      }
+    } else {
+      for (int e = d; e < smaller(d + 8, dims); ++e) {
+        sum = fmaf(load_float(a_row, a.type, e), load_float(b_row, b.type, e), sum);
+      }
+    }
+  }
+  return sum;
+}
+
+STROBE_DEVICE bool row_has_suspects(const RowsView& view, const char* row, int dims) {
+  bool found = false;
+  for (int d = int(threadIdx.x) % kRowLanes; d < dims; d += kRowLanes) {
+    found |= !(fabsf(load_float(row, view.type, d)) <= 3.4028235e38f);
+  }
+  return found;
+}
+
+/// Whether some key block will visit the tile and so write its dQ.
+STROBE_DEVICE bool tile_is_visited(const BackwardParams& f, const Sequence& s, int head, int first_row) {
+  const AttentionParams& p = f.attention;
+  const TileView view = view_of(p, s, first_row, f.query_tile);
+  const BlockRange range = blocks_of(view, f.key_block);
+  if (p.block_mask.data == nullptr) return range.count() > 0;
+  for (int block = 0; block < range.last || block < range.prefix; ++block) {
+    const int first = block * f.key_block;
+    if (range.holds(block) && block_mask_keeps(p, s, head, view, first, smaller(first + f.key_block, s.keys))) return true;
+  }
+  return false;
+}
+
+/// The sequence and tile of a slot; false if the slot is nobody's. Past the last packed sequence, b is the batch.
+STROBE_DEVICE bool find_slot(const BackwardParams& f, int slot, int& b, int& tile, int& stored) {
+  const AttentionParams& p = f.attention;
+  stored = p.query_length;
+  if (!p.packed_queries) {
+    b = slot / f.tiles;
+    tile = slot % f.tiles;
+    return true;
+  }
+  const auto offset = [&](int n) { return clamped(read_int(p.query_offsets, n), 0, p.query_length); };
+  int low = 0, high = p.batch;  // the last b whose first slot is not above `slot`
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (offset(middle) / f.query_tile + middle <= slot) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  b = low;
+  const int first = offset(b), end = b < p.batch ? larger(offset(b + 1), first) : p.query_length;
+  tile = slot - (first / f.query_tile + b);
+  stored = end - first;
+  return tile >= 0 && tile * f.query_tile < stored;
+}
+
+STROBE_DEVICE void prepare(const BackwardParams& f) {
+  __shared__ float warp_sinks[kPrepareThreads / kWarpLanes];
+  const AttentionParams& p = f.attention;
+  const int slot = int(blockIdx.x), head = int(blockIdx.y);
+  const i64 number = i64(head) * f.slots + slot;
+  if (threadIdx.x == 0) {
+    if (f.turns) f.turns[number] = 0;
+    if (f.sink_parts) f.sink_parts[number] = 0.0f;
+  }
+  int b, tile, stored;
+  if (!find_slot(f, slot, b, tile, stored)) return;
+  Sequence s{};
+  if (b < p.batch) {
+    s = sequence_of(p, b);
+  } else {
+    s.first_query = clamped(read_int(p.query_offsets, p.batch), 0, p.query_length);
+  }
+  const int first_row = tile * f.query_tile, end_row = smaller(first_row + f.query_tile, stored);
+  if (f.grad_query.data) {
+    const bool visited = first_row < s.queries && tile_is_visited(f, s, head, first_row);
+    zero_rows(f.grad_query, query_rows(p, f.grad_query, s, head), p.head_dim,
+              visited ? smaller(larger(first_row, s.queries), end_row) : first_row, end_row);
+  }
+  if (b == p.batch) return;
+
+  const RowAddress outputs = query_rows(p, p.output, s, head), grads = query_rows(p, f.grad_output, s, head);
+  float* const facts = f.facts + number * f.fact_floats;
+  const float sink = f.sink_parts ? reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride] : 0.0f;
+  float grad_sink = 0.0f;
+  bool suspicious = false;
+  for (int row = int(threadIdx.x) / kRowLanes; row < f.query_tile; row += kPrepareThreads / kRowLanes) {
+    const int i = first_row + row;
+    float lse = -minus_infinity(), delta = 0.0f;
+    if (i < s.queries) {
+      const float given = lse_at(p, s, head, i);
+      if (given != minus_infinity()) {
+        lse = given;
+        delta = dot_part(p.output, outputs(i), f.grad_output, grads(i), p.value_dim);
+      } else {
+        suspicious |= row_has_suspects(p.query, query_rows(p, p.query, s, head)(i), p.head_dim) ||
+                      row_has_suspects(f.grad_output, grads(i), p.value_dim);
+      }
+    }
+#pragma unroll
+    for (int lane = kRowLanes / 2; lane > 0; lane /= 2) delta += __shfl_xor_sync(~0u, delta, lane);
+    if (i < s.queries && f.grad_lse.data && lse != -minus_infinity()) {
+      const i64 batch = p.packed_queries ? 0 : b * f.grad_lse.batch_stride;
+      delta -= reinterpret_cast<const float*>(f.grad_lse.data)[batch + head * f.grad_lse.head_stride +
+                                                               (s.first_query + i) * f.grad_lse.row_stride];
+    }
+    if (int(threadIdx.x) % kRowLanes == 0) {
+      facts[row] = lse * f.lse_unit;
+      facts[f.query_tile + row] = delta;
+      if (f.sink_parts && lse != -minus_infinity()) grad_sink -= ptx::ex2((sink - lse) * kLog2E) * delta;
+    }
+  }
+  suspicious = __syncthreads_or(suspicious);
+  if (threadIdx.x == 0) facts[2 * f.query_tile] = suspicious ? 1.0f : 0.0f;
+  if (f.sink_parts == nullptr) return;
+#pragma unroll
+  for (int lane = kWarpLanes / 2; lane > 0; lane /= 2) grad_sink += __shfl_xor_sync(~0u, grad_sink, lane);
+  if (lane_index() == 0) warp_sinks[warp_index()] = grad_sink;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  float total = 0.0f;
+  for (const float part : warp_sinks) total += part;
+  f.sink_parts[number] = total;
+}
+
+}  // namespace strobe::cuda::sm80

@@ -1,0 +1,103 @@
+// Which key blocks and query tiles meet, seen from both sides: the tiles that a key block visits, and the turn that the
+// block has among all that add to a tile's dQ. Turns go by key block, so that sums are made in one order always.
+#pragma once
+
+#include "cuda/sm80/backward/config.cuh"
+
+namespace strobe::cuda::sm80 {
+
+/// The number of a query tile among those of all sequences. Packed sequences of any lengths never share a number.
+STROBE_DEVICE int query_slot(const BackwardParams& f, const Sequence& s, int tile) {
+  return (f.attention.packed_queries ? s.first_query / f.query_tile + s.batch : s.batch * f.tiles) + tile;
+}
+
+/// The key blocks that a query tile reaches by position: [0, prefix) and [first, last), where first >= prefix.
+struct BlockRange {
+  int prefix, first, last;
+
+  STROBE_DEVICE bool holds(int block) const { return block < prefix || (block >= first && block < last); }
+  STROBE_DEVICE int before(int block) const { return block < prefix ? block : prefix + block - first; }
+  STROBE_DEVICE int count() const { return prefix + last - first; }
+};
+
+STROBE_DEVICE BlockRange blocks_of(const TileView& view, int key_block) {
+  BlockRange range;
+  range.prefix = ceil_div(view.prefix, key_block);
+  range.first = larger(view.begin / key_block, range.prefix);
+  range.last = larger(view.end > view.begin ? ceil_div(view.end, key_block) : 0, range.first);
+  return range;
+}
+
+/// A query tile of one head of the group, and the block's turn at its dQ.
+struct Visit {
+  int head;  // -1: none
+  int tile, turn;
+  bool last;  // nobody adds to dQ after this
+
+  STROBE_DEVICE bool none() const { return head < 0; }
+};
+
+/// The visits of one key block, head by head, from the last tile that sees it to the first. The whole warp asks
+/// together.
+template <class C>
+struct Visits {
+  const AttentionParams& p;
+  const Sequence& s;
+  int block, last_head;   // heads of the group end before last_head
+  int lowest, highest;    // no tile outside of [lowest, highest) reaches the block
+
+  STROBE_DEVICE Visits(const AttentionParams& p, const Sequence& s, int block, int kv_head)
+      : p(p), s(s), block(block), last_head((kv_head + 1) * p.group) {
+    const i64 first_key = i64(block) * C::kKeyBlock;
+    if (first_key < smaller(s.prefix, s.keys)) {
+      lowest = 0;
+      highest = ceil_div(s.queries, C::kQueryTile);
+    } else {
+      lowest = int(clamped<i64>(first_key - p.right - s.shift, 0, s.queries)) / C::kQueryTile;
+      highest = ceil_div(int(clamped<i64>(first_key + C::kKeyBlock + p.left - s.shift, 0, s.queries)), C::kQueryTile);
+      if (first_key >= s.keys) highest = lowest;
+    }
+  }
+
+  STROBE_DEVICE Visit first() const { return find(last_head - p.group, highest - 1); }
+  STROBE_DEVICE Visit after(const Visit& visit) const { return find(visit.head, visit.tile - 1); }
+
+ private:
+  STROBE_DEVICE Visit find(int head, int tile) const {
+    for (; head < last_head; ++head, tile = highest - 1) {
+      for (; tile >= lowest; --tile) {
+        const TileView view = view_of(p, s, tile * C::kQueryTile, C::kQueryTile);
+        const BlockRange range = blocks_of(view, C::kKeyBlock);
+        if (!range.holds(block)) continue;
+        if ((C::kFeatures & kBlockMask) == 0 || p.block_mask.data == nullptr) {
+          const int turn = range.before(block);
+          return {head, tile, turn, turn + 1 == range.count()};
+        }
+        const Visit visit = find_by_mask(head, tile, view, range);
+        if (!visit.none()) return visit;
+      }
+    }
+    return {-1, 0, 0, false};
+  }
+
+  /// Counts the blocks before and after this one that the block mask keeps for the tile.
+  STROBE_DEVICE Visit find_by_mask(int head, int tile, const TileView& view, const BlockRange& range) const {
+    int before = 0, after = 0;
+    bool kept_here = false;
+    for (int start = 0; start < range.last || start < range.prefix; start += kWarpLanes) {
+      const int mine = start + lane_index(), first = mine * C::kKeyBlock;
+      const bool kept =
+          range.holds(mine) && block_mask_keeps(p, s, head, view, first, smaller(first + C::kKeyBlock, s.keys));
+      const u32 found = __ballot_sync(~0u, kept);
+      const int place = block - start;  // of this block among the 32
+      const u32 lower = place >= 32 ? ~0u : place <= 0 ? 0u : (1u << place) - 1u;
+      const u32 self = place >= 0 && place < 32 ? 1u << place : 0u;
+      before += __popc(found & lower);
+      after += __popc(found & ~lower & ~self);
+      kept_here |= (found & self) != 0;
+    }
+    return kept_here ? Visit{head, tile, before, after == 0} : Visit{-1, 0, 0, false};
+  }
+};
+
+}  // namespace strobe::cuda::sm80
