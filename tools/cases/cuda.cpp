@@ -12,11 +12,7 @@ constexpr std::size_t kGuard = 512;  // around the workspace, a multiple of its 
 
 }  // namespace
 
-<<<<<<< HEAD
-CudaInstance::CudaInstance(Instance& host, cuda::Stream stream)
-=======
 CudaInstance::CudaInstance(Instance& host, cuda::Stream stream, Room room)
->>>>>>> api
     : attention(host.attention),
       outputs(host.outputs),
       upstream(host.upstream),
@@ -24,14 +20,10 @@ CudaInstance::CudaInstance(Instance& host, cuda::Stream stream, Room room)
       copies(stream),
       execution{.device = {.kind = DeviceKind::kCuda, .index = stream.device}, .stream = stream.handle} {
   for (auto* storages : {&host.inputs, &host.results}) {
-<<<<<<< HEAD
-    for (Storage& storage : *storages) copies.add(storage.bytes().data(), storage.bytes().size());
-=======
     for (Storage& storage : *storages) {
       const std::span<unsigned char> bytes = room == Room::kTight ? storage.span() : storage.bytes();
       copies.add(bytes.data(), bytes.size());
     }
->>>>>>> api
   }
   copies.move(attention);
   for (Tensor* tensor :
@@ -53,10 +45,6 @@ void CudaInstance::call() {
   }
 }
 
-<<<<<<< HEAD
-std::string run_on_cuda(Instance& instance, const cuda::CudaDecision& decision, cuda::Stream stream) {
-  CudaInstance copy(instance, stream);
-=======
 std::string run_on_cuda(Instance& instance, const cuda::CudaDecision& decision, cuda::Stream stream, Room room) {
   CudaInstance copy(instance, stream, room);
   if (room == Room::kTight) {
@@ -65,7 +53,6 @@ std::string run_on_cuda(Instance& instance, const cuda::CudaDecision& decision, 
     copy.copies.download();
     return "";
   }
->>>>>>> api
   const cuda::DeviceMemory workspace(stream.device, decision.workspace_bytes + 2 * kGuard);
   auto* inner = static_cast<char*>(workspace.data()) + kGuard;
   cuda::fill(stream, workspace.data(), kPoison, workspace.bytes());

@@ -10,11 +10,6 @@
 
 namespace strobe::cases {
 
-<<<<<<< HEAD
-struct CudaInstance {
-  /// Copies the host's instance, which must outlive this.
-  CudaInstance(Instance& host, cuda::Stream stream);
-=======
 /// What lies around a tensor on the GPU: the guards and poison of the host's storage, or nothing, so that a memory
 /// checker sees every access beyond it.
 enum class Room { kGuarded, kTight };
@@ -22,7 +17,6 @@ enum class Room { kGuarded, kTight };
 struct CudaInstance {
   /// Copies the host's instance, which must outlive this.
   CudaInstance(Instance& host, cuda::Stream stream, Room room = Room::kGuarded);
->>>>>>> api
 
   /// One call of the public API, in the order of the stream.
   void call();
@@ -39,11 +33,7 @@ struct CudaInstance {
 
 /// Copies the instance to the stream's device, runs the decision there past the public entry points, and copies back.
 /// The workspace holds poison before the call and guards around it. Returns what went wrong around the kernel, or "".
-<<<<<<< HEAD
-std::string run_on_cuda(Instance& instance, const cuda::CudaDecision& decision, cuda::Stream stream);
-=======
 std::string run_on_cuda(Instance& instance, const cuda::CudaDecision& decision, cuda::Stream stream,
                         Room room = Room::kGuarded);
->>>>>>> api
 
 }  // namespace strobe::cases

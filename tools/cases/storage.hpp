@@ -25,11 +25,8 @@ class Storage {
   const Tensor& tensor() const { return tensor_; }
   /// Everything: guards, gaps and the tensor.
   std::span<unsigned char> bytes() { return bytes_; }
-<<<<<<< HEAD
-=======
   /// From the tensor's first element to its last, gaps included.
   std::span<unsigned char> span();
->>>>>>> api
   /// From here on changed() compares with the present contents.
   void remember() { remembered_ = bytes_; }
   void restore() { bytes_ = remembered_; }

@@ -7,23 +7,14 @@
 namespace strobe::gpu {
 namespace {
 
-<<<<<<< HEAD
-constexpr std::size_t kAlignment = 256;
-=======
 constexpr std::size_t kAlignment = 256;  // of device memory
->>>>>>> api
 
 }  // namespace
 
 void Copies::add(void* host, std::size_t bytes) {
-<<<<<<< HEAD
-  cuda::DeviceMemory memory(stream_.device, bytes + kAlignment);
-  char* device = static_cast<char*>(memory.data()) + reinterpret_cast<std::uintptr_t>(host) % kAlignment;
-=======
   const std::size_t skipped = reinterpret_cast<std::uintptr_t>(host) % kAlignment;
   cuda::DeviceMemory memory(stream_.device, skipped + bytes);
   char* device = static_cast<char*>(memory.data()) + skipped;
->>>>>>> api
   stretches_.push_back({static_cast<char*>(host), bytes, std::move(memory), device});
 }
 
@@ -42,24 +33,16 @@ void Copies::move(Attention& attention) const {
 }
 
 void Copies::upload() {
-<<<<<<< HEAD
-  for (const Stretch& each : stretches_) cuda::copy_to_device(stream_, each.device, each.host, each.bytes);
-=======
   for (const Stretch& each : stretches_) {
     if (each.bytes > 0) cuda::copy_to_device(stream_, each.device, each.host, each.bytes);
   }
->>>>>>> api
 }
 
 void Copies::download() {
   cuda::synchronise(stream_);
-<<<<<<< HEAD
-  for (const Stretch& each : stretches_) cuda::copy_to_host(stream_, each.host, each.device, each.bytes);
-=======
   for (const Stretch& each : stretches_) {
     if (each.bytes > 0) cuda::copy_to_host(stream_, each.host, each.device, each.bytes);
   }
->>>>>>> api
 }
 
 }  // namespace strobe::gpu

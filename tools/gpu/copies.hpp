@@ -14,13 +14,8 @@ class Copies {
  public:
   explicit Copies(cuda::Stream stream) : stream_(stream) {}
 
-<<<<<<< HEAD
-  /// Takes device memory for a stretch of host memory, which must outlive this. The copy's addresses are the host's
-  /// modulo 256, so that kernels find the alignment that there was.
-=======
   /// Takes device memory for a stretch of host memory, which must outlive this. It ends where the copy ends, and the
   /// copy's addresses are the host's modulo 256, so that kernels find the alignment that there was.
->>>>>>> api
   void add(void* host, std::size_t bytes);
   /// Points the tensor to its copy. Tensors that lie in no stretch stay.
   void move(Tensor& tensor) const;

@@ -78,10 +78,7 @@ void tally(cases::Judge& judge, const char* kernel, const std::string& complaint
            Summary& summary) {
   cases::Verdict verdict = judge.judge();
   if (!complaint.empty()) verdict.failures.push_back(complaint);
-<<<<<<< HEAD
-=======
   summary.details.push_back({kernel, line, verdict.measures, verdict.passed()});
->>>>>>> api
   Tally& tally = summary.kernels[kernel];
   ++tally.cases;
   for (const cases::Measure& measure : verdict.measures) {
@@ -131,12 +128,8 @@ void run_on_gpu(cases::Instance& instance, const CheckFlags& flags, cuda::Stream
   cases::Judge judge(instance);
   for (const plan::CudaChoice& choice : choices) {
     reset(instance);
-<<<<<<< HEAD
-    const std::string complaint = cases::run_on_cuda(instance, choice.decision, stream);
-=======
     const std::string complaint = cases::run_on_cuda(instance, choice.decision, stream,
                                                      flags.tight ? cases::Room::kTight : cases::Room::kGuarded);
->>>>>>> api
     tally(judge, choice.kernel->name, complaint, line, summary);
   }
 }

@@ -1,5 +1,8 @@
 // The public API over the fake driver: calls reach the device and stream that they name, plans load their kernels,
 // running one loads and allocates nothing, and the workspace comes from where it should.
+#include <chrono>
+#include <cstdio>
+
 #include "allocations.hpp"
 #include "cases/instance.hpp"
 #include "cuda/families.hpp"
@@ -70,6 +73,23 @@ TEST_F(Call, AWorkspaceThatIsNotGivenComesFromTheStreamsPool) {
   EXPECT_EQ(fake().allocations - taken, needed);
   EXPECT_EQ(fake().frees - freed, needed);
   EXPECT_EQ(fake().waits - waits, 0);
+}
+
+TEST_F(Call, OfAPlanCostsTheHostLittle) {
+  describe("q=64 k=64 heads=2/1 dim=64 dtype=bfloat16 causal");
+  if (IsSkipped()) return;
+  fake().push(fake().primary(0));  // as PyTorch and the CUDA runtime leave it
+  const Plan plan = plan_forward(instance_->attention, instance_->outputs, on(0));
+  constexpr int kRounds = 2000;
+  double best = 1e9;
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    const auto begin = std::chrono::steady_clock::now();
+    for (int round = 0; round < kRounds; ++round) plan.run(instance_->attention, instance_->outputs, on(0));
+    const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - begin;
+    best = std::min(best, time.count() / kRounds);
+  }
+  std::printf("a planned call costs %.2f us besides the driver's own work\n", best);
+  EXPECT_LT(best, 40.0) << "ten times what it should, since sanitizers and neighbours cost too";
 }
 
 TEST_F(Call, IsCheckedAsOnTheCpu) {
