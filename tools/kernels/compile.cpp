@@ -103,7 +103,8 @@ std::vector<char> compile_with_nvcc(const std::string& nvcc, const Job& job, con
     std::ofstream(file) << text.text;
   }
   const fs::path cubin = texts.path() / "kernel.cubin";
-  std::vector<std::string> words = {nvcc, "-cubin", "-Xptxas", "-v", "-arch=" + target_of(job)};
+  std::vector<std::string> words = {
+      nvcc, "-cubin", "-Xptxas", "-v", "--expt-relaxed-constexpr", "-arch=" + target_of(job)};
   words.insert(words.end(), recipe.options.begin(), recipe.options.end());
   words.insert(words.end(), {"-I" + texts.path().string(), "-o", cubin.string()});
   words.push_back((texts.path() / recipe.texts[0].path).string());
@@ -215,27 +216,31 @@ void Compiler::compile_into(const Job& job, const std::string& folder) const {
 }
 
 std::vector<Result> Compiler::compile(const std::vector<Job>& jobs, int processes, const std::string& folder) const {
-  // The next job, shared between the processes.
-  void* memory =
-      mmap(nullptr, sizeof(std::atomic<std::size_t>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  // Shared between the processes: the next job, and whether a compiler's log was printed. A mistake in a header breaks
+  // every job, and one log is enough to mend it.
+  struct Shared {
+    std::atomic<std::size_t> next{0};
+    std::atomic<bool> log_printed{false};
+  };
+  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  auto* next = new (memory) std::atomic<std::size_t>(0);
+  auto* shared = new (memory) Shared;
   std::fflush(nullptr);
   for (int process = 0; process < processes; ++process) {
     const pid_t child = fork();
     if (child != 0) continue;
-    for (std::size_t job; (job = next->fetch_add(1)) < jobs.size();) {
+    for (std::size_t job; (job = shared->next++) < jobs.size();) {
       try {
         compile_into(jobs[job], folder);
       } catch (const std::exception& error) {
-        std::fprintf(stderr, "%s: %s\n", name_of(jobs[job]).c_str(), error.what());
+        if (!shared->log_printed.exchange(true)) std::fprintf(stderr, "%s\n", error.what());
       }
     }
     _exit(0);
   }
   while (wait(nullptr) > 0) {
   }
-  munmap(memory, sizeof *next);
+  munmap(memory, sizeof *shared);
 
   const cuda::DiskCache cache(folder);
   std::vector<Result> results;

@@ -118,6 +118,8 @@ std::vector<char> Nvrtc::compile(const Recipe& recipe, const std::string& target
     paths.push_back(path_storage[i].c_str());
   }
   option_storage.push_back("--gpu-architecture=" + target);
+  // Headers shared with the host have constexpr functions without marks.
+  option_storage.push_back("--device-as-default-execution-space");
   option_storage.insert(option_storage.end(), extra.begin(), extra.end());
   for (const std::string& option : option_storage) options.push_back(option.c_str());
 

@@ -16,6 +16,14 @@ namespace {
 using testing::fake;
 using Launch = testing::Engine;
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool kSanitized = false;
+#endif
+
 struct Params {
   int value = 7;
 };
@@ -225,7 +233,9 @@ TEST_F(Launch, OfAWarmKernelCostsTheHostLittle) {
   }
   RecordProperty("nanoseconds", std::to_string(best));
   std::printf("a launch costs %.0f ns besides the driver's own work\n", best);
-  EXPECT_LT(best, 1000.0);
+  if (!kSanitized) {
+    EXPECT_LT(best, 1000.0);
+  }
 }
 
 TEST_F(Launch, MemoryIsCopiedThereAndBack) {
