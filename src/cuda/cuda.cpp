@@ -2,6 +2,7 @@
 #include "cuda/cuda.hpp"
 
 #include "cuda/families.hpp"
+#include "cuda/sm80/softmax/launch.hpp"
 
 namespace strobe::cuda {
 namespace {
@@ -26,7 +27,15 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
 
 void append(const Problem&, const Buffers&, Stream) { refuse("append"); }
 void merge(const MergeProblem&, Stream) { refuse("merge"); }
-void softmax(const SoftmaxProblem&, Stream) { refuse("softmax"); }
-void softmax_backward(const SoftmaxProblem&, Stream) { refuse("softmax_backward"); }
+
+void softmax(const SoftmaxProblem& problem, Stream stream) {
+  Launcher launcher(stream);
+  sm80_softmax::softmax(problem, launcher);
+}
+
+void softmax_backward(const SoftmaxProblem& problem, Stream stream) {
+  Launcher launcher(stream);
+  sm80_softmax::softmax_backward(problem, launcher);
+}
 
 }  // namespace strobe::cuda
