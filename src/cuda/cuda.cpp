@@ -2,6 +2,7 @@
 #include "cuda/cuda.hpp"
 
 #include "cuda/families.hpp"
+#include "cuda/sm80/merge/launch.hpp"
 #include "cuda/sm80/softmax/launch.hpp"
 
 namespace strobe::cuda {
@@ -26,7 +27,10 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
 }
 
 void append(const Problem&, const Buffers&, Stream) { refuse("append"); }
-void merge(const MergeProblem&, Stream) { refuse("merge"); }
+void merge(const MergeProblem& problem, Stream stream) {
+  Launcher launcher(stream);
+  sm80_merge::merge(problem, launcher);
+}
 
 void softmax(const SoftmaxProblem& problem, Stream stream) {
   Launcher launcher(stream);
