@@ -70,7 +70,18 @@ inline const std::vector<SoftmaxCase> kSoftmaxCases = {{{1}, 0},
                                                        {{9, 65}, 0, 0, true},
                                                        {{4, 0}, 1},
                                                        {{0, 4}, 1},
-                                                       {{1, 40000}, 1}};
+                                                       {{1, 40000}, 1},
+                                                       // As threads of a GPU share rows: whole vectors and ends, by
+                                                       // lanes, warps and blocks, in one stretch and in several.
+                                                       {{300, 64}, 1},
+                                                       {{37, 1024}, 1},
+                                                       {{37, 1026}, 1},
+                                                       {{1200, 17}, 1, 1},
+                                                       {{5, 16384}, 1},
+                                                       {{3, 50257}, 1},
+                                                       {{2, 131072}, 1},
+                                                       {{70, 8, 24}, 1},
+                                                       {{40, 500}, 0}};
 
 /// output = softmax of input along the axis.
 inline void expect_softmax(const Tensor& input, const Tensor& output, int axis) {
@@ -82,8 +93,8 @@ inline void expect_softmax(const Tensor& input, const Tensor& output, int axis) 
     for (std::int64_t at : line) {
       const double expected = std::exp(x(at) - largest) / sum;
       // exp of a difference loses as many bits as the difference has before the point.
-      const double allowed = tolerance(input.dtype) * expected + 0x1p-22 * expected * (1.0 + largest - x(at)) + 6e-8;
-      ASSERT_NEAR(load_element(output.data, input.dtype, at), expected, allowed);
+      const double allowed = tolerance(output.dtype) * expected + 0x1p-22 * expected * (1.0 + largest - x(at)) + 6e-8;
+      ASSERT_NEAR(load_element(output.data, output.dtype, at), expected, allowed);
     }
   }
 }
@@ -107,38 +118,37 @@ inline void expect_softmax_gradient(const Tensor& output, const Tensor& upstream
   }
 }
 
-/// The results of attention over three ranges of an instance's keys, computed on the CPU.
+/// The results of attention over a few ranges of an instance's keys, computed on the CPU.
 struct Parts {
-  explicit Parts(const Instance& whole);
+  explicit Parts(const Instance& whole, std::int64_t splits = 3);
 
   Storage outputs, lses;
 
  private:
-  static constexpr std::int64_t kSplits = 3;
-  static Tensor outputs_layout(const Instance& whole);
-  static Tensor lses_layout(const Instance& whole);
+  static Tensor outputs_layout(const Instance& whole, std::int64_t splits);
+  static Tensor lses_layout(const Instance& whole, std::int64_t splits);
 };
 
-inline Tensor Parts::outputs_layout(const Instance& whole) {
+inline Tensor Parts::outputs_layout(const Instance& whole, std::int64_t splits) {
   const std::int64_t* shape = whole.outputs.output.shape;
   const std::int64_t batch = shape[0], rows = shape[1], heads = shape[2], dim = shape[3];
   return {.dtype = whole.outputs.output.dtype,
           .rank = 5,
-          .shape = {kSplits, batch, rows, heads, dim},
+          .shape = {splits, batch, rows, heads, dim},
           .strides = {batch * rows * heads * dim, rows * heads * dim, heads * dim, dim, 1}};
 }
 
-inline Tensor Parts::lses_layout(const Instance& whole) {
+inline Tensor Parts::lses_layout(const Instance& whole, std::int64_t splits) {
   const std::int64_t* shape = whole.outputs.output.shape;
   const std::int64_t batch = shape[0], rows = shape[1], heads = shape[2];
   return {.dtype = DataType::kFloat32,
           .rank = 4,
-          .shape = {kSplits, batch, heads, rows},
+          .shape = {splits, batch, heads, rows},
           .strides = {batch * heads * rows, heads * rows, rows, 1}};
 }
 
-inline Parts::Parts(const Instance& whole)
-    : outputs("outputs", outputs_layout(whole), 0), lses("lses", lses_layout(whole), 0) {
+inline Parts::Parts(const Instance& whole, std::int64_t splits)
+    : outputs("outputs", outputs_layout(whole, splits), 0), lses("lses", lses_layout(whole, splits), 0) {
   const std::int64_t keys = whole.attention.key.shape[1];
   const auto first_axis = [](Tensor tensor, std::int64_t n) {
     tensor.data = static_cast<char*>(tensor.data) + n * tensor.strides[0] * std::int64_t(size_of(tensor.dtype));
@@ -149,9 +159,10 @@ inline Parts::Parts(const Instance& whole)
     --tensor.rank;
     return tensor;
   };
-  for (std::int64_t part = 0; part < kSplits; ++part) {
+  for (std::int64_t part = 0; part < splits; ++part) {
     Attention some = whole.attention;
-    const std::int64_t begin = part == 0 ? 0 : keys / 4 * part, end = part == 2 ? keys : keys / 4 * (part + 1);
+    const std::int64_t step = keys / (splits + 1);
+    const std::int64_t begin = step * part, end = part == splits - 1 ? keys : step * (part + 1);
     for (Tensor* tensor : {&some.key, &some.value}) {
       tensor->data =
           static_cast<char*>(tensor->data) + begin * tensor->strides[1] * std::int64_t(size_of(tensor->dtype));
@@ -166,6 +177,9 @@ inline constexpr const char* kMergeCases[] = {"q=20 k=64 heads=4/2 dim=32/24 bat
                                               "q=20 k=64 heads=4/2 dim=32 dtype=bfloat16",
                                               "q=20 k=64 heads=4/2 dim=32 dtype=float16",
                                               "q=20 k=3 heads=1 dim=16",
-                                              "q=20 k=64 heads=2 dim=32 dtype=float16 output=float32 layout=padded"};
+                                              "q=20 k=64 heads=2 dim=32 dtype=float16 output=float32 layout=padded",
+                                              "q=7 k=64 heads=3/3 dim=20/19 dtype=bfloat16",
+                                              "q=9 k=64 heads=2 dim=256 dtype=bfloat16 layout=bhsd"};
+inline constexpr int kMergeSplits[] = {1, 3, 11, 40};
 
 }  // namespace strobe::cases

@@ -76,17 +76,19 @@ TEST(SoftmaxRows, MayBeWrittenInPlace) {
 }
 
 /// Attention over ranges of the keys, merged, against attention over all of them.
-class Merge : public testing::TestWithParam<const char*> {};
+class Merge : public testing::TestWithParam<std::tuple<const char*, int>> {};
 
 TEST_P(Merge, OfPartsIsTheWhole) {
-  const auto whole = build(parse_case(GetParam()));
-  const Parts parts(*whole);
+  const auto [line, splits] = GetParam();
+  const auto whole = build(parse_case(line));
+  const Parts parts(*whole, splits);
   merge(parts.outputs.tensor(), parts.lses.tensor(), whole->outputs, {.executor = &executor()});
   const Verdict verdict = Judge(*whole).judge();
   EXPECT_TRUE(verdict.passed()) << verdict.failures.front();
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, Merge, testing::ValuesIn(kMergeCases));
+INSTANTIATE_TEST_SUITE_P(Cases, Merge,
+                         testing::Combine(testing::ValuesIn(kMergeCases), testing::ValuesIn(kMergeSplits)));
 
 TEST(MergeRows, ThatSawNothingStayZero) {
   float outputs[2][1][2][1][1] = {{{{{9}}, {{NAN}}}}, {{{{5}}, {{NAN}}}}}, merged[2] = {}, lse[2] = {};

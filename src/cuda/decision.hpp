@@ -11,6 +11,13 @@ namespace strobe::cuda {
 
 inline constexpr int kMaxKernels = 4;
 
+/// What happens before attention, whatever family computes it: the append kernel (sm80/append).
+struct Preparation {
+  bool needed = false;
+  KernelKey kernel;
+  std::size_t workspace_bytes = 0;  // the first of the decision's; a multiple of 256
+};
+
 struct CudaDecision {
   KernelKey kernels[kMaxKernels];  // in the order of their launches, the kernel that the plan is named after first
   int kernel_count = 0;
@@ -19,6 +26,7 @@ struct CudaDecision {
   std::int64_t split_keys = 0;        // keys per split; 0: one block sees all keys of a query
   std::int64_t max_splits = 1;        // of any sequence
   std::size_t workspace_bytes = 0;
+  Preparation preparation;
 };
 
 }  // namespace strobe::cuda

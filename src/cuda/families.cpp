@@ -1,6 +1,8 @@
 // The manifest's families as a table.
 #include "cuda/families.hpp"
 
+#include "cuda/sm80/append/launch.hpp"
+
 namespace strobe::cuda {
 
 #define STROBE_CUDA_FAMILY(id, space, pass, why)                                   \
@@ -23,6 +25,18 @@ constexpr Family kFamilies[] = {
 }  // namespace
 
 std::span<const Family> families() { return {kFamilies, std::size(kFamilies) - 1}; }
+
+CudaDecision decide(const Family& family, const Problem& problem, const CudaDevice& device) {
+  CudaDecision decision;
+  family.decide(problem, device, decision);
+  if (sm80_append::is_needed(problem)) {
+    decision.preparation = {.needed = true,
+                            .kernel = sm80_append::kernel_for(problem),
+                            .workspace_bytes = sm80_append::workspace_bytes(problem)};
+    decision.workspace_bytes += decision.preparation.workspace_bytes;
+  }
+  return decision;
+}
 
 const Family& family_of(const CudaDecision& decision) {
   for (const Family& family : families()) {

@@ -26,6 +26,8 @@ struct Family {
 
 /// Best first.
 std::span<const Family> families();
+/// What the family decides, and what happens before it.
+CudaDecision decide(const Family& family, const Problem& problem, const CudaDevice& device);
 /// The family whose decision this is.
 const Family& family_of(const CudaDecision& decision);
 

@@ -26,16 +26,11 @@ bool serves(const cuda::Family& family, const Problem& problem, const CudaDevice
   if ((row.types & bit(problem.query_type)) == 0) {
     return refuse([&] { return std::string("does not serve ") + name_of(problem.query_type); });
   }
-  if (problem.new_length > 0 || problem.rotary_dim > 0) {
-    return refuse([] { return "appending to caches and rotary have no CUDA kernel yet"; });
-  }
   return family.serves(problem, device, why_not);
 }
 
 CudaChoice choice_of(const cuda::Family& family, const Problem& problem, const CudaDevice& device) {
-  CudaChoice choice{.kernel = &cuda::row_of(family.id), .why = family.why, .decision = {}};
-  family.decide(problem, device, choice.decision);
-  return choice;
+  return {.kernel = &cuda::row_of(family.id), .why = family.why, .decision = cuda::decide(family, problem, device)};
 }
 
 }  // namespace

@@ -54,6 +54,7 @@ std::string explain(const Problem& problem, const CpuDevice& device, const Choic
 std::string explain(const Problem& problem, const CudaDevice& device, const CudaChoice& choice) {
   const cuda::CudaDecision& decision = choice.decision;
   std::string variants;
+  if (decision.preparation.needed) variants += line("before", cuda::describe(decision.preparation.kernel));
   for (int i = 0; i < decision.kernel_count; ++i) {
     variants += line(i == 0 ? "variant" : "then", cuda::describe(decision.kernels[i]));
   }

@@ -47,7 +47,9 @@ STROBE_DEVICE float load_float(const char* data, Element type, i64 index) {
   return type == Element::kFloat16 ? ptx::cvt_f32_f16(bits) : bfloat16_value(bits);
 }
 
-STROBE_DEVICE int size_of(Element type) { return type == Element::kFloat32 ? 4 : 2; }
+STROBE_DEVICE int size_of(Element type) {
+  return type == Element::kFloat32 ? 4 : type == Element::kFloat16 || type == Element::kBFloat16 ? 2 : 1;
+}
 
 STROBE_DEVICE void store_float(char* data, Element type, i64 index, float value) {
   if (type == Element::kFloat32) {

@@ -98,6 +98,9 @@ STROBE_DEVICE float cvt_f32_f16(u16 half) {
   return r;
 }
 
+/// No instruction: to the compiler a new value, which it cannot know anything about.
+STROBE_DEVICE void renew(u32& value) { asm volatile("" : "+r"(value)); }
+
 /// 2^x, about 2 ulp, subnormal results flushed.
 STROBE_DEVICE float ex2(float x) {
   float r;
@@ -117,8 +120,8 @@ STROBE_DEVICE float rcp(float x) {
   return r;
 }
 
-/// A barrier among the `threads` that name it: `bar_sync` waits for all of them, `bar_arrive` only counts. What a thread
-/// wrote before it arrived, those that wait see afterwards.
+/// A barrier among the `threads` that name it: `bar_sync` waits for all of them, `bar_arrive` only counts. What a
+/// thread wrote before it arrived, those that wait see afterwards.
 STROBE_DEVICE void bar_sync(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }

@@ -1,0 +1,154 @@
+// (O, LSE) pairs over disjoint sets of keys become the pair of their union (FlashAttention-2, arXiv 2307.08691, section
+// 3.1): part p weighs exp(LSE_p - max) / sum. A few lanes of a warp take a row, each some of its dimensions; with
+// many parts, four such groups share a row. Nothing of a part without weight (LSE -inf) is read.
+#pragma once
+
+#include "cuda/device/storage.cuh"
+#include "cuda/sm80/merge/params.hpp"
+
+namespace strobe::cuda::sm80 {
+
+/// One row of all parts, in the eyes of a group of 2^lane_bits lanes.
+struct MergeRow {
+  const float* lses;
+  const char* parts;
+  i64 lse_stride, part_bytes;  // from part to part
+  int splits, lanes, lane;
+  u32 group;  // its lanes, as bits
+
+  STROBE_DEVICE float lse(int part) const { return part < splits ? lses[part * lse_stride] : minus_infinity(); }
+};
+
+/// What the weights of a row's parts need: LSE = origin + ln sum. All -inf: both are 0.
+struct MergeTotal {
+  float origin, sum;
+};
+
+STROBE_DEVICE MergeTotal merge_total(const MergeRow& row) {
+  float largest = minus_infinity(), sum = 0.0f;
+  for (int part = row.lane; part < row.splits; part += row.lanes) largest = fmaxf(largest, row.lse(part));
+  for (int step = row.lanes / 2; step > 0; step /= 2) {
+    largest = fmaxf(largest, __shfl_xor_sync(row.group, largest, step));
+  }
+  const float origin = largest == minus_infinity() ? 0.0f : largest;
+  for (int part = row.lane; part < row.splits; part += row.lanes) sum += ptx::ex2((row.lse(part) - origin) * kLog2E);
+  for (int step = row.lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(row.group, sum, step);
+  return {origin, sum};
+}
+
+/// Adds up P::kCount dimensions of the parts of kClasses classes from `first_class` on: sums[c] is the sum of
+/// weight_p O_p over p = first_class + c + kMergeClasses n, in the order of n. Lanes past the last dimension, not
+/// `inside`, only help with the weights.
+template <class P, int kClasses>
+STROBE_DEVICE void sum_parts(const MergeRow& row, float origin, int first_class, int first, bool inside,
+                             float (&sums)[kClasses][P::kCount]) {
+  constexpr int kAhead = 4;  // loads under way
+  constexpr float kNone = -1.0f;
+  const char* const parts = row.parts + first * i64(sizeof(typename P::Word));
+  // The lanes work out the weights of as many parts as they are; then each is asked for its own.
+  for (int begin = 0; begin < row.splits; begin += row.lanes) {
+    const float lse = row.lse(begin + row.lane);
+    const float mine = lse == minus_infinity() ? kNone : ptx::ex2((lse - origin) * kLog2E);
+    const int count = smaller(row.lanes, row.splits - begin);
+#pragma unroll 1
+    for (int step = first_class; step < count; step += kMergeClasses / kClasses * kAhead) {
+      float weights[kAhead];
+      P packs[kAhead];
+#pragma unroll
+      for (int n = 0; n < kAhead; ++n) {
+        const int at = step + n / kClasses * kMergeClasses + n % kClasses;
+        weights[n] = __shfl_sync(row.group, mine, at, row.lanes);
+        if (at >= count || !inside) weights[n] = kNone;
+        packs[n] = {};
+        // Not "weight > 0": NaN must come through.
+        if (!(weights[n] < 0.0f)) packs[n] = P::load(parts + (begin + at) * row.part_bytes);
+      }
+#pragma unroll
+      for (int n = 0; n < kAhead; ++n) {
+        float values[P::kCount];
+        packs[n].values(values);
+        if (weights[n] < 0.0f) weights[n] = 0.0f;
+#pragma unroll
+        for (int e = 0; e < P::kCount; ++e) sums[n % kClasses][e] = fmaf(weights[n], values[e], sums[n % kClasses][e]);
+      }
+    }
+  }
+}
+
+/// The classes' sums, added in a fixed order; where four groups share the row, the first of them receives it.
+template <int kCount, int kClasses>
+STROBE_DEVICE void add_classes(const float (&sums)[kClasses][kCount], float (&result)[kCount]) {
+  if constexpr (kClasses == kMergeClasses) {
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) result[e] = (sums[0][e] + sums[1][e]) + (sums[2][e] + sums[3][e]);
+  } else {
+    __shared__ float shared[kCount][kMergeThreads];
+    constexpr int kApart = kMergeThreads / kMergeClasses;  // from a class's thread to the next class's
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) shared[e][threadIdx.x] = sums[0][e];
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) {
+      const float* const mine = &shared[e][threadIdx.x % kApart];
+      result[e] = (mine[0] + mine[kApart]) + (mine[2 * kApart] + mine[3 * kApart]);
+    }
+  }
+}
+
+template <int kType, int kCount, bool kSpread>
+STROBE_DEVICE void merge_rows(const MergeParams& m) {
+  constexpr int kClasses = kSpread ? 1 : kMergeClasses;
+  using P = Pack<StorageOf<kType>, kCount>;
+  const int lanes = 1 << m.lane_bits, group = int(threadIdx.x) >> m.lane_bits;
+  const int groups = kMergeThreads >> m.lane_bits, block_rows = kSpread ? groups / kMergeClasses : groups;
+  const int first_class = group / block_rows;
+
+  // Rows are counted heads first. Groups past the last row work on it, too, and write nothing.
+  const i64 rows = i64(m.batch) * m.rows * m.heads, mine = i64(blockIdx.x) * block_rows + group % block_rows;
+  const i64 index = smaller(mine, rows - 1), token = quotient(index, m.heads);
+  const int h = int(index - token * m.heads), b = int(quotient(token, m.rows)), i = int(token - i64(b) * m.rows);
+
+  MergeRow row;
+  row.lses = reinterpret_cast<const float*>(m.part_lses.data) + b * m.part_lses.batch_stride +
+             h * m.part_lses.head_stride + i * m.part_lses.row_stride;
+  const i64 bytes = sizeof(typename P::Word);
+  row.parts = m.parts.data + (b * m.parts.batch_stride + i * m.parts.row_stride + h * m.parts.head_stride) * bytes;
+  row.lse_stride = m.part_lse_stride;
+  row.part_bytes = m.part_stride * bytes;
+  row.splits = m.splits;
+  row.lanes = lanes;
+  row.lane = int(threadIdx.x) & (lanes - 1);
+  row.group = (lanes == kWarpLanes ? ~0u : (1u << lanes) - 1) << (lane_index() & ~(lanes - 1));
+
+  const MergeTotal total = merge_total(row);
+  const bool empty = total.sum == 0.0f, writes = mine < rows && first_class == 0;
+  if (m.lse.data && writes && row.lane == 0) {
+    reinterpret_cast<float*>(m.lse.data)[b * m.lse.batch_stride + h * m.lse.head_stride + i * m.lse.row_stride] =
+        empty ? minus_infinity() : total.origin + logf(total.sum);
+  }
+  const float factor = empty ? 0.0f : 1.0f / total.sum;
+  const i64 place = b * m.output.batch_stride + i * m.output.row_stride + h * m.output.head_stride;
+  char* const to = m.output.data + place * size_of(m.output.type);
+  for (int begin = 0; begin < m.value_dim; begin += lanes * kCount) {
+    const int first = begin + row.lane * kCount;
+    const bool inside = first < m.value_dim;
+    float sums[kClasses][kCount] = {}, result[kCount];
+    sum_parts<P, kClasses>(row, total.origin, first_class, first, inside, sums);
+    add_classes<kCount, kClasses>(sums, result);
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) result[e] *= factor;
+    if (writes && inside) store_floats<kCount>(to, m.output.type, first, m.output.vector_bytes == 16, result);
+  }
+}
+
+template <int kType, bool kSpread>
+STROBE_DEVICE void merge(const MergeParams& m) {
+  if (m.vector > 1) {
+    merge_rows<kType, kVectorElements<kType>, kSpread>(m);
+  } else {
+    merge_rows<kType, 1, kSpread>(m);
+  }
+}
+
+}  // namespace strobe::cuda::sm80

@@ -1,0 +1,60 @@
+// The host side of the merge kernel.
+#include "cuda/sm80/merge/launch.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+#include "cuda/sm80/merge/params.hpp"
+#include "cuda/translate.hpp"
+
+namespace strobe::cuda::sm80_merge {
+namespace {
+
+using sm80::MergeParams;
+
+constexpr int kVectorBytes = 16, kMaxLaneBits = 5;
+/// From so many parts on, four groups of lanes share a row.
+constexpr std::int64_t kManySplits = 8;
+
+bool spreads(std::int64_t splits) { return splits >= kManySplits; }
+
+}  // namespace
+
+KernelKey kernel_for(DataType part_type, std::int64_t splits) {
+  return {KernelId::kMerge, {int(part_type), int(spreads(splits))}};
+}
+
+void merge(const MergeProblem& problem, Launcher& launcher) {
+  MergeParams params{};
+  params.parts = view_of(problem.parts, problem.value_dim);
+  params.output = view_of(problem.output, problem.value_dim);
+  params.part_lses = view_of(problem.part_lses);
+  params.lse = view_of(problem.lse);
+  params.part_stride = problem.part_stride;
+  params.part_lse_stride = problem.part_lse_stride;
+  params.splits = int(problem.splits);
+  params.batch = int(problem.batch);
+  params.rows = int(problem.rows);
+  params.heads = int(problem.heads);
+  params.value_dim = int(problem.value_dim);
+  const auto bytes = std::int64_t(size_of(problem.parts.dtype));
+  const bool parts_aligned = problem.splits <= 1 || problem.part_stride * bytes % kVectorBytes == 0;
+  params.vector = params.parts.vector_bytes == kVectorBytes && parts_aligned ? kVectorBytes / int(bytes) : 1;
+  const auto vectors = std::uint64_t(problem.value_dim / params.vector);
+  // At least as many lanes as classes, so that lanes and classes come round together.
+  constexpr int kLeast = std::countr_zero(unsigned(sm80::kMergeClasses));
+  params.lane_bits = std::clamp(int(std::bit_width(vectors - 1)), kLeast, kMaxLaneBits);
+
+  std::int64_t block_rows = sm80::kMergeThreads >> params.lane_bits;
+  if (spreads(problem.splits)) block_rows /= sm80::kMergeClasses;
+  const std::int64_t rows = problem.batch * problem.rows * problem.heads;
+  const std::int64_t blocks = (rows + block_rows - 1) / block_rows;
+  if (blocks > std::numeric_limits<int>::max()) {
+    throw Error(ErrorCode::kUnsupported, "outputs", "of more rows than one launch takes", "merged in several calls");
+  }
+  launcher.launch(kernel_for(problem.parts.dtype, problem.splits), {.x = unsigned(blocks)}, sm80::kMergeThreads, 0,
+                  &params);
+}
+
+}  // namespace strobe::cuda::sm80_merge
