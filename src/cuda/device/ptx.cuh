@@ -37,6 +37,11 @@ STROBE_DEVICE u32 ld_shared_4(u32 from) {
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(r) : "r"(from) : "memory");
   return r;
 }
+STROBE_DEVICE float2 ld_shared_f32x2(u32 from) {
+  float2 r;
+  asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(r.x), "=f"(r.y) : "r"(from) : "memory");
+  return r;
+}
 STROBE_DEVICE uint4 ld_shared_16(u32 from) {
   uint4 r;
   asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"

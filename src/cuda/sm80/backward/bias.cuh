@@ -62,8 +62,8 @@ struct BiasTask {
     ptx::cp_async_wait<0>();
     __syncthreads();
     typename C::Scores scores, grads;
-    multiply_rows<Element, typename C::QueryTile, typename C::KeyTile>(memory, warp_row, memory + C::kKeysAt, scores);
-    multiply_rows<Element, typename C::GradOutputTile, typename C::ValueTile>(memory + C::kGradOutputsAt, warp_row,
+    multiply_rows<Element, typename C::QueryTile, typename C::KeyTile>(lane, memory, warp_row, memory + C::kKeysAt, scores);
+    multiply_rows<Element, typename C::GradOutputTile, typename C::ValueTile>(lane, memory + C::kGradOutputsAt, warp_row,
                                                                               memory + C::kValuesAt, grads);
     if constexpr ((C::kFeatures & kDropout) != 0) drop<C>(p, s, head, view.first_row + warp_row, first_key, grads);
     const int row = view.first_row + warp_row + lane / 4;
@@ -72,7 +72,7 @@ struct BiasTask {
     float lse[2], delta[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int i = row + 8 * half, slot = query_slot(f, s, i / f.query_tile);
+      const int i = row + 8 * half, slot = first_slot(f, s) + i / f.query_tile;
       const float* const facts = f.facts + (i64(head) * f.slots + slot) * f.fact_floats + i % f.query_tile;
       lse[half] = i < view.last_row ? facts[0] : -minus_infinity();
       delta[half] = i < view.last_row ? facts[f.query_tile] : 0.0f;

@@ -12,28 +12,30 @@ namespace strobe::cuda::sm80 {
 template <class C, class T>
 STROBE_DEVICE void write_rows(const RowsView& view, const RowAddress& rows, int block_key, int warp_key, int last,
                               int dims, float factor, const typename C::Sums& sums, u32 stage) {
-  const int lane = lane_index();
-  const bool wide = view.type == Element::kFloat32;  // not staged
+  const int lane = lane_index(), column = 2 * (lane % 4);
+  if (view.type == Element::kFloat32) {
 #pragma unroll
-  for (int r = 0; r < C::kRowTiles; ++r) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = warp_key + 16 * r + 8 * half + lane / 4, column = 2 * (lane % 4);
-      float* const to = reinterpret_cast<float*>(const_cast<char*>(rows(block_key + row))) + column;
-      const int left = block_key + row < last ? dims - column : 0;
+    for (int n = 0; n < 2 * C::kRowTiles; ++n) {
+      const int row = block_key + warp_key + 8 * n + lane / 4, left = row < last ? dims - column : 0;
+      float* const to = reinterpret_cast<float*>(const_cast<char*>(rows(row))) + column;
 #pragma unroll
       for (int t = 0; t < T::kDims / 8; ++t) {
-        const float low = sums[r][t][2 * half] * factor, high = sums[r][t][2 * half + 1] * factor;
-        if (!wide) {
-          ptx::st_shared_4(stage + T::offset(row, t) + column * 2, C::Element::pack(low, high));
-        } else {
-          if (8 * t < left) to[8 * t] = low;
-          if (8 * t + 1 < left) to[8 * t + 1] = high;
-        }
+        const float(&pair)[4] = sums[n / 2][t];
+        if (8 * t < left) to[8 * t] = pair[n % 2 * 2] * factor;
+        if (8 * t + 1 < left) to[8 * t + 1] = pair[n % 2 * 2 + 1] * factor;
       }
     }
+    return;
   }
-  if (wide) return;
+#pragma unroll
+  for (int n = 0; n < 2 * C::kRowTiles; ++n) {
+#pragma unroll
+    for (int t = 0; t < T::kDims / 8; ++t) {
+      const float(&pair)[4] = sums[n / 2][t];
+      ptx::st_shared_4(stage + T::offset(warp_key + 8 * n + lane / 4, t) + column * 2,
+                       C::Element::pack(pair[n % 2 * 2] * factor, pair[n % 2 * 2 + 1] * factor));
+    }
+  }
   __syncwarp();
   // Each warp writes the rows that it staged.
   if (view.vector_bytes == kChunkBytes) {

@@ -26,9 +26,9 @@ STROBE_DEVICE void finish(const BackwardParams& f) {
   for (int part = 0; part < C::kGradParts; ++part) {
     typename C::GradQuery g;
     clear(g);
-    float* const sums = sums_of<C>(f, s, visit, part);
+    float* const sums = sums_of<C>(f, slot - tile, visit, part, int(threadIdx.x));
     load_sums<C>(sums, g);
-    write_grad_query<C>(f, s, visit, part, sums, g);
+    write_grad_query<C>(f, s, visit, part, int(threadIdx.x), sums, g);
   }
 }
 

@@ -24,7 +24,10 @@ struct BackwardTask {
   const BackwardParams& f;
   const AttentionParams& p;
   const Sequence& s;
+  const Visits<C>& visits;
   int first_key, kv_head;
+  int slot;  // of the sequence's first query tile
+  int thread;
   u32 memory;
 
   STROBE_DEVICE u32 keys() const { return memory + C::kAt.keys; }
@@ -36,21 +39,23 @@ struct BackwardTask {
   STROBE_DEVICE u32 grad_scores(int parity) const {
     return memory + C::kAt.grad_scores + parity * C::GradScoreTile::kBytes;
   }
-  STROBE_DEVICE const float* lse(int stage) const {
-    return reinterpret_cast<const float*>(shared_memory + C::kAt.facts) + stage * C::kFacts;
-  }
-  STROBE_DEVICE const float* delta(int stage) const { return lse(stage) + C::kQueryTile; }
-  STROBE_DEVICE bool suspicious(int stage) const { return lse(stage)[2 * C::kQueryTile] != 0.0f; }
+  STROBE_DEVICE u32 lse(int stage) const { return memory + C::kAt.facts + stage * (C::kFacts * 4); }
+  STROBE_DEVICE u32 delta(int stage) const { return lse(stage) + C::kQueryTile * 4; }
+  STROBE_DEVICE bool suspicious(int stage) const { return ptx::ld_shared_4(lse(stage) + C::kQueryTile * 8) != 0; }
+
+  // `thread` keeps the compiler from reading threadIdx again and again, and from holding all that follows from it.
+  STROBE_DEVICE int lane() const { return ptx::untraced(thread) % kWarpLanes; }
+  STROBE_DEVICE int warp() const { return ptx::untraced(thread) / kWarpLanes; }
 
   // A pair's number, its keys in the block, and where P passes from its first to its second warp.
-  STROBE_DEVICE bool is_first_warp() const { return warp_index() < C::kPairs; }
-  STROBE_DEVICE int pair() const { return warp_index() % C::kPairs; }
+  STROBE_DEVICE bool is_first_warp() const { return thread < C::kThreads / 2; }
+  STROBE_DEVICE int pair() const { return warp() % C::kPairs; }
   STROBE_DEVICE int warp_key() const { return pair() * C::kWarpKeys; }
   STROBE_DEVICE u32 exchange() const { return memory + C::kAt.weights + pair() * (C::kWarpKeys * C::kQueryTile * 2); }
   STROBE_DEVICE int pair_barrier() const { return 1 + pair(); }
 
   STROBE_DEVICE TileView view(const Visit& visit) const {
-    return view_of(p, s, visit.tile * C::kQueryTile, C::kQueryTile);
+    return visits.sight.tile(visit.tile * C::kQueryTile, C::kQueryTile);
   }
   /// Whether position hides anything of the tile from the block.
   STROBE_DEVICE bool is_edge(const TileView& view) const {
@@ -58,71 +63,82 @@ struct BackwardTask {
            view.last_row < view.first_row + C::kQueryTile;
   }
 
-  template <class T>
+  template <class T, int kThreads>
   STROBE_DEVICE void load_rows(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
     const RowAddress rows{data, view.row_stride * 2};
     const bool vectors = view.vector_bytes == kChunkBytes;
     // The fast way asks for eight rows at least that are loaded side by side; long rows and few threads have fewer.
-    constexpr int kRowsAbreast = C::kThreads / (T::kRowChunks & -T::kRowChunks);
-    if constexpr (kRowsAbreast % 8 == 0) {
-      if (vectors) return load_tile<T, C::kThreads>(tile, rows, window, dims);
+    constexpr int kRowsAbreast = kThreads / (T::kRowChunks & -T::kRowChunks);
+    if constexpr (kRowsAbreast % 8 == 0 && T::kRows % kRowsAbreast == 0) {
+      if (vectors) return load_tile<T, kThreads>(tile, rows, window, dims);
     }
-    load_scattered_tile<T, C::kThreads>(tile, rows, window, dims, vectors);
+    load_scattered_tile<T, kThreads>(tile, rows, window, dims, vectors);
   }
 
   STROBE_DEVICE void load_keys() const {
     const KeyRange first = visible_keys(p, s, 0), last = visible_keys(p, s, s.queries - 1);
     const int prefix = smaller(s.prefix, s.keys);
     const RowWindow window{first_key, prefix > 0 ? 0 : first.first, larger(last.last, prefix)};
-    load_rows<typename C::KeyTile>(keys(), p.key, key_rows(p, p.key, s, kv_head).data, window, p.head_dim);
-    load_rows<typename C::ValueTile>(values(), p.value, key_rows(p, p.value, s, kv_head).data, window, p.value_dim);
+    load_rows<typename C::KeyTile, C::kThreads>(keys(), p.key, key_rows(p, p.key, s, kv_head).data, window, p.head_dim);
+    load_rows<typename C::ValueTile, C::kThreads>(values(), p.value, key_rows(p, p.value, s, kv_head).data, window,
+                                                  p.value_dim);
   }
 
+  /// Queries and what belongs to them, by the first warps: they have time while the second ones wait for nothing.
   STROBE_DEVICE void load_visit(const Visit& visit, int stage) const {
+    constexpr int kLoaders = C::kThreads / 2;
     const RowWindow window{visit.tile * C::kQueryTile, 0, s.queries};
-    load_rows<typename C::QueryTile>(queries(stage), p.query, query_rows(p, p.query, s, visit.head).data, window,
-                                     p.head_dim);
-    load_rows<typename C::GradOutputTile>(grad_outputs(stage), f.grad_output,
-                                          query_rows(p, f.grad_output, s, visit.head).data, window, p.value_dim);
-    const i64 tile = i64(visit.head) * f.slots + query_slot(f, s, visit.tile);
-    const float* const facts = f.facts + tile * C::kFacts;
-    if (int(threadIdx.x) < C::kFacts / 4) {
-      const u32 to = memory + C::kAt.facts + (stage * C::kFacts * 4 + int(threadIdx.x) * 16);
-      ptx::cp_async_16(to, facts + 4 * threadIdx.x, true);
-    }
+    load_rows<typename C::QueryTile, kLoaders>(queries(stage), p.query, query_rows(p, p.query, s, visit.head).data,
+                                               window, p.head_dim);
+    load_rows<typename C::GradOutputTile, kLoaders>(grad_outputs(stage), f.grad_output,
+                                                    query_rows(p, f.grad_output, s, visit.head).data, window,
+                                                    p.value_dim);
+    const float* const facts = f.facts + i64(place_of(f, slot, visit)) * C::kFacts;
+    const int place = ptx::untraced(thread);
+    if (place < C::kFacts / 4) ptx::cp_async_16(lse(stage) + place * 16, facts + 4 * place, true);
   }
 
-  STROBE_DEVICE void visit_as_first(const Visit& visit, int stage, typename C::Sums& grad_value) const {
+  /// `next` is loaded meanwhile.
+  STROBE_DEVICE void visit_as_first(const Visit& visit, const Visit& next, int stage,
+                                    typename C::Sums& grad_value) const {
     typename C::Scores scores;
     typename C::Weights weights;
-    multiply_rows<Element, typename C::KeyTile, typename C::QueryTile>(keys(), warp_key(), queries(stage), scores);
+    multiply_rows<Element, typename C::KeyTile, typename C::QueryTile>(lane(), keys(), warp_key(), queries(stage),
+                                                                       scores);
     const TileView tile = view(visit);
-    weigh<C>(p, s, visit.head, tile, is_edge(tile), first_key + warp_key(), lse(stage), exchange(), scores, weights);
+    weigh<C>(p, s, visit.head, tile, visits.sight, is_edge(tile), lane(), first_key + warp_key(), lse(stage),
+             exchange(), scores, weights);
     ptx::bar_arrive(pair_barrier(), 2 * kWarpLanes);
-    multiply_registers<Element, typename C::GradOutputTile>(weights, grad_outputs(stage), grad_value);
+    if (C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
+    ptx::cp_async_commit();
+    multiply_registers<Element, typename C::GradOutputTile>(lane(), weights, grad_outputs(stage), grad_value);
   }
 
   STROBE_DEVICE void visit_as_second(const Visit& visit, int stage, int parity, typename C::Sums& grad_key) const {
     typename C::Scores scores;
     typename C::Weights grads;
-    multiply_rows<Element, typename C::ValueTile, typename C::GradOutputTile>(values(), warp_key(), grad_outputs(stage),
-                                                                              scores);
-    ptx::bar_sync(pair_barrier(), 2 * kWarpLanes);
+    multiply_rows<Element, typename C::ValueTile, typename C::GradOutputTile>(lane(), values(), warp_key(),
+                                                                              grad_outputs(stage), scores);
     const bool hides = C::kEdits || is_edge(view(visit));
-    grade<C>(p, hides, delta(stage), exchange(), grad_scores(parity), warp_key(), scores, grads);
-    multiply_registers<Element, typename C::QueryTile>(grads, queries(stage), grad_key);
+    ptx::bar_sync(pair_barrier(), 2 * kWarpLanes);
+    if (hides) {
+      grade<C, true>(p, lane(), delta(stage), exchange(), grad_scores(parity), warp_key(), scores, grads);
+    } else {
+      grade<C, C::kEdits>(p, lane(), delta(stage), exchange(), grad_scores(parity), warp_key(), scores, grads);
+    }
+    multiply_registers<Element, typename C::QueryTile>(lane(), grads, queries(stage), grad_key);
   }
 
   STROBE_DEVICE void visit_grad_query(const Visit& visit, int parity) const {
     if (visit.none() || f.grad_query.data == nullptr) return;
-    const int warp = warp_index(), row = warp / C::kGradColumns * C::kGradRows;
 #pragma unroll 1
     for (int part = 0; part < C::kGradParts; ++part) {
       typename C::GradQuery g;
-      const int dim = warp % C::kGradColumns * C::kGradDims + part * C::kPartDims;
-      multiply_columns<Element, typename C::GradScoreTile, typename C::KeyTile>(grad_scores(parity), row, keys(), dim,
-                                                                                g);
-      add_grad_query<C>(f, s, visit, part, g);
+      const int row = warp() / C::kGradColumns * C::kGradRows;
+      const int dim = warp() % C::kGradColumns * C::kGradDims + part * C::kPartDims;
+      multiply_columns<Element, typename C::GradScoreTile, typename C::KeyTile>(lane(), grad_scores(parity), row,
+                                                                                keys(), dim, g);
+      add_grad_query<C>(f, s, slot, visit, part, ptx::untraced(thread), g);
     }
   }
 
@@ -135,29 +151,25 @@ struct BackwardTask {
   }
 
   STROBE_DEVICE void pass(typename C::Sums& sums) const {
-    const Visits<C> visits(p, s, first_key / C::kKeyBlock, kv_head);
     const Visit none{-1, 0, 0, false};
-    Visit visit = visits.first(), before = none, done = none;
+    Visit visit = visits.first(), next = visit.none() ? none : visits.after(visit), before = none, done = none;
     if (visit.none()) return;
     load_keys();
-    load_visit(visit, 0);
+    if (is_first_warp()) load_visit(visit, 0);
     ptx::cp_async_commit();
     for (int n = 0;; ++n) {
       const int parity = n % 2, stage = C::kStages > 1 ? parity : 0;
-      if (threadIdx.x == 0) await_turn(f, s, before);
+      if (thread == 0) await_turn(f, slot, before);
       ptx::cp_async_wait<0>();
       __syncthreads();  // the tile is there for everyone, and so is dS of the tile before
-      if (threadIdx.x == 32 * C::kPairs) pass_turn(f, s, done);
+      if (thread == C::kThreads / 2) pass_turn(f, slot, done);
       if (n == 0) check_keys();
       if (!visit.none() && suspicious(stage)) {
         clear_blind_queries<C>(lse(stage), queries(stage), grad_outputs(stage));
         __syncthreads();
       }
-      const Visit next = visit.none() ? none : visits.after(visit);
-      if (C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
-      ptx::cp_async_commit();
       if (is_first_warp()) {
-        if (!visit.none()) visit_as_first(visit, stage, sums);
+        if (!visit.none()) visit_as_first(visit, next, stage, sums);
         visit_grad_query(before, 1 - parity);
       } else {
         visit_grad_query(before, 1 - parity);
@@ -166,15 +178,16 @@ struct BackwardTask {
       if (visit.none()) break;
       if (C::kStages == 1) {
         __syncthreads();
-        if (!next.none()) load_visit(next, 0);
+        if (is_first_warp() && !next.none()) load_visit(next, 0);
         ptx::cp_async_commit();
       }
       done = before;
       before = visit;
       visit = next;
+      if (!next.none()) next = visits.after(next);
     }
     __syncthreads();
-    if (threadIdx.x == 32 * C::kPairs) pass_turn(f, s, before);
+    if (thread == C::kThreads / 2) pass_turn(f, slot, before);
   }
 
   STROBE_DEVICE void run(int last_key) const {
@@ -229,12 +242,16 @@ STROBE_DEVICE void backward(const BackwardParams& f) {
   }
   const Sequence s = sequence_of(p, b);
   const int first_key = block * C::kKeyBlock;
-  BackwardTask<C> task{.f = f,
-                       .p = p,
-                       .s = s,
-                       .first_key = first_key,
-                       .kv_head = head,
-                       .memory = ptx::shared_address(shared_memory)};
+  const Visits<C> visits(p, s, block, head);
+  const BackwardTask<C> task{.f = f,
+                             .p = p,
+                             .s = s,
+                             .visits = visits,
+                             .first_key = first_key,
+                             .kv_head = head,
+                             .slot = first_slot(f, s),
+                             .thread = ptx::untraced(int(threadIdx.x)),
+                             .memory = u32(ptx::untraced(int(ptx::shared_address(shared_memory))))};
   task.run(smaller(first_key + C::kKeyBlock, stored));
 }
 

@@ -48,8 +48,8 @@ STROBE_DEVICE bool row_has_suspects(const RowsView& view, const char* row, int d
 /// Whether some key block will visit the tile and so write its dQ.
 STROBE_DEVICE bool tile_is_visited(const BackwardParams& f, const Sequence& s, int head, int first_row) {
   const AttentionParams& p = f.attention;
-  const TileView view = view_of(p, s, first_row, f.query_tile);
-  const BlockRange range = blocks_of(view, f.key_block);
+  const TileView view = Sight(p, s).tile(first_row, f.query_tile);
+  const BlockRange range = blocks_of(view, u32(f.key_block));
   if (p.block_mask.data == nullptr) return range.count() > 0;
   for (int block = 0; block < range.last || block < range.prefix; ++block) {
     const int first = block * f.key_block;

@@ -20,9 +20,8 @@ STROBE_DEVICE void clear(float (&sums)[kRowTiles][kTiles][4]) {
 
 /// sums = A B^T for the rows of A from `row` on and all rows of B: S^T = K Q^T, dP^T = V dO^T.
 template <class Element, class A, class B, int kRowTiles, int kTiles>
-STROBE_DEVICE void multiply_rows(u32 a, int row, u32 b, float (&sums)[kRowTiles][kTiles][4]) {
+STROBE_DEVICE void multiply_rows(int lane, u32 a, int row, u32 b, float (&sums)[kRowTiles][kTiles][4]) {
   static_assert(A::kDims == B::kDims && kTiles * 8 == B::kRows);
-  const int lane = ptx::untraced(lane_index());
   const int a_row = row + lane % 16, a_chunk = lane / 16;
   const int b_row = lane % 8 + lane / 16 * 8, b_chunk = lane / 8 % 2;
   clear(sums);
@@ -46,10 +45,9 @@ STROBE_DEVICE void multiply_rows(u32 a, int row, u32 b, float (&sums)[kRowTiles]
 
 /// sums += A B, where A lies in registers: dV += P^T dO, dK += dS^T Q.
 template <class Element, class B, int kRowTiles, int kSteps, int kTiles>
-STROBE_DEVICE void multiply_registers(const u32 (&a)[kRowTiles][kSteps][4], u32 b,
+STROBE_DEVICE void multiply_registers(int lane, const u32 (&a)[kRowTiles][kSteps][4], u32 b,
                                       float (&sums)[kRowTiles][kTiles][4]) {
   static_assert(kSteps * 16 == B::kRows && B::kDims / 8 <= kTiles);
-  const int lane = ptx::untraced(lane_index());
   const int b_row = lane % 16, b_chunk = lane / 16;
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) {
@@ -68,9 +66,9 @@ STROBE_DEVICE void multiply_registers(const u32 (&a)[kRowTiles][kSteps][4], u32 
 
 /// sums = A^T B for the columns of A from `a_column` and those of B from `b_column` on: dQ = dS K, from dS^T.
 template <class Element, class A, class B, int kRowTiles, int kTiles>
-STROBE_DEVICE void multiply_columns(u32 a, int a_column, u32 b, int b_column, float (&sums)[kRowTiles][kTiles][4]) {
+STROBE_DEVICE void multiply_columns(int lane, u32 a, int a_column, u32 b, int b_column,
+                                    float (&sums)[kRowTiles][kTiles][4]) {
   static_assert(A::kRows == B::kRows);
-  const int lane = ptx::untraced(lane_index());
   const int a_row = lane % 8 + lane / 16 * 8, a_chunk = a_column / kChunkElements + lane / 8 % 2;
   const int b_row = lane % 16, b_chunk = b_column / kChunkElements + lane / 16;
   clear(sums);

@@ -57,9 +57,9 @@ __device__ __noinline__ void clear_unseen_keys(const AttentionParams& p, Sequenc
 
 /// Clears queries of the tile that see nothing, whose LSE is +inf, and what comes down to them.
 template <class C>
-__device__ __noinline__ void clear_blind_queries(const float* lse, u32 queries, u32 grad_outputs) {
+__device__ __noinline__ void clear_blind_queries(u32 lse, u32 queries, u32 grad_outputs) {
   for (int row = warp_index(); row < C::kQueryTile; row += C::kThreads / kWarpLanes) {
-    if (lse[row] != -minus_infinity()) continue;
+    if (ptx::ld_shared_4(lse + row * 4) != 0x7f800000u) continue;  // +inf
     clear_row<typename C::QueryTile>(queries, row);
     clear_row<typename C::GradOutputTile>(grad_outputs, row);
   }

@@ -6,10 +6,42 @@
 
 namespace strobe::cuda::sm80 {
 
-/// The number of a query tile among those of all sequences. Packed sequences of any lengths never share a number.
-STROBE_DEVICE int query_slot(const BackwardParams& f, const Sequence& s, int tile) {
-  return (f.attention.packed_queries ? s.first_query / f.query_tile + s.batch : s.batch * f.tiles) + tile;
+/// The number of a sequence's first query tile among those of all sequences. Packed ones of any lengths never share one.
+STROBE_DEVICE int first_slot(const BackwardParams& f, const Sequence& s) {
+  return f.attention.packed_queries ? s.first_query / f.query_tile + s.batch : s.batch * f.tiles;
 }
+
+/// What queries of a sequence see by position, as visible_keys has it, in the few instructions that the inner loop can
+/// spare: lengths are below 2^30.
+struct Sight {
+  int lowest, highest;  // key - query, outside of the prefix
+  int keys, queries, prefix;
+
+  STROBE_DEVICE Sight(const AttentionParams& p, const Sequence& s)
+      : lowest(int(clamped<i64>(i64(s.shift) - p.left, -kFar, kFar))),
+        highest(int(clamped<i64>(i64(s.shift) + p.right, -kFar, kFar))),
+        keys(s.keys),
+        queries(s.queries),
+        prefix(smaller(s.prefix, s.keys)) {}
+
+  STROBE_DEVICE bool shows(int i, int j) const {
+    const bool near = j - i >= lowest && j - i <= highest && j < keys;
+    return (near || j < prefix) && i < queries;
+  }
+
+  STROBE_DEVICE TileView tile(int first_row, int rows) const {
+    TileView view;
+    view.first_row = first_row;
+    view.last_row = smaller(first_row + rows, queries);
+    const int last = view.last_row - 1;
+    view.begin = clamped(first_row + lowest, 0, keys);
+    view.end = clamped(last + highest + 1, 0, keys);
+    view.all_first = clamped(last + lowest, 0, keys);
+    view.all_last = clamped(first_row + highest + 1, 0, keys);
+    view.prefix = prefix;
+    return view;
+  }
+};
 
 /// The key blocks that a query tile reaches by position: [0, prefix) and [first, last), where first >= prefix.
 struct BlockRange {
@@ -20,11 +52,11 @@ struct BlockRange {
   STROBE_DEVICE int count() const { return prefix + last - first; }
 };
 
-STROBE_DEVICE BlockRange blocks_of(const TileView& view, int key_block) {
+STROBE_DEVICE BlockRange blocks_of(const TileView& view, u32 key_block) {
   BlockRange range;
-  range.prefix = ceil_div(view.prefix, key_block);
-  range.first = larger(view.begin / key_block, range.prefix);
-  range.last = larger(view.end > view.begin ? ceil_div(view.end, key_block) : 0, range.first);
+  range.prefix = int((u32(view.prefix) + key_block - 1) / key_block);
+  range.first = larger(int(u32(view.begin) / key_block), range.prefix);
+  range.last = larger(view.end > view.begin ? int((u32(view.end) + key_block - 1) / key_block) : 0, range.first);
   return range;
 }
 
@@ -43,19 +75,20 @@ template <class C>
 struct Visits {
   const AttentionParams& p;
   const Sequence& s;
+  Sight sight;
   int block, last_head;   // heads of the group end before last_head
   int lowest, highest;    // no tile outside of [lowest, highest) reaches the block
 
   STROBE_DEVICE Visits(const AttentionParams& p, const Sequence& s, int block, int kv_head)
-      : p(p), s(s), block(block), last_head((kv_head + 1) * p.group) {
+      : p(p), s(s), sight(p, s), block(block), last_head((kv_head + 1) * p.group) {
     const i64 first_key = i64(block) * C::kKeyBlock;
-    if (first_key < smaller(s.prefix, s.keys)) {
+    lowest = int(clamped<i64>(first_key - sight.highest, 0, s.queries)) / C::kQueryTile;
+    highest = ceil_div(int(clamped<i64>(first_key + C::kKeyBlock - sight.lowest, 0, s.queries)), C::kQueryTile);
+    if (first_key < sight.prefix) {
       lowest = 0;
       highest = ceil_div(s.queries, C::kQueryTile);
-    } else {
-      lowest = int(clamped<i64>(first_key - p.right - s.shift, 0, s.queries)) / C::kQueryTile;
-      highest = ceil_div(int(clamped<i64>(first_key + C::kKeyBlock + p.left - s.shift, 0, s.queries)), C::kQueryTile);
-      if (first_key >= s.keys) highest = lowest;
+    } else if (first_key >= s.keys) {
+      highest = lowest;
     }
   }
 
@@ -66,7 +99,7 @@ struct Visits {
   STROBE_DEVICE Visit find(int head, int tile) const {
     for (; head < last_head; ++head, tile = highest - 1) {
       for (; tile >= lowest; --tile) {
-        const TileView view = view_of(p, s, tile * C::kQueryTile, C::kQueryTile);
+        const TileView view = sight.tile(tile * C::kQueryTile, C::kQueryTile);
         const BlockRange range = blocks_of(view, C::kKeyBlock);
         if (!range.holds(block)) continue;
         if ((C::kFeatures & kBlockMask) == 0 || p.block_mask.data == nullptr) {

@@ -8,28 +8,9 @@
 
 namespace strobe::cuda::sm80 {
 
-/// What position hides, told by the distance between key and query.
-struct Nearness {
-  int lowest, highest;  // of key - query
-  int keys, prefix, last_row;
-
-  STROBE_DEVICE Nearness(const AttentionParams& p, const Sequence& s, const TileView& view)
-      : lowest(int(clamped<i64>(i64(s.shift) - p.left, -kFar, kFar))),
-        highest(int(clamped<i64>(i64(s.shift) + p.right, -kFar, kFar))),
-        keys(s.keys),
-        prefix(view.prefix),
-        last_row(view.last_row) {}
-
-  STROBE_DEVICE bool shows(int i, int j) const {
-    const bool near = j - i >= lowest && j - i <= highest && j < keys;
-    return (near || j < prefix) && i < last_row;
-  }
-};
-
 /// Hides what position hides, in kernels that edit no scores.
 template <class C>
-STROBE_DEVICE void hide_by_position(const Nearness& nearness, int query, int key, typename C::Scores& s) {
-  const int lane = ptx::untraced(lane_index());
+STROBE_DEVICE void hide_by_position(const Sight& sight, int lane, int query, int key, typename C::Scores& s) {
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -37,7 +18,7 @@ STROBE_DEVICE void hide_by_position(const Nearness& nearness, int query, int key
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int j = key + lane / 4 + 16 * r + 8 * (e / 2), i = query + 2 * (lane % 4) + 8 * t + e % 2;
-        if (!nearness.shows(i, j)) s[r][t][e] = minus_infinity();
+        if (!sight.shows(i, j)) s[r][t][e] = minus_infinity();
       }
     }
   }
@@ -46,23 +27,22 @@ STROBE_DEVICE void hide_by_position(const Nearness& nearness, int query, int key
 /// P of 16 queries (step k) in kernels that edit scores; 0 where hidden. `slope` receives softcap's derivative.
 template <class C>
 STROBE_DEVICE void weigh_edited(const AttentionParams& p, const Sequence& sequence, int head, const TileView& view,
-                                bool edge, int first_key, const float* lse, int k, typename C::Scores& s,
-                                float (&slope)[C::kRowTiles][2][4]) {
-  const int lane = ptx::untraced(lane_index());
-  const Nearness nearness(p, sequence, view);
+                                const Sight& sight, bool edge, int lane, int first_key, u32 lse, int k,
+                                typename C::Scores& s, float (&slope)[C::kRowTiles][2][4]) {
 #pragma unroll
   for (int column = 0; column < 4; ++column) {
     const int t = 2 * k + column / 2, in_tile = 8 * t + 2 * (lane % 4) + column % 2, i = view.first_row + in_tile;
     const ScoreRow row = score_row<C::kFeatures>(p, sequence, head, i);
+    const float shift = __int_as_float(int(ptx::ld_shared_4(lse + in_tile * 4)));
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int e = 2 * half + column % 2, j = first_key + 16 * r + 8 * half + lane / 4;
         float weight = 0.0f, capped = 0.0f;
-        if ((!edge || nearness.shows(i, j)) && data_shows<C::kFeatures>(p, sequence, row, j)) {
+        if ((!edge || sight.shows(i, j)) && data_shows<C::kFeatures>(p, sequence, row, j)) {
           const float x = edited_score<C::kFeatures>(p, row, j, s[r][t][e], &capped);
-          weight = ptx::ex2((x - lse[in_tile]) * kLog2E);
+          weight = ptx::ex2((x - shift) * kLog2E);
         }
         s[r][t][e] = weight;
         if constexpr (C::kSoftcaps) slope[r][column / 2][e] = 1.0f - capped * capped;
@@ -74,8 +54,8 @@ STROBE_DEVICE void weigh_edited(const AttentionParams& p, const Sequence& sequen
 /// Which of a thread's four elements of S^T[r][t] dropout drops, as bits e. `row` and `key` are those of lane 0. One
 /// counter of Philox covers four neighbouring keys of a query, which lie in four lanes: each lane draws for one of the
 /// four elements, and they exchange words.
-STROBE_DEVICE u32 dropped(const AttentionParams& p, u64 stream, int query, int key) {
-  const int lane = ptx::untraced(lane_index()), mine = lane / 4 % 4;
+STROBE_DEVICE u32 dropped(const AttentionParams& p, u64 stream, int lane, int query, int key) {
+  const int mine = lane / 4 % 4;
   u32 words[4], drops = 0;
   const int i = query + 2 * (lane % 4) + mine % 2, j = key + lane / 16 * 4 + mine / 2 * 8;
   philox(u32(i), u32(j / 4), stream, p.dropout_seed, words);
@@ -94,22 +74,21 @@ constexpr u32 kSignLow = 0x8000u, kSignHigh = 0x80000000u;
 /// P^T of the warp as a left factor, from S^T; and P (1 - tanh^2) to memory for the other warp of the pair, where a
 /// minus sign marks what dropout drops.
 template <class C>
-STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int head, const TileView& view, bool edge,
-                         int first_key, const float* lse, u32 exchange, typename C::Scores& s,
-                         typename C::Weights& weights) {
-  const int lane = ptx::untraced(lane_index());
+STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int head, const TileView& view,
+                         const Sight& sight, bool edge, int lane, int first_key, u32 lse, u32 exchange,
+                         typename C::Scores& s, typename C::Weights& weights) {
   const float unit = p.scale * kLog2E;
   const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
-  if (!C::kEdits && edge) hide_by_position<C>(Nearness(p, sequence, view), view.first_row, first_key, s);
+  if (!C::kEdits && edge) hide_by_position<C>(sight, lane, view.first_row, first_key, s);
 #pragma unroll
   for (int k = 0; k < C::kSteps; ++k) {
     float slope[C::kRowTiles][2][4];
     if constexpr (C::kEdits) {
-      weigh_edited<C>(p, sequence, head, view, edge, first_key, lse, k, s, slope);
+      weigh_edited<C>(p, sequence, head, view, sight, edge, lane, first_key, lse, k, s, slope);
     } else {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float2 shift = *reinterpret_cast<const float2*>(lse + 16 * k + 8 * half + 2 * (lane % 4));
+        const float2 shift = ptx::ld_shared_f32x2(lse + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
 #pragma unroll
         for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -132,7 +111,7 @@ STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int
       if constexpr (C::kDrops) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const u32 drops = dropped(p, stream, view.first_row + 16 * k + 8 * half, first_key + 16 * r);
+          const u32 drops = dropped(p, stream, lane, view.first_row + 16 * k + 8 * half, first_key + 16 * r);
 #pragma unroll
           for (int n = 2 * half; n < 2 * half + 2; ++n) {
             const u32 bits = drops >> (n % 2 * 2);
@@ -150,16 +129,15 @@ STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int
 
 /// dS^T of the warp as a left factor, from dP^T and what the other warp left, and to the tile of dS for dQ. Where
 /// something may be hidden, weights of zero stay zero whatever dP is.
-template <class C>
-STROBE_DEVICE void grade(const AttentionParams& p, bool hides, const float* delta, u32 exchange, u32 grad_scores,
-                         int warp_key, const typename C::Scores& s, typename C::Weights& grads) {
-  const int lane = ptx::untraced(lane_index());
+template <class C, bool kHides>
+STROBE_DEVICE void grade(const AttentionParams& p, int lane, u32 delta, u32 exchange, u32 grad_scores, int warp_key,
+                         const typename C::Scores& s, typename C::Weights& grads) {
 #pragma unroll
   for (int k = 0; k < C::kSteps; ++k) {
     float2 shift[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      shift[half] = *reinterpret_cast<const float2*>(delta + 16 * k + 8 * half + 2 * (lane % 4));
+      shift[half] = ptx::ld_shared_f32x2(delta + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
     }
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
@@ -178,7 +156,7 @@ STROBE_DEVICE void grade(const AttentionParams& p, bool hides, const float* delt
         x[n][0] = C::Element::low(word) * (low - shift[half].x);
         x[n][1] = C::Element::high(word) * (high - shift[half].y);
       }
-      if (hides) {
+      if constexpr (kHides) {
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
           if ((words[n] & 0x7fffu) == 0) x[n][0] = 0.0f;
