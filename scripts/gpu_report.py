@@ -1,6 +1,6 @@
 """What scripts/gpu-check makes of its steps' output.
 
-    gpu_report.py summary CHECK_JSON      a line per kernel
+    gpu_report.py summary WORK            a line per kernel, of WORK's check-*.json
     gpu_report.py write WORK RESULTS      WORK's files as one RESULTS/gpu-<device>.json
 """
 
@@ -31,12 +31,36 @@ def lines(path: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")] if path.exists() else []
 
 
+def checks(work: pathlib.Path) -> dict:
+    """The shards of `strobe check` as one."""
+    whole = {"kernels": {}, "unserved": {}, "failures": [], "results": []}
+    for path in sorted(work.glob("check-*.json")):
+        shard = load(path)
+        if shard is None:
+            whole["failures"].append({"kernel": "(none)", "what": f"{path.name} holds no result", "case": ""})
+            continue
+        for kernel in shard["kernels"]:
+            known = whole["kernels"].setdefault(kernel["kernel"], kernel | {"cases": 0, "failed": 0, "worst": 0})
+            known["cases"] += kernel["cases"]
+            known["failed"] += kernel["failed"]
+            known["worst"] = max(known["worst"], kernel["worst"])
+        for why, count in shard.get("unserved", {}).items():
+            whole["unserved"][why] = whole["unserved"].get(why, 0) + count
+        whole["failures"] += shard["failures"]
+        whole["results"] += shard.get("results", [])
+    whole["kernels"] = list(whole["kernels"].values())
+    return whole
+
+
 def summary(check: dict) -> None:
     for kernel in check["kernels"]:
         print(f"{kernel['kernel']:28} {kernel['cases']:6} cases, {kernel['failed']} failed, "
               f"largest error {kernel['worst']:.3f} of what is allowed")
-    for why, count in check.get("unserved", {}).items():
+    for why, count in check["unserved"].items():
         print(f"{count} cases did not run: must be {why}")
+    for failure in check["failures"][:20]:
+        print(f"FAILED {failure['kernel']}: {failure['what']}\n  strobe check --device cuda --case \"{failure['case']}\"")
+    print(f"{len(check['failures'])} failures")
 
 
 def tests_of(log: pathlib.Path) -> dict:
@@ -50,13 +74,13 @@ def write(work: pathlib.Path, results: pathlib.Path) -> None:
     device, driver = (query[0].split(", ") if query else ["unknown", "unknown"])[:2]
     commit = output_of("git", "rev-parse", "HEAD") or os.environ.get("STROBE_COMMIT", "unknown")
     steps = (work / "steps.txt").read_text().splitlines() if (work / "steps.txt").exists() else []
-    check = load(work / "check.json") or {}
+    check = checks(work)
     bench = [row for path in sorted(work.glob("bench-*.jsonl")) for row in lines(path)]
     report = {"device": device, "driver": driver, "commit": commit,
               "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-              "steps": steps, "tests": tests_of(work / "ctest.log"), "kernels": check.get("kernels", []),
-              "unserved": check.get("unserved", {}), "failures": check.get("failures", []),
-              "accuracy": check.get("results", []), "speed": bench}
+              "steps": steps, "tests": tests_of(work / "ctest.log"), "kernels": check["kernels"],
+              "unserved": check["unserved"], "failures": check["failures"],
+              "accuracy": check["results"], "speed": bench}
     name = re.sub(r"[^a-z0-9]+", "-", device.lower().replace("nvidia", "").strip()).strip("-")
     path = results / f"gpu-{name}.json"
     rows = lambda values: "[\n" + ",\n".join("    " + json.dumps(value) for value in values) + "\n  ]"
@@ -68,7 +92,7 @@ def write(work: pathlib.Path, results: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] == "summary":
-        summary(json.loads(pathlib.Path(sys.argv[2]).read_text()))
+        summary(checks(pathlib.Path(sys.argv[2])))
     elif len(sys.argv) == 4 and sys.argv[1] == "write":
         write(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
     else:

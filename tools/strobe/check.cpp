@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -25,7 +26,7 @@ struct CheckFlags {
   std::int64_t random = -1;
   std::uint64_t seed = 1;
   std::vector<std::string> cases;
-  std::string kernel, device = "cpu";
+  std::string kernel, device = "cpu", shard;
   int threads = 0;
   bool json = false, details = false, tight = false;
 };
@@ -55,6 +56,18 @@ struct Summary {
   std::vector<Detail> details;
 };
 
+/// "2/16": every 16th line, from the third on. Processes with a shard each check side by side.
+std::vector<std::string> shard_of(std::vector<std::string> lines, const std::string& shard) {
+  if (shard.empty()) return lines;
+  std::size_t index = 0, shards = 0;
+  if (std::sscanf(shard.c_str(), "%zu/%zu", &index, &shards) != 2 || index >= shards) {
+    throw UsageError("--shard is '" + shard + "', must be INDEX/SHARDS, for example 0/16");
+  }
+  std::vector<std::string> chosen;
+  for (std::size_t i = index; i < lines.size(); i += shards) chosen.push_back(std::move(lines[i]));
+  return chosen;
+}
+
 std::vector<std::string> chosen_cases(const CheckFlags& flags) {
   for (const std::string& line : flags.cases) {
     try {
@@ -70,7 +83,7 @@ std::vector<std::string> chosen_cases(const CheckFlags& flags) {
   for (std::int64_t i = 0; i < random; ++i) {
     lines.push_back(cases::print_case(cases::random_case(flags.seed + std::uint64_t(i))));
   }
-  return lines;
+  return shard_of(std::move(lines), flags.shard);
 }
 
 /// Judges one run of a kernel, which left its results in the instance.
@@ -218,7 +231,7 @@ ExitStatus run(const CheckFlags& flags) {
   } else {
     print_summary(summary, lines.size());
   }
-  if (summary.kernels.empty() && summary.failures.empty() && summary.unserved.empty()) {
+  if (summary.kernels.empty() && summary.failures.empty() && summary.unserved.empty() && !lines.empty()) {
     throw UsageError("no kernel that these cases run on has '" + flags.kernel + "' in its name");
   }
   return summary.failures.empty() ? kSucceeded : kFailed;
@@ -235,6 +248,7 @@ void add_check(CLI::App& app, Action& action) {
   command->add_option("--case", flags->cases, "A case to run, as a failure prints it; may be repeated")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--shard", flags->shard, "INDEX/SHARDS: every SHARDS-th case only, for processes side by side");
   command->add_option("--kernel", flags->kernel, "Only kernels with this in their name, for example backward.avx2");
   command->add_option("--device", flags->device, "cpu, or cuda (cuda:N): every kernel on that GPU")
       ->capture_default_str();

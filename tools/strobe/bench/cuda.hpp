@@ -8,9 +8,9 @@
 
 namespace strobe::tools {
 
-/// Times each case whose name contains `filter`: after a rest, warm-ups, then `rounds` calls (0: 30), before each of
-/// which the second-level cache is flushed; the median counts. A memory-bound case is set against copies within the
-/// device before and after it.
+/// Times each case whose name contains `filter`: after a rest, warm-ups, then `rounds` calls (0: 30); the median
+/// counts. Memory-bound cases walk through more caches than the second-level cache holds, and are set against copies
+/// within the device before and after them.
 void bench_on_gpu(int device, const std::vector<BenchCase>& rows, const std::string& filter, int rounds,
                   Output& output);
 
