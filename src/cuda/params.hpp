@@ -37,11 +37,11 @@ constexpr int kFar = 1 << 30;
 struct AttentionParams {
   int batch, query_heads, kv_heads, group;  // group = query_heads / kv_heads
   int head_dim, value_dim;
-  int query_length, key_length;   // stored rows of a sequence; packed: of all sequences together
-  int page_size;                  // 0: not paged
-  int pages, cache_rows;          // pages of a paged cache; rows of a dense cache or the batch
-  int pages_per_sequence;         // columns of page_table
-  int new_length;                 // keys that were appended to each sequence before this call's attention
+  int query_length, key_length;  // stored rows of a sequence; packed: of all sequences together
+  int page_size;                 // 0: not paged
+  int pages, cache_rows;         // pages of a paged cache; rows of a dense cache or the batch
+  int pages_per_sequence;        // columns of page_table
+  int new_length;                // keys that were appended to each sequence before this call's attention
   bool packed_queries, packed_keys, bottom_right;
 
   RowsView query, key, value, output;

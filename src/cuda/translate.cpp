@@ -18,9 +18,7 @@ int vector_bytes_of(const Rows& rows, std::int64_t dim) {
   return 1 << std::countr_zero(places);
 }
 
-int bounded(std::int64_t bound) {
-  return bound == kUnbounded ? kFar : int(std::min<std::int64_t>(bound, kFar));
-}
+int bounded(std::int64_t bound) { return bound == kUnbounded ? kFar : int(std::min<std::int64_t>(bound, kFar)); }
 
 }  // namespace
 

@@ -30,8 +30,8 @@ STROBE_DEVICE ScoreRow score_row(const AttentionParams& p, const Sequence& s, in
   if constexpr ((kFeatures & kAlibi) != 0) {
     row.position = float(i + s.shift);
     if (p.alibi_slopes.data) {
-      row.slope = reinterpret_cast<const float*>(p.alibi_slopes.data)[s.batch * p.alibi_slopes.batch_stride +
-                                                                      head * p.alibi_slopes.stride];
+      row.slope = reinterpret_cast<const float*>(
+          p.alibi_slopes.data)[s.batch * p.alibi_slopes.batch_stride + head * p.alibi_slopes.stride];
     }
   }
   const int stored = smaller(i, larger(s.queries - 1, 0));  // rows that are not there read some other row's facts
@@ -49,8 +49,8 @@ STROBE_DEVICE ScoreRow score_row(const AttentionParams& p, const Sequence& s, in
   }
   if constexpr ((kFeatures & kDocuments) != 0) {
     if (p.query_documents.data) {
-      const i64 b = p.packed_queries ? s.first_query * p.query_documents.stride
-                                     : s.batch * p.query_documents.batch_stride;
+      const i64 b =
+          p.packed_queries ? s.first_query * p.query_documents.stride : s.batch * p.query_documents.batch_stride;
       row.document = reinterpret_cast<const int*>(p.query_documents.data)[b + stored * p.query_documents.stride];
     }
   }
@@ -81,7 +81,8 @@ STROBE_DEVICE bool data_shows(const AttentionParams& p, const Sequence& s, const
 /// The score of key j after scale, softcap, bias and ALiBi. `x` is the product of query and key. Where a derivative of
 /// the softcap is wanted, `capped` receives tanh.
 template <int kFeatures>
-STROBE_DEVICE float edited_score(const AttentionParams& p, const ScoreRow& row, int j, float x, float* capped = nullptr) {
+STROBE_DEVICE float edited_score(const AttentionParams& p, const ScoreRow& row, int j, float x,
+                                 float* capped = nullptr) {
   x *= p.scale;
   if constexpr ((kFeatures & kSoftcap) != 0) {
     if (p.softcap > 0.0f) {

@@ -1,6 +1,6 @@
 // One sequence of a batch: where its rows start, how many are in use, how positions align. Every kernel that works on
-// attention's tensors resolves it once. Lengths and indices come from the caller's device memory, unchecked by the host,
-// so they are clamped to what is stored.
+// attention's tensors resolves it once. Lengths and indices come from the caller's device memory, unchecked by the
+// host, so they are clamped to what is stored.
 #pragma once
 
 #include "cuda/device/tile.cuh"
@@ -46,7 +46,8 @@ STROBE_DEVICE Sequence sequence_of(const AttentionParams& p, int b) {
 
 /// Which sequence, and which of its tiles of `tile_rows` rows, is number `tile` when the tiles of all packed sequences
 /// are counted one after another, each sequence taking at least one. Returns false past the last one.
-STROBE_DEVICE bool find_packed_tile(const VectorView& offsets, int batch, int length, int tile_rows, int& tile, int& b) {
+STROBE_DEVICE bool find_packed_tile(const VectorView& offsets, int batch, int length, int tile_rows, int& tile,
+                                    int& b) {
   for (b = 0; b < batch; ++b) {
     const int first = clamped(read_int(offsets, b), 0, length);
     const int rows = clamped(read_int(offsets, b + 1), first, length) - first;
@@ -70,8 +71,8 @@ STROBE_DEVICE RowAddress query_rows(const AttentionParams& p, const RowsView& vi
 /// The LSE of query i of one head of a sequence.
 STROBE_DEVICE float& lse_at(const AttentionParams& p, const Sequence& s, int head, int i) {
   const i64 batch = p.packed_queries ? 0 : s.batch * p.lse.batch_stride;
-  return reinterpret_cast<float*>(p.lse.data)[batch + head * p.lse.head_stride +
-                                              (s.first_query + i) * p.lse.row_stride];
+  return reinterpret_cast<float*>(
+      p.lse.data)[batch + head * p.lse.head_stride + (s.first_query + i) * p.lse.row_stride];
 }
 
 /// Rows of one KV head of a sequence's keys or values, in a tensor, a dense cache or pages.

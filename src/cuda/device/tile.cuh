@@ -1,5 +1,5 @@
-// Tiles of 16-bit elements in shared memory: [rows][kDims], 16-byte chunks swizzled so that ldmatrix finds eight rows of
-// one chunk column in eight different bank groups; filled from global memory in the background.
+// Tiles of 16-bit elements in shared memory: [rows][kDims], 16-byte chunks swizzled so that ldmatrix finds eight rows
+// of one chunk column in eight different bank groups; filled from global memory in the background.
 #pragma once
 
 #include "cuda/device/element.cuh"

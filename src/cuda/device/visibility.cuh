@@ -1,5 +1,5 @@
-// What queries see: for one query a range of keys (causal, window, length) and a prefix; for a tile of queries which key
-// blocks it must visit, and which of those are visible as a whole. Documents and masks, which look at data, are in
+// What queries see: for one query a range of keys (causal, window, length) and a prefix; for a tile of queries which
+// key blocks it must visit, and which of those are visible as a whole. Documents and masks, which look at data, are in
 // scores.cuh; here they only rule out whole blocks.
 #pragma once
 
@@ -20,14 +20,16 @@ STROBE_DEVICE KeyRange visible_keys(const AttentionParams& p, const Sequence& s,
   return {first, last};
 }
 
-STROBE_DEVICE bool sees(KeyRange range, int prefix, int j) { return (j >= range.first && j < range.last) || j < prefix; }
+STROBE_DEVICE bool sees(KeyRange range, int prefix, int j) {
+  return (j >= range.first && j < range.last) || j < prefix;
+}
 
 /// Rows [first_row, last_row) of queries, and the keys that some and all of them see.
 struct TileView {
   int first_row, last_row;
-  int begin, end;          // some row sees a key only if it lies in [begin, end) or before prefix
+  int begin, end;           // some row sees a key only if it lies in [begin, end) or before prefix
   int all_first, all_last;  // every row sees [all_first, all_last)
-  int prefix;              // at most the keys in use
+  int prefix;               // at most the keys in use
 };
 
 STROBE_DEVICE TileView view_of(const AttentionParams& p, const Sequence& s, int first_row, int rows) {
@@ -64,7 +66,8 @@ STROBE_DEVICE bool block_mask_keeps(const AttentionParams& p, const Sequence& s,
   return false;
 }
 
-/// The first block at or after `block` that the tile must visit; `blocks` if there is none. The whole warp asks together.
+/// The first block at or after `block` that the tile must visit; `blocks` if there is none. The whole warp asks
+/// together.
 template <int kFeatures, int kBlockKeys>
 STROBE_DEVICE int next_block(const AttentionParams& p, const Sequence& s, int head, const TileView& view, int block,
                              int blocks) {

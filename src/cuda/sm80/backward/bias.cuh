@@ -62,9 +62,10 @@ struct BiasTask {
     ptx::cp_async_wait<0>();
     __syncthreads();
     typename C::Scores scores, grads;
-    multiply_rows<Element, typename C::QueryTile, typename C::KeyTile>(lane, memory, warp_row, memory + C::kKeysAt, scores);
-    multiply_rows<Element, typename C::GradOutputTile, typename C::ValueTile>(lane, memory + C::kGradOutputsAt, warp_row,
-                                                                              memory + C::kValuesAt, grads);
+    multiply_rows<Element, typename C::QueryTile, typename C::KeyTile>(lane, memory, warp_row, memory + C::kKeysAt,
+                                                                       scores);
+    multiply_rows<Element, typename C::GradOutputTile, typename C::ValueTile>(lane, memory + C::kGradOutputsAt,
+                                                                              warp_row, memory + C::kValuesAt, grads);
     if constexpr ((C::kFeatures & kDropout) != 0) drop<C>(p, s, head, view.first_row + warp_row, first_key, grads);
     const int row = view.first_row + warp_row + lane / 4;
     const ScoreRow rows[2] = {score_row<C::kFeatures>(p, s, head, row), score_row<C::kFeatures>(p, s, head, row + 8)};
@@ -138,8 +139,10 @@ struct BiasTask {
       for (int n = int(threadIdx.x); n < C::kKeys; n += C::kThreads) {
         const float sum = parts[0][n] + parts[1][n] + parts[2][n] + parts[3][n];
         const int j = block * C::kKeys + n;
-        if (one_key) parts[0][n] = sum;
-        else if (j < last_key) store_float(to, view.type, j * view.column_stride, sum);
+        if (one_key)
+          parts[0][n] = sum;
+        else if (j < last_key)
+          store_float(to, view.type, j * view.column_stride, sum);
       }
       __syncthreads();
       if (!one_key || threadIdx.x != 0) return;

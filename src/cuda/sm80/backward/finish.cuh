@@ -1,5 +1,5 @@
-// After the backward kernel: dQ from its float32 sums, where key blocks added in any order; and the sink's gradient from
-// the tiles' shares, in one order always.
+// After the backward kernel: dQ from its float32 sums, where key blocks added in any order; and the sink's gradient
+// from the tiles' shares, in one order always.
 #pragma once
 
 #include "cuda/sm80/backward/prepare.cuh"

@@ -59,8 +59,7 @@ struct BackwardTask {
   }
   /// Whether position hides anything of the tile from the block.
   STROBE_DEVICE bool is_edge(const TileView& view) const {
-    return !sees_all(view, first_key, first_key + C::kKeyBlock) ||
-           view.last_row < view.first_row + C::kQueryTile;
+    return !sees_all(view, first_key, first_key + C::kKeyBlock) || view.last_row < view.first_row + C::kQueryTile;
   }
 
   template <class T, int kThreads>
@@ -90,9 +89,8 @@ struct BackwardTask {
     const RowWindow window{visit.tile * C::kQueryTile, 0, s.queries};
     load_rows<typename C::QueryTile, kLoaders>(queries(stage), p.query, query_rows(p, p.query, s, visit.head).data,
                                                window, p.head_dim);
-    load_rows<typename C::GradOutputTile, kLoaders>(grad_outputs(stage), f.grad_output,
-                                                    query_rows(p, f.grad_output, s, visit.head).data, window,
-                                                    p.value_dim);
+    load_rows<typename C::GradOutputTile, kLoaders>(
+        grad_outputs(stage), f.grad_output, query_rows(p, f.grad_output, s, visit.head).data, window, p.value_dim);
     const float* const facts = f.facts + i64(place_of(f, slot, visit)) * C::kFacts;
     const int place = ptx::untraced(thread);
     if (place < C::kFacts / 4) ptx::cp_async_16(lse(stage) + place * 16, facts + 4 * place, true);
@@ -198,15 +196,15 @@ struct BackwardTask {
     if (view.data == nullptr) return;
     const RowAddress rows = grad_key_rows(p, view, s, kv_head);
     if constexpr (C::kHeadDim == C::kValueDim) {  // one text for both
-      write_rows<C, typename C::KeyTile>(view, rows, first_key, warp_key(), last_key,
-                                         is_first_warp() ? p.value_dim : p.head_dim,
-                                         is_first_warp() ? p.dropout_scale : p.scale, sums,
-                                         is_first_warp() ? values() : keys());
+      write_rows<C, typename C::KeyTile>(
+          view, rows, first_key, warp_key(), last_key, is_first_warp() ? p.value_dim : p.head_dim,
+          is_first_warp() ? p.dropout_scale : p.scale, sums, is_first_warp() ? values() : keys());
     } else if (is_first_warp()) {
       write_rows<C, typename C::ValueTile>(view, rows, first_key, warp_key(), last_key, p.value_dim, p.dropout_scale,
                                            sums, values());
     } else {
-      write_rows<C, typename C::KeyTile>(view, rows, first_key, warp_key(), last_key, p.head_dim, p.scale, sums, keys());
+      write_rows<C, typename C::KeyTile>(view, rows, first_key, warp_key(), last_key, p.head_dim, p.scale, sums,
+                                         keys());
     }
   }
 };
@@ -218,7 +216,8 @@ STROBE_DEVICE void zero_key_tail(const BackwardParams& f, int kv_head, int first
     zero_rows(f.grad_key, grad_key_rows(f.attention, f.grad_key, none, kv_head), f.attention.head_dim, first, last);
   }
   if (f.grad_value.data) {
-    zero_rows(f.grad_value, grad_key_rows(f.attention, f.grad_value, none, kv_head), f.attention.value_dim, first, last);
+    zero_rows(f.grad_value, grad_key_rows(f.attention, f.grad_value, none, kv_head), f.attention.value_dim, first,
+              last);
   }
 }
 

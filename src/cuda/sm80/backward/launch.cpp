@@ -151,7 +151,8 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
   decision.kernels[decision.kernel_count++] = {KernelId::kBackward, {type, dims.head, dims.value, features}};
   decision.kernels[decision.kernel_count++] = {KernelId::kBackwardPrepare, {}};
   if (has_finish(problem)) {
-    decision.kernels[decision.kernel_count++] = {KernelId::kBackwardFinish, {type, dims.head, dims.value, tile_features}};
+    decision.kernels[decision.kernel_count++] = {KernelId::kBackwardFinish,
+                                                 {type, dims.head, dims.value, tile_features}};
   }
   if (problem.wants_grad_bias) {
     decision.kernels[decision.kernel_count++] = {KernelId::kBackwardBias, {type, dims.head, dims.value, features}};
@@ -167,8 +168,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const BackwardTile tile = tile_of(problem, device);
   const KernelKey& key = decision.kernels[0];
   const int head_dim = key.values[1], value_dim = key.values[2];
-  const BackwardParams params =
-      params_for(problem, buffers, decision, tile, device, static_cast<char*>(workspace));
+  const BackwardParams params = params_for(problem, buffers, decision, tile, device, static_cast<char*>(workspace));
   const auto slots = unsigned(params.slots), heads = unsigned(problem.query_heads);
   const bool has_queries = slots > 0 && heads > 0;
   if (problem.wants_grad_query && !problem.deterministic && has_queries) {

@@ -16,7 +16,8 @@ STROBE_DEVICE float dot_part(const RowsView& a, const char* a_row, const RowsVie
   const bool chunks = a.vector_bytes == 16 && b.vector_bytes == 16 && a.type == b.type && a.type != Element::kFloat32;
   for (int d = int(threadIdx.x) % kRowLanes * 8; d < dims; d += kRowLanes * 8) {
     if (chunks && d + 8 <= dims) {
-      const uint4 x = *reinterpret_cast<const uint4*>(a_row + 2 * d), y = *reinterpret_cast<const uint4*>(b_row + 2 * d);
+      const uint4 x = *reinterpret_cast<const uint4*>(a_row + 2 * d),
+                  y = *reinterpret_cast<const uint4*>(b_row + 2 * d);
       const u32 xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
@@ -53,7 +54,8 @@ STROBE_DEVICE bool tile_is_visited(const BackwardParams& f, const Sequence& s, i
   if (p.block_mask.data == nullptr) return range.count() > 0;
   for (int block = 0; block < range.last || block < range.prefix; ++block) {
     const int first = block * f.key_block;
-    if (range.holds(block) && block_mask_keeps(p, s, head, view, first, smaller(first + f.key_block, s.keys))) return true;
+    if (range.holds(block) && block_mask_keeps(p, s, head, view, first, smaller(first + f.key_block, s.keys)))
+      return true;
   }
   return false;
 }
@@ -131,8 +133,8 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
     for (int lane = kRowLanes / 2; lane > 0; lane /= 2) delta += __shfl_xor_sync(~0u, delta, lane);
     if (i < s.queries && f.grad_lse.data && lse != -minus_infinity()) {
       const i64 batch = p.packed_queries ? 0 : b * f.grad_lse.batch_stride;
-      delta -= reinterpret_cast<const float*>(f.grad_lse.data)[batch + head * f.grad_lse.head_stride +
-                                                               (s.first_query + i) * f.grad_lse.row_stride];
+      delta -= reinterpret_cast<const float*>(
+          f.grad_lse.data)[batch + head * f.grad_lse.head_stride + (s.first_query + i) * f.grad_lse.row_stride];
     }
     if (int(threadIdx.x) % kRowLanes == 0) {
       facts[row] = lse * f.lse_unit;

@@ -8,8 +8,8 @@
 namespace strobe::cuda::sm80 {
 
 struct BackwardTile {
-  int pairs;       // pairs of warps, each for 16 * row_tiles keys: one warp makes P and dV, the other dP, dS and dK
-  int row_tiles;   // the more, the more often a query fragment is used once it is in registers
+  int pairs;      // pairs of warps, each for 16 * row_tiles keys: one warp makes P and dV, the other dP, dS and dK
+  int row_tiles;  // the more, the more often a query fragment is used once it is in registers
   int query_tile;
   int stages;      // query tiles in shared memory
   int grad_rows;   // dQ of a tile is shared out among the warps: so many groups of rows,

@@ -48,7 +48,8 @@ template <class C>
 __device__ __noinline__ void clear_unseen_keys(const AttentionParams& p, Sequence s, int kv_head, int first_key,
                                                u32 keys, u32 values) {
   for (int row = warp_index(); row < C::kKeyBlock && first_key + row < s.keys; row += C::kThreads / kWarpLanes) {
-    if (row_is_finite<C, typename C::KeyTile>(keys, row) && row_is_finite<C, typename C::ValueTile>(values, row)) continue;
+    if (row_is_finite<C, typename C::KeyTile>(keys, row) && row_is_finite<C, typename C::ValueTile>(values, row))
+      continue;
     if (key_is_seen<C>(p, s, kv_head, first_key + row)) continue;
     clear_row<typename C::KeyTile>(keys, row);
     clear_row<typename C::ValueTile>(values, row);

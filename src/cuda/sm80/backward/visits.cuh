@@ -6,7 +6,8 @@
 
 namespace strobe::cuda::sm80 {
 
-/// The number of a sequence's first query tile among those of all sequences. Packed ones of any lengths never share one.
+/// The number of a sequence's first query tile among those of all sequences. Packed ones of any lengths never share
+/// one.
 STROBE_DEVICE int first_slot(const BackwardParams& f, const Sequence& s) {
   return f.attention.packed_queries ? s.first_query / f.query_tile + s.batch : s.batch * f.tiles;
 }
@@ -76,8 +77,8 @@ struct Visits {
   const AttentionParams& p;
   const Sequence& s;
   Sight sight;
-  int block, last_head;   // heads of the group end before last_head
-  int lowest, highest;    // no tile outside of [lowest, highest) reaches the block
+  int block, last_head;  // heads of the group end before last_head
+  int lowest, highest;   // no tile outside of [lowest, highest) reaches the block
 
   STROBE_DEVICE Visits(const AttentionParams& p, const Sequence& s, int block, int kv_head)
       : p(p), s(s), sight(p, s), block(block), last_head((kv_head + 1) * p.group) {

@@ -12,7 +12,8 @@ struct ForwardConfig {
   using Element = typename ElementOf<kType>::Type;
   static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
   static constexpr ForwardTile kTile = forward_tile(kHeadDim, kValueDim, kArchitecture);
-  static constexpr int kThreads = kTile.threads(), kRowTiles = kTile.row_tiles, kStages = kTile.stages, kBlocks = kTile.blocks;
+  static constexpr int kThreads = kTile.threads(), kRowTiles = kTile.row_tiles, kStages = kTile.stages,
+                       kBlocks = kTile.blocks;
   static constexpr int kWarpRows = 16 * kRowTiles, kQueryTile = kTile.query_tile(), kKeyBlock = kTile.key_block;
   static constexpr int kParts = kTile.parts, kPartKeys = kKeyBlock / kParts;
   static constexpr int kKeyTiles = kPartKeys / 8, kValueTiles = kValueDim / 8;  // accumulators of 8 columns

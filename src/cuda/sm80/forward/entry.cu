@@ -1,5 +1,5 @@
-// One compiled variant of the forward kernel. Options: STROBE_TYPE (an Element), STROBE_HEAD_DIM, STROBE_VALUE_DIM (built
-// dimensions), STROBE_FEATURES (Feature bits), STROBE_ARCHITECTURE (80, 86, 90, ...).
+// One compiled variant of the forward kernel. Options: STROBE_TYPE (an Element), STROBE_HEAD_DIM, STROBE_VALUE_DIM
+// (built dimensions), STROBE_FEATURES (Feature bits), STROBE_ARCHITECTURE (80, 86, 90, ...).
 #include "cuda/sm80/forward/kernel.cuh"
 
 using Config = strobe::cuda::sm80::ForwardConfig<STROBE_TYPE, STROBE_HEAD_DIM, STROBE_VALUE_DIM, STROBE_FEATURES,

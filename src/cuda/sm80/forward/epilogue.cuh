@@ -5,7 +5,8 @@
 
 namespace strobe::cuda::sm80 {
 
-/// Rows past the ones in use: zero output, LSE -inf. All rows [first, last) of the sequence; the whole block takes part.
+/// Rows past the ones in use: zero output, LSE -inf. All rows [first, last) of the sequence; the whole block takes
+/// part.
 STROBE_DEVICE void clear_rows(const AttentionParams& p, const Sequence& s, int head, int first, int last) {
   const RowAddress output = query_rows(p, p.output, s, head);
   for (int row = first; row < last; ++row) {
@@ -49,7 +50,8 @@ STROBE_DEVICE void write_tile(const AttentionParams& p, const Sequence& s, int h
       float* const wide = reinterpret_cast<float*>(const_cast<char*>(output(row)));
 #pragma unroll
       for (int t = 0; t < C::kValueTiles; ++t) {
-        const float low = empty ? 0.0f : o[r][t][2 * half] * factor, high = empty ? 0.0f : o[r][t][2 * half + 1] * factor;
+        const float low = empty ? 0.0f : o[r][t][2 * half] * factor,
+                    high = empty ? 0.0f : o[r][t][2 * half + 1] * factor;
         const int d = 8 * t + 2 * (lane % 4);
         if (staged) {
           ptx::st_shared_4(stage + C::OutputTile::offset(in_tile, t) + lane % 4 * 4, C::Element::pack(low, high));

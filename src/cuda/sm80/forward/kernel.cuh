@@ -18,9 +18,9 @@ struct ForwardTask {
   const Sequence& s;
   int head;
   TileView view;
-  int blocks;   // key blocks up to the last one that matters
-  float unit;   // from scores to powers of two
-  u32 memory;   // shared: queries, key stages, value stages
+  int blocks;                         // key blocks up to the last one that matters
+  float unit;                         // from scores to powers of two
+  u32 memory;                         // shared: queries, key stages, value stages
   const char *key_data, *value_data;  // the KV head's first rows, where they are not in pages
 
   STROBE_DEVICE u32 keys(int stage) const { return memory + C::kKeysAt + stage * C::KeyTile::kBytes; }

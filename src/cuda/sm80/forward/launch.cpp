@@ -54,8 +54,7 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
   const Dims dims = built_dims(problem);
   const ForwardTile tile = sm80::forward_tile(dims.head, dims.value, device.architecture);
   decision.variant = Variant::kPrefill;
-  decision.kernels[0] = {KernelId::kForward,
-                         {int(problem.query_type), dims.head, dims.value, features_of(problem)}};
+  decision.kernels[0] = {KernelId::kForward, {int(problem.query_type), dims.head, dims.value, features_of(problem)}};
   decision.kernel_count = 1;
   decision.query_tile = tile.query_tile();
   decision.key_block = tile.key_block;

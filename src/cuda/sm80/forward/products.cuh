@@ -41,7 +41,8 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, typ
 
 /// O += P V, where P lies in registers as the scores did.
 template <class C>
-STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, int first, typename C::Outputs& o) {
+STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, int first,
+                                               typename C::Outputs& o) {
   const int lane = lane_index();
   const int value_row = lane % 16, value_chunk = lane / 16;
 #pragma unroll

@@ -1,7 +1,7 @@
 // Values that are infinite or NaN. A matrix product cannot leave out a key that one row sees and another does not: a
-// weight of zero times NaN is NaN. So when a tile's result is not finite, the kernel passes over its keys once more with
-// such values cleared, and afterwards adds them, one by one, to the rows that do see them. Data without them never comes
-// here; speed does not matter.
+// weight of zero times NaN is NaN. So when a tile's result is not finite, the kernel passes over its keys once more
+// with such values cleared, and afterwards adds them, one by one, to the rows that do see them. Data without them never
+// comes here; speed does not matter.
 #pragma once
 
 #include "cuda/sm80/forward/config.cuh"

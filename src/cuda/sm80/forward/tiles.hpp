@@ -8,9 +8,9 @@ struct ForwardTile {
   int warps;      // each has 16 * row_tiles queries
   int row_tiles;  // the more, the more often a key fragment is used once it is in registers
   int key_block;
-  int parts;      // a block's scores are worked on in so many parts
-  int stages;     // key blocks in shared memory
-  int blocks;     // thread blocks that a multiprocessor's registers must hold together
+  int parts;   // a block's scores are worked on in so many parts
+  int stages;  // key blocks in shared memory
+  int blocks;  // thread blocks that a multiprocessor's registers must hold together
 
   constexpr int query_tile() const { return 16 * warps * row_tiles; }
   constexpr int threads() const { return 32 * warps; }
