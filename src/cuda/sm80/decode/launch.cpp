@@ -1,0 +1,148 @@
+// The host side of the decode kernel: whom it serves, how keys are split, the launches of kernel and merge.
+#include <algorithm>
+
+#include "cuda/families.hpp"
+#include "cuda/sm80/decode/params.hpp"
+#include "cuda/sm80/decode/tiles.hpp"
+#include "cuda/sm80/merge/launch.hpp"
+#include "cuda/translate.hpp"
+
+namespace strobe::cuda::sm80_decode {
+namespace {
+
+using sm80::DecodeParams;
+using sm80::DecodeTile;
+using sm80::kDecodeRows;
+
+/// Query rows a KV head up to which reading keys outweighs computing with them.
+constexpr std::int64_t kMostRows = 32;
+
+/// Splits are multiples of this, so that every warp has steps of its own.
+constexpr std::int64_t kSplitUnit = 64;
+constexpr std::int64_t kSmallestSplit = 256;
+/// With batch_invariant, the split of every sequence, whatever else there is.
+constexpr std::int64_t kInvariantSplit = 1024;
+/// Blocks a multiprocessor, so that the last ones to finish leave little of it idle.
+constexpr std::int64_t kBlocksWanted = 8;
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+std::int64_t round_up(std::int64_t a, std::int64_t unit) { return ceil_div(a, unit) * unit; }
+
+int built_dim(const Problem& problem) {
+  return sm80::built_dim(int(std::max(problem.head_dim, problem.value_dim)));
+}
+
+std::int64_t row_groups(const Problem& problem) {
+  return ceil_div(problem.query_length * problem.group(), kDecodeRows);
+}
+
+std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device) {
+  const std::int64_t keys = std::max<std::int64_t>(problem.key_length, 1);
+  if (problem.splits > 0) return round_up(ceil_div(keys, problem.splits), kSplitUnit);
+  if (problem.batch_invariant) return kInvariantSplit;
+  const std::int64_t blocks = std::max<std::int64_t>(problem.batch * problem.kv_heads * row_groups(problem), 1);
+  const std::int64_t splits = ceil_div(kBlocksWanted * device.multiprocessors, blocks);
+  return std::max(round_up(ceil_div(keys, splits), kSplitUnit), kSmallestSplit);
+}
+
+/// Where parts lie in the workspace.
+struct Layout {
+  std::int64_t part_elements, part_lses;
+  std::size_t lses_at, bytes;
+};
+
+Layout layout_of(const Problem& problem, std::int64_t splits) {
+  Layout layout{};
+  layout.part_lses = problem.batch * problem.query_length * problem.query_heads;
+  layout.part_elements = layout.part_lses * problem.value_dim;
+  if (splits <= 1) return layout;
+  layout.lses_at = std::size_t(round_up(splits * layout.part_elements * std::int64_t(sizeof(float)), 256));
+  layout.bytes = layout.lses_at + std::size_t(round_up(splits * layout.part_lses * std::int64_t(sizeof(float)), 256));
+  return layout;
+}
+
+}  // namespace
+
+bool serves(const Problem& problem, const CudaDevice& device, std::string* why_not) {
+  const auto refuse = [&](const char* reason) {
+    if (why_not != nullptr) *why_not = reason;
+    return false;
+  };
+  if (problem.packed_queries) return refuse("packed queries may be many a sequence");
+  if (problem.query_length * problem.group() > kMostRows) return refuse("for at most 32 query rows a KV head");
+  if (problem.head_dim > 256 || problem.value_dim > 256) return refuse("head dimensions above 256 are not built");
+  if (problem.key_type != problem.query_type) return refuse("keys must be of the queries' type");
+  if (problem.dropout > 0.0f) return refuse("has no dropout");
+  if (problem.batch > 65535 || problem.kv_heads * std::max<std::int64_t>(row_groups(problem), 1) > 65535) {
+    return refuse("more than 65535 sequences or heads");
+  }
+  const int dim = built_dim(problem);
+  if (sm80::decode_shared_bytes(dim, dim, device.architecture) > device.shared_bytes_per_block) {
+    return refuse("too little shared memory a block");
+  }
+  return true;
+}
+
+void decide(const Problem& problem, const CudaDevice& device, CudaDecision& decision) {
+  const int dim = built_dim(problem);
+  decision.variant = Variant::kDecode;
+  decision.kernels[decision.kernel_count++] = {KernelId::kDecode,
+                                               {int(problem.query_type), dim, dim, features_of(problem)}};
+  decision.query_tile = kDecodeRows;
+  decision.key_block = sm80::kDecodeStep;
+  const std::int64_t split_keys = split_keys_of(problem, device);
+  if (problem.key_length <= split_keys) return;
+  decision.split_keys = split_keys;
+  decision.max_splits = ceil_div(problem.key_length, split_keys);
+  decision.kernels[decision.kernel_count++] = sm80_merge::kernel_for(DataType::kFloat32, decision.max_splits);
+  decision.workspace_bytes = layout_of(problem, decision.max_splits).bytes;
+}
+
+void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
+         void* workspace) {
+  if (problem.batch == 0 || problem.query_length == 0 || problem.query_heads == 0) return;
+  const KernelKey& key = decision.kernels[0];
+  const int dim = key.values[1], architecture = launcher.device().architecture;
+  const std::int64_t heads = problem.query_heads, rows = problem.query_length, splits = decision.max_splits;
+  const Layout layout = layout_of(problem, splits);
+
+  DecodeParams params{};
+  params.attention = params_of(problem, buffers);
+  params.row_groups = int(row_groups(problem));
+  params.split_keys = int(decision.split_keys > 0 ? decision.split_keys : round_up(problem.key_length + 1, kSplitUnit));
+  MergeProblem parts{};
+  if (splits > 1) {
+    parts.splits = splits;
+    parts.batch = problem.batch;
+    parts.rows = rows;
+    parts.heads = heads;
+    parts.value_dim = problem.value_dim;
+    parts.parts = {.data = static_cast<char*>(workspace),
+                   .dtype = DataType::kFloat32,
+                   .batch_stride = rows * heads * problem.value_dim,
+                   .row_stride = heads * problem.value_dim,
+                   .head_stride = problem.value_dim};
+    parts.part_lses = {.data = static_cast<char*>(workspace) + layout.lses_at,
+                       .dtype = DataType::kFloat32,
+                       .batch_stride = heads * rows,
+                       .head_stride = rows,
+                       .row_stride = 1};
+    parts.part_stride = layout.part_elements;
+    parts.part_lse_stride = layout.part_lses;
+    parts.output = buffers.output;
+    if (problem.has_lse) parts.lse = buffers.lse;
+    params.attention.output = view_of(parts.parts, problem.value_dim);
+    params.attention.lse = view_of(parts.part_lses);
+    params.part_stride = parts.part_stride;
+    params.part_lse_stride = parts.part_lse_stride;
+  }
+  const DecodeTile tile = sm80::decode_tile(dim, dim, architecture);
+  launcher.launch(key,
+                  {.x = unsigned(splits),
+                   .y = unsigned(problem.kv_heads) * unsigned(params.row_groups),
+                   .z = unsigned(problem.batch)},
+                  unsigned(tile.threads()), unsigned(sm80::decode_shared_bytes(dim, dim, architecture)), &params);
+  if (splits > 1) sm80_merge::merge(parts, launcher);
+}
+
+}  // namespace strobe::cuda::sm80_decode
