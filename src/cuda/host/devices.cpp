@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cuda/cuda.hpp"
+#include "cuda/host/capture.hpp"
 #include "cuda/kernel_key.hpp"
 
 namespace strobe::cuda {
@@ -78,6 +79,7 @@ CuContext DeviceState::primary_context() {
   const std::lock_guard lock(mutex_);
   context = context_.load(std::memory_order_relaxed);
   if (context == nullptr) {
+    const CaptureRelaxed relaxed;
     require(driver_.primary_retain(&context, handle_), "making a context on the GPU");
     context_.store(context, std::memory_order_release);
   }
@@ -101,6 +103,7 @@ CuPool DeviceState::pool() {
   const std::lock_guard lock(mutex_);
   pool = pool_.load(std::memory_order_relaxed);
   if (pool == nullptr) {
+    const CaptureRelaxed relaxed;
     CuPoolProperties properties;
     properties.location_device = handle_;
     require(driver_.pool_create(&pool, &properties), "making a memory pool");

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "cuda/host/capture.hpp"
 #include "cuda/jit/store.hpp"
 
 namespace strobe::cuda {
@@ -80,18 +81,6 @@ Tables& tables() {
 
 // Loading the same kernel twice at once would waste seconds; different kernels may compile side by side.
 std::array<std::mutex, 16> loading;
-
-/// While this lives, calls that a capture in another thread would forbid are allowed in this one.
-class CaptureRelaxed {
- public:
-  CaptureRelaxed() { driver().capture_mode(&mode_); }
-  ~CaptureRelaxed() { driver().capture_mode(&mode_); }
-  CaptureRelaxed(const CaptureRelaxed&) = delete;
-  CaptureRelaxed& operator=(const CaptureRelaxed&) = delete;
-
- private:
-  int mode_ = kCuCaptureRelaxed;
-};
 
 bool image_refused(CuResult result) {
   return result == kCuInvalidImage || result == kCuNoBinaryForGpu || result == kCuUnsupportedPtx;

@@ -224,6 +224,7 @@ EXPORT CuResult cuMemsetD8Async(CuPointer memory, unsigned char value, std::size
 }
 EXPORT CuResult cuMemPoolCreate(CuPool* pool, const CuPoolProperties* properties) {
   if (!state.memory_pools || properties->allocation != 1 || properties->location_kind != 1) return kCuInvalidValue;
+  if (capture_forbids()) return kCaptureUnsupported;
   ++state.pools;
   *pool = reinterpret_cast<CuPool>(new int(properties->location_device));
   return kCuSuccess;

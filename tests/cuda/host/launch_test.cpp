@@ -16,14 +16,6 @@ namespace {
 using testing::fake;
 using Launch = testing::Engine;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
-
 struct Params {
   int value = 7;
 };
@@ -181,6 +173,25 @@ TEST_F(Launch, InACaptureNeedsNothingThatCapturesForbid) {
   EXPECT_EQ(fake().plain_allocations, plain);
 }
 
+TEST_F(Launch, InACaptureMayBeTheFirstToNeedMemory) {
+  fake().reset(0);
+  void* context = fake().make_context(0);
+  void* stream = fake().make_stream(context);
+  fake().push(context);
+  const int pools = fake().pools;
+  // A reset is noticed by a call in the primary context, which drops the pool that went with it.
+  fake().pop();
+  { const Launcher notices({}); }
+  fake().push(context);
+  fake().capture(stream, true);
+  {
+    Launcher launcher({.device = 0, .handle = stream});
+    const StreamMemory workspace(launcher, 4096);
+  }
+  fake().capture(stream, false);
+  EXPECT_EQ(fake().pools - pools, 1);
+}
+
 TEST_F(Launch, TakesWorkspacesFromAPoolOfItsOwnAndGivesThemBack) {
   const int allocations = fake().allocations, frees = fake().frees, pools = fake().pools;
   for (int round = 0; round < 3; ++round) {
@@ -233,7 +244,7 @@ TEST_F(Launch, OfAWarmKernelCostsTheHostLittle) {
   }
   RecordProperty("nanoseconds", std::to_string(best));
   std::printf("a launch costs %.0f ns besides the driver's own work\n", best);
-  if (!kSanitized) {
+  if (!testing::kSanitized) {
     EXPECT_LT(best, 1000.0);
   }
 }
