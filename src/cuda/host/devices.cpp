@@ -101,6 +101,7 @@ CuPool DeviceState::pool() {
   const std::lock_guard lock(mutex_);
   pool = pool_.load(std::memory_order_relaxed);
   if (pool == nullptr) {
+    const CaptureRelaxed relaxed(driver_);  // the first call may be one inside a capture
     CuPoolProperties properties;
     properties.location_device = handle_;
     require(driver_.pool_create(&pool, &properties), "making a memory pool");

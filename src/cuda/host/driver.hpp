@@ -130,6 +130,19 @@ Driver load_driver(const char* library);
 /// The driver of this process, loaded on first use; STROBE_CUDA_DRIVER names another library than libcuda.so.1.
 const Driver& driver();
 
+/// While this lives, calls that a capture would forbid are allowed in this thread.
+class CaptureRelaxed {
+ public:
+  explicit CaptureRelaxed(const Driver& driver) : driver_(driver) { driver_.capture_mode(&mode_); }
+  ~CaptureRelaxed() { driver_.capture_mode(&mode_); }
+  CaptureRelaxed(const CaptureRelaxed&) = delete;
+  CaptureRelaxed& operator=(const CaptureRelaxed&) = delete;
+
+ private:
+  const Driver& driver_;
+  int mode_ = kCuCaptureRelaxed;
+};
+
 /// Throws when a call of the driver failed. `what` says what was tried: "launching cuda.sm80.forward ...".
 /// @throws Error: kOutOfMemory, otherwise kInternal.
 void require(CuResult result, const char* what);

@@ -81,25 +81,13 @@ Tables& tables() {
 // Loading the same kernel twice at once would waste seconds; different kernels may compile side by side.
 std::array<std::mutex, 16> loading;
 
-/// While this lives, calls that a capture in another thread would forbid are allowed in this one.
-class CaptureRelaxed {
- public:
-  CaptureRelaxed() { driver().capture_mode(&mode_); }
-  ~CaptureRelaxed() { driver().capture_mode(&mode_); }
-  CaptureRelaxed(const CaptureRelaxed&) = delete;
-  CaptureRelaxed& operator=(const CaptureRelaxed&) = delete;
-
- private:
-  int mode_ = kCuCaptureRelaxed;
-};
-
 bool image_refused(CuResult result) {
   return result == kCuInvalidImage || result == kCuNoBinaryForGpu || result == kCuUnsupportedPtx;
 }
 
 CuFunction load(const KernelKey& key, const CudaDevice& device) {
   const Driver& cu = driver();
-  const CaptureRelaxed relaxed;
+  const CaptureRelaxed relaxed(cu);
   // An image that this driver refuses (made by a compiler too new for it) is no reason to give up: the next source may
   // have another.
   StoreSettings settings = settings_from_environment();
