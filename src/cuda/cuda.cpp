@@ -12,7 +12,6 @@ void prepare(const CudaDecision& decision, Stream stream) {
   Launcher launcher(stream);
   if (decision.preparation.needed) launcher.prepare(decision.preparation.kernel);
   for (int i = 0; i < decision.kernel_count; ++i) launcher.prepare(decision.kernels[i]);
-  if (decision.workspace_bytes > 0) launcher.prepare_memory();
 }
 
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Stream stream, void* workspace) {

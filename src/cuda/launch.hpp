@@ -41,9 +41,6 @@ class Launcher {
   /// Finds or compiles the kernel now, so that launching it later does not.
   void prepare(const KernelKey& key);
 
-  /// Makes what allocate() takes memory from, which a stream that is being captured would refuse.
-  void prepare_memory();
-
   /// Memory that belongs to the stream: what was launched before release may use it, whatever runs meanwhile.
   void* allocate(std::size_t bytes);
   void release(void* memory) noexcept;

@@ -40,9 +40,11 @@ CudaChoice choose(const Problem& problem, const CudaDevice& device) {
     if (serves(family, problem, device, nullptr)) return choice_of(family, problem, device);
   }
   std::string reasons;
-  for (const Rejection& rejection : rejections(problem, device, {})) {
+  for (const cuda::Family& family : cuda::families()) {
+    std::string reason;
+    if (family.pass != problem.pass || serves(family, problem, device, &reason)) continue;
     if (!reasons.empty()) reasons += "; ";
-    reasons += std::string(rejection.kernel) + " " + rejection.reason;
+    reasons += std::string(cuda::row_of(family.id).name) + " " + reason;
   }
   throw Error(
       ErrorCode::kUnsupported, "device", std::string(device.name) + " (CUDA)",

@@ -22,7 +22,8 @@ void Copies::move(Tensor& tensor) const {
   if (!tensor.given()) return;
   const auto* data = static_cast<char*>(tensor.data);
   for (const Stretch& stretch : stretches_) {
-    if (data < stretch.host || data > stretch.host + stretch.bytes) continue;
+    const bool inside = data >= stretch.host && data < stretch.host + stretch.bytes;
+    if (!inside && !(stretch.bytes == 0 && data == stretch.host)) continue;
     tensor.data = stretch.device + (data - stretch.host);
     return;
   }

@@ -29,7 +29,6 @@ class DeviceState {
   void forget_context(CuContext context);
   /// A pool of Strobe's own, so that memory stays for the next call without changing the caller's default pool.
   CuPool pool();
-  bool has_pools() const { return has_pools_; }
 
  private:
   const Driver& driver_;

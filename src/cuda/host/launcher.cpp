@@ -42,11 +42,6 @@ void Launcher::pop() noexcept {
 
 void Launcher::prepare(const KernelKey& key) { loaded_function(key, context_id_, *device_); }
 
-void Launcher::prepare_memory() {
-  DeviceState& state = device_state(device_->index);
-  if (state.has_pools()) state.pool();
-}
-
 void Launcher::launch(const KernelKey& key, Grid grid, unsigned threads, unsigned shared_bytes, const void* params) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;  // an empty problem; the driver would call it an error
   const CuFunction function = loaded_function(key, context_id_, *device_);
