@@ -25,11 +25,6 @@ class Call : public testing::Engine {
     decision_ = candidates.front().decision;
     for (int i = 0; i < decision_.kernel_count; ++i) add_to_cache(decision_.kernels[i]);
   }
-  void add_to_cache(const KernelKey& key) {
-    for (int index = 0; index < device_count(); ++index) {
-      DiskCache(folder_).add(cache_label(key, device(index)), cache_hash(key, device(index)), "13.0", {'k', '\0'});
-    }
-  }
   static Execution on(int index, void* stream = nullptr) {
     return {.device = {.kind = DeviceKind::kCuda, .index = index}, .stream = stream};
   }

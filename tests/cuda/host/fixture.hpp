@@ -48,6 +48,13 @@ class Engine : public ::testing::Test {
     std::filesystem::remove_all(folder_);
   }
 
+  /// Puts an image of the kernel into the disk cache.
+  void add_to_cache(const KernelKey& key) {
+    for (int index = 0; index < device_count(); ++index) {
+      DiskCache(folder_).add(cache_label(key, device(index)), cache_hash(key, device(index)), "13.0", {'k', '\0'});
+    }
+  }
+
   /// A kernel that no other test has loaded, in the disk cache as "image <number>".
   KernelKey new_kernel(const std::string& image_prefix = "image ") {
     static int number = 1000;

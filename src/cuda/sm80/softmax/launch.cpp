@@ -137,7 +137,6 @@ void launch_columns(Layout& layout, int lanes, Launcher& launcher) {
     std::move(layout.axes + lanes + 1, layout.axes + layout.axis_count, layout.axes + lanes);
     --layout.axis_count;
   }
-  layout.fuse();
   layout.axes[layout.axis_count++] = columns;
   SoftmaxParams params = params_of(layout);
   params.tiles = (columns.size + sm80::kColumns - 1) / sm80::kColumns;
@@ -157,7 +156,6 @@ int row_bits_for(std::int64_t packs, int held, bool has_edges) {
 }
 
 void launch_rows(Layout& layout, Launcher& launcher) {
-  layout.fuse();
   SoftmaxParams params = params_of(layout);
   const bool backward = layout.operand_count == 3, vectors = layout.has_vectors();
   const DataType type = layout.operands[0]->dtype;
@@ -173,6 +171,7 @@ void launch_rows(Layout& layout, Launcher& launcher) {
 
 void run(Layout layout, Launcher& launcher) {
   if (layout.rows == 0 || layout.length == 0) return;
+  layout.fuse();
   const int lanes = layout.closest_axis();
   if (lanes >= 0) {
     launch_columns(layout, lanes, launcher);
