@@ -80,15 +80,25 @@ STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int
   const float unit = p.scale * kLog2E;
   const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
   if (!C::kEdits && edge) hide_by_position<C>(sight, lane, view.first_row, first_key, s);
+  // LSE of a step is loaded before the stores of the step before, since no load can overtake a store.
+  float2 shifts[2][2];
+  const auto load_shifts = [&](int k) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      shifts[k % 2][half] = ptx::ld_shared_f32x2(lse + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
+    }
+  };
+  if constexpr (!C::kEdits) load_shifts(0);
 #pragma unroll
   for (int k = 0; k < C::kSteps; ++k) {
     float slope[C::kRowTiles][2][4];
+    if (!C::kEdits && k + 1 < C::kSteps) load_shifts(k + 1);
     if constexpr (C::kEdits) {
       weigh_edited<C>(p, sequence, head, view, sight, edge, lane, first_key, lse, k, s, slope);
     } else {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float2 shift = ptx::ld_shared_f32x2(lse + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
+        const float2 shift = shifts[k % 2][half];
 #pragma unroll
         for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -127,48 +137,71 @@ STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int
   }
 }
 
-/// dS^T of the warp as a left factor, from dP^T and what the other warp left, and to the tile of dS for dQ. Where
-/// something may be hidden, weights of zero stay zero whatever dP is.
-template <class C, bool kHides>
-STROBE_DEVICE void grade(const AttentionParams& p, int lane, u32 delta, u32 exchange, u32 grad_scores, int warp_key,
-                         const typename C::Scores& s, typename C::Weights& grads) {
-#pragma unroll
-  for (int k = 0; k < C::kSteps; ++k) {
-    float2 shift[2];
+/// What dS^T of 16 queries needs besides dP^T: P from the other warp, and delta.
+template <class C>
+struct GradeStep {
+  uint4 weights[C::kRowTiles];
+  float2 delta[2];
+
+  STROBE_DEVICE void load(int lane, u32 delta_row, u32 exchange, int k) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      shift[half] = ptx::ld_shared_f32x2(delta + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
+      delta[half] = ptx::ld_shared_f32x2(delta_row + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
     }
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
-      const uint4 taken = ptx::ld_shared_16(exchange + ((r * C::kSteps + k) * kWarpLanes + lane) * 16);
-      const u32 words[4] = {taken.x, taken.y, taken.z, taken.w};
-      float x[4][2];
+      weights[r] = ptx::ld_shared_16(exchange + ((r * C::kSteps + k) * kWarpLanes + lane) * 16);
+    }
+  }
+};
+
+/// Stores a 16 x 16 piece of dS^T, a left factor, to the tile of dS: keys from `key` on, queries of step k.
+template <class C>
+STROBE_DEVICE void store_grads(int lane, u32 grad_scores, int key, int k, const u32 (&grads)[4]) {
+  if constexpr (C::kArchitecture >= 90) {
+    ptx::stmatrix_x4(grad_scores + C::GradScoreTile::offset(key + lane % 16, 2 * k + lane / 16), grads);
+  } else {
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      const int row = key + n % 2 * 8 + lane / 4;
+      ptx::st_shared_4(grad_scores + C::GradScoreTile::offset(row, 2 * k + n / 2) + lane % 4 * 4, grads[n]);
+    }
+  }
+}
+
+/// dS^T of the warp as a left factor, from dP^T and what the other warp left, and to the tile of dS for dQ. Where
+/// something may be hidden, weights of zero stay zero whatever dP is. A step's loads come before the stores of the step
+/// before, since no load can overtake a store.
+template <class C, bool kHides>
+STROBE_DEVICE void grade(const AttentionParams& p, int lane, u32 delta, u32 exchange, u32 grad_scores, int warp_key,
+                         const typename C::Scores& s, typename C::Weights& grads) {
+  GradeStep<C> steps[2];
+  steps[0].load(lane, delta, exchange, 0);
+#pragma unroll
+  for (int k = 0; k < C::kSteps; ++k) {
+    if (k + 1 < C::kSteps) steps[(k + 1) % 2].load(lane, delta, exchange, k + 1);
+    const GradeStep<C>& step = steps[k % 2];
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+      const u32 words[4] = {step.weights[r].x, step.weights[r].y, step.weights[r].z, step.weights[r].w};
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
-        const int half = n / 2, e = n % 2 * 2;
+        const int half = n / 2, e = n % 2 * 2;  // mma's order of a left factor
         const u32 word = C::kDrops ? words[n] & ~(kSignLow | kSignHigh) : words[n];
         float low = s[r][2 * k + half][e], high = s[r][2 * k + half][e + 1];
         if constexpr (C::kDrops) {
           low = (words[n] & kSignLow) != 0 ? 0.0f : low * p.dropout_scale;
           high = (words[n] & kSignHigh) != 0 ? 0.0f : high * p.dropout_scale;
         }
-        x[n][0] = C::Element::low(word) * (low - shift[half].x);
-        x[n][1] = C::Element::high(word) * (high - shift[half].y);
-      }
-      if constexpr (kHides) {
-#pragma unroll
-        for (int n = 0; n < 4; ++n) {
-          if ((words[n] & 0x7fffu) == 0) x[n][0] = 0.0f;
-          if ((words[n] & 0x7fff0000u) == 0) x[n][1] = 0.0f;
+        low = C::Element::low(word) * (low - step.delta[half].x);
+        high = C::Element::high(word) * (high - step.delta[half].y);
+        if constexpr (kHides) {
+          if ((word & 0x7fffu) == 0) low = 0.0f;
+          if ((word & 0x7fff0000u) == 0) high = 0.0f;
         }
+        grads[r][k][n] = C::Element::pack(low, high);
       }
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        grads[r][k][n] = C::Element::pack(x[n][0], x[n][1]);
-        const int row = warp_key + 16 * r + n % 2 * 8 + lane / 4;
-        ptx::st_shared_4(grad_scores + C::GradScoreTile::offset(row, 2 * k + n / 2) + lane % 4 * 4, grads[r][k][n]);
-      }
+      store_grads<C>(lane, grad_scores, warp_key + 16 * r, k, grads[r][k]);
     }
   }
 }
