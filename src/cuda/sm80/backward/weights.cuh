@@ -72,8 +72,8 @@ STROBE_DEVICE u32 dropped(const AttentionParams& p, u64 stream, int lane, int qu
 
 constexpr u32 kSignLow = 0x8000u, kSignHigh = 0x80000000u;
 
-/// From S^T of a warp and tile to P^T as a left factor, 16 queries at a time; and P (1 - tanh^2) to memory for the other
-/// warp of the pair, where a minus sign marks what dropout drops.
+/// From S^T of a warp and tile to P^T as a left factor, 16 queries at a time; and P (1 - tanh^2) to memory for the
+/// other warp of the pair, where a minus sign marks what dropout drops.
 template <class C>
 struct Weigher {
   const AttentionParams& p;
