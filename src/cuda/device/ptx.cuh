@@ -73,6 +73,13 @@ STROBE_DEVICE void ldmatrix_x4_trans(u32 address, u32 (&r)[4]) {
                : "memory");
 }
 
+/// The way back of ldmatrix_x4; sm_90 and later.
+STROBE_DEVICE void stmatrix_x4(u32 address, const u32 (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(r[0]), "r"(r[1]),
+               "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+
 /// d += a b: [16 x 16] [16 x 8], float16 operands, float32 sums.
 STROBE_DEVICE void mma_m16n8k16_f16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"

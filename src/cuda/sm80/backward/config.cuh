@@ -27,10 +27,10 @@ struct BackwardConfig {
   using GradOutputTile = Tile<kQueryTile, kValueDim>;
   using GradScoreTile = Tile<kKeyBlock, kQueryTile>;
 
-  // S^T and dP^T of a warp: rows are keys, columns are queries. As left factors of 16-bit elements: [..][16 queries].
-  static constexpr int kScoreTiles = kQueryTile / 8, kSteps = kQueryTile / 16;
+  // S^T and dP^T of a warp: rows are keys, columns are queries. A step is 16 queries; pairs meet after half of them.
+  static constexpr int kScoreTiles = kQueryTile / 8, kSteps = kQueryTile / 16, kHalf = kSteps / 2;
   using Scores = float[kRowTiles][kScoreTiles][4];
-  using Weights = u32[kRowTiles][kSteps][4];
+  using Factor = u32[kRowTiles][4];  // P^T or dS^T of a step, 16-bit elements
   // dV or dK of a warp.
   static constexpr int kSumTiles = larger(kHeadDim, kValueDim) / 8;
   using Sums = float[kRowTiles][kSumTiles][4];

@@ -52,7 +52,8 @@ struct BackwardTask {
   STROBE_DEVICE int pair() const { return warp() % C::kPairs; }
   STROBE_DEVICE int warp_key() const { return pair() * C::kWarpKeys; }
   STROBE_DEVICE u32 exchange() const { return memory + C::kAt.weights + pair() * (C::kWarpKeys * C::kQueryTile * 2); }
-  STROBE_DEVICE int pair_barrier() const { return 1 + pair(); }
+  /// Of the first or second half of the steps.
+  STROBE_DEVICE int pair_barrier(int half) const { return 1 + 2 * pair() + half; }
 
   STROBE_DEVICE TileView view(const Visit& visit) const {
     return visits.sight.tile(visit.tile * C::kQueryTile, C::kQueryTile);
@@ -83,9 +84,14 @@ struct BackwardTask {
                                                   p.value_dim);
   }
 
-  /// Queries and what belongs to them, by the first warps: they have time while the second ones wait for nothing.
+  /// Queries and what belongs to them, by the first warps, or by all where half of them had too few rows abreast.
+  static constexpr int kWidest = larger(C::QueryTile::kRowChunks & -C::QueryTile::kRowChunks,
+                                        C::GradOutputTile::kRowChunks & -C::GradOutputTile::kRowChunks);
+  static constexpr bool kAllLoad = C::kThreads / 2 / kWidest % 8 != 0;
+  STROBE_DEVICE bool loads() const { return kAllLoad || is_first_warp(); }
+
   STROBE_DEVICE void load_visit(const Visit& visit, int stage) const {
-    constexpr int kLoaders = C::kThreads / 2;
+    constexpr int kLoaders = kAllLoad ? C::kThreads : C::kThreads / 2;
     const RowWindow window{visit.tile * C::kQueryTile, 0, s.queries};
     load_rows<typename C::QueryTile, kLoaders>(queries(stage), p.query, query_rows(p, p.query, s, visit.head).data,
                                                window, p.head_dim);
@@ -96,35 +102,68 @@ struct BackwardTask {
     if (place < C::kFacts / 4) ptx::cp_async_16(lse(stage) + place * 16, facts + 4 * place, true);
   }
 
-  /// `next` is loaded meanwhile.
+  /// `next` is loaded meanwhile. Exponentials of a step run beside the product of the step before.
   STROBE_DEVICE void visit_as_first(const Visit& visit, const Visit& next, int stage,
                                     typename C::Sums& grad_value) const {
     typename C::Scores scores;
-    typename C::Weights weights;
     multiply_rows<Element, typename C::KeyTile, typename C::QueryTile>(lane(), keys(), warp_key(), queries(stage),
                                                                        scores);
-    const TileView tile = view(visit);
-    weigh<C>(p, s, visit.head, tile, visits.sight, is_edge(tile), lane(), first_key + warp_key(), lse(stage),
-             exchange(), scores, weights);
-    ptx::bar_arrive(pair_barrier(), 2 * kWarpLanes);
     if (C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
     ptx::cp_async_commit();
-    multiply_registers<Element, typename C::GradOutputTile>(lane(), weights, grad_outputs(stage), grad_value);
+    const TileView tile = view(visit);
+    Weigher<C> weigher{.p = p,
+                       .sequence = s,
+                       .sight = visits.sight,
+                       .view = tile,
+                       .head = visit.head,
+                       .edge = is_edge(tile),
+                       .lane = lane(),
+                       .first_key = first_key + warp_key(),
+                       .lse = lse(stage),
+                       .exchange = exchange()};
+    weigher.start(scores);
+    typename C::Factor weights[2];
+#pragma unroll
+    for (int k = 0; k <= C::kSteps; ++k) {
+      if (k < C::kSteps) weigher.step(k, scores, weights[k % 2]);
+      if (k + 1 == C::kHalf || k + 1 == C::kSteps) {
+        ptx::bar_arrive(pair_barrier((k + 1) / C::kHalf - 1), 2 * kWarpLanes);
+      }
+      if (k > 0) {
+        multiply_step<Element, typename C::GradOutputTile>(weigher.lane, weights[(k - 1) % 2], grad_outputs(stage),
+                                                           k - 1, grad_value);
+      }
+    }
   }
 
-  STROBE_DEVICE void visit_as_second(const Visit& visit, int stage, int parity, typename C::Sums& grad_key) const {
+  STROBE_DEVICE void visit_as_second(const Visit& visit, const Visit& next, int stage, int parity,
+                                     typename C::Sums& grad_key) const {
     typename C::Scores scores;
-    typename C::Weights grads;
     multiply_rows<Element, typename C::ValueTile, typename C::GradOutputTile>(lane(), values(), warp_key(),
                                                                               grad_outputs(stage), scores);
-    const bool hides = C::kEdits || is_edge(view(visit));
-    ptx::bar_sync(pair_barrier(), 2 * kWarpLanes);
-    if (hides) {
-      grade<C, true>(p, lane(), delta(stage), exchange(), grad_scores(parity), warp_key(), scores, grads);
-    } else {
-      grade<C, C::kEdits>(p, lane(), delta(stage), exchange(), grad_scores(parity), warp_key(), scores, grads);
+    if (kAllLoad && C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
+    ptx::cp_async_commit();
+    const TileView tile = view(visit);
+    const int own_lane = lane();
+    if (!C::kEdits && is_edge(tile)) {
+      hide_by_position<C>(visits.sight, own_lane, tile.first_row, first_key + warp_key(), 0.0f, scores);
     }
-    multiply_registers<Element, typename C::QueryTile>(lane(), grads, queries(stage), grad_key);
+    GradeStep<C> ahead[2];
+    typename C::Factor grads[2];
+#pragma unroll
+    for (int k = -2; k < C::kSteps; ++k) {
+      const int load = k + 2, step = k + 1;
+      if (load < C::kSteps) {
+        if (load % C::kHalf == 0) ptx::bar_sync(pair_barrier(load / C::kHalf), 2 * kWarpLanes);
+        ahead[load % 2].load(own_lane, delta(stage), exchange(), load);
+      }
+      if (step >= 0 && step < C::kSteps) {
+        grade<C>(p, own_lane, ahead[step % 2], grad_scores(parity), warp_key(), step, scores, grads[step % 2]);
+      }
+      if (k >= 0) {
+        multiply_step<Element, typename C::QueryTile>(own_lane, grads[k % 2], queries(stage), k, grad_key);
+      }
+    }
   }
 
   STROBE_DEVICE void visit_grad_query(const Visit& visit, int parity) const {
@@ -153,7 +192,7 @@ struct BackwardTask {
     Visit visit = visits.first(), next = visit.none() ? none : visits.after(visit), before = none, done = none;
     if (visit.none()) return;
     load_keys();
-    if (is_first_warp()) load_visit(visit, 0);
+    if (loads()) load_visit(visit, 0);
     ptx::cp_async_commit();
     for (int n = 0;; ++n) {
       const int parity = n % 2, stage = C::kStages > 1 ? parity : 0;
@@ -171,12 +210,12 @@ struct BackwardTask {
         visit_grad_query(before, 1 - parity);
       } else {
         visit_grad_query(before, 1 - parity);
-        if (!visit.none()) visit_as_second(visit, stage, parity, sums);
+        if (!visit.none()) visit_as_second(visit, next, stage, parity, sums);
       }
       if (visit.none()) break;
       if (C::kStages == 1) {
         __syncthreads();
-        if (is_first_warp() && !next.none()) load_visit(next, 0);
+        if (loads() && !next.none()) load_visit(next, 0);
         ptx::cp_async_commit();
       }
       done = before;

@@ -78,6 +78,16 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int head_dim)
   return layout;
 }
 
+/// KV heads whose blocks run side by side. As many as have their queries, gradients and sums of dQ in half of the
+/// second-level cache; but under a causal mask, where all blocks of a head begin at its last tile and wait for one
+/// another there, as many as there are, once sequences are long. README.md has the measurements.
+int heads_per_group(const Problem& problem, const CudaDevice& device, std::int64_t heads) {
+  if (problem.causal && problem.deterministic && problem.query_length >= 2048) return int(heads);
+  const std::int64_t bytes =
+      problem.query_length * problem.group() * (2 * problem.head_dim + 2 * problem.value_dim + 4 * problem.head_dim);
+  return int(std::clamp<std::int64_t>(device.l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, heads));
+}
+
 BackwardParams params_for(const Problem& problem, const Buffers& buffers, const CudaDecision& decision,
                           const BackwardTile& tile, const CudaDevice& device, char* workspace) {
   BackwardParams params{};
@@ -114,11 +124,7 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   params.tiles = int(ceil_div(problem.query_length, tile.query_tile));
   params.blocks = int(blocks_of(problem, tile.key_block()));
   params.heads = int(heads_of(problem));
-  // As many heads at a time as have their queries, gradients and sums of dQ in half of the second-level cache.
-  const std::int64_t bytes =
-      problem.query_length * problem.group() * (2 * problem.head_dim + 2 * problem.value_dim + 4 * problem.head_dim);
-  params.heads_per_group = int(
-      std::clamp<std::int64_t>(device.l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, std::max(params.heads, 1)));
+  params.heads_per_group = heads_per_group(problem, device, std::max(params.heads, 1));
   return params;
 }
 
@@ -135,8 +141,14 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   }
   const BackwardTile tile = tile_of(problem, device);
   const std::int64_t most = (std::int64_t(1) << 31) - 1;
-  if (blocks_of(problem, tile.key_block()) * heads_of(problem) > most || slots_of(problem, tile.query_tile) > most) {
+  if (blocks_of(problem, tile.key_block()) * heads_of(problem) > most ||
+      slots_of(problem, tile.query_tile) * problem.query_heads > most) {
     return refuse("more than 2^31 tiles");
+  }
+  const std::int64_t longest = std::max(problem.query_length, problem.key_length);
+  if (longest >= std::int64_t(1) << 30) return refuse("2^30 rows or more");
+  if (problem.wants_grad_bias && problem.batch * problem.query_heads > 65535) {
+    return refuse("a bias gradient for more than 65535 heads");
   }
   if (problem.query_heads > 65535) return refuse("more than 65535 query heads");
   return true;

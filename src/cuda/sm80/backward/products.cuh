@@ -43,23 +43,20 @@ STROBE_DEVICE void multiply_rows(int lane, u32 a, int row, u32 b, float (&sums)[
   }
 }
 
-/// sums += A B, where A lies in registers: dV += P^T dO, dK += dS^T Q.
-template <class Element, class B, int kRowTiles, int kSteps, int kTiles>
-STROBE_DEVICE void multiply_registers(int lane, const u32 (&a)[kRowTiles][kSteps][4], u32 b,
-                                      float (&sums)[kRowTiles][kTiles][4]) {
-  static_assert(kSteps * 16 == B::kRows && B::kDims / 8 <= kTiles);
+/// sums += A B for 16 rows of B from 16 k on, where A lies in registers: dV += P^T dO, dK += dS^T Q.
+template <class Element, class B, int kRowTiles, int kTiles>
+STROBE_DEVICE void multiply_step(int lane, const u32 (&a)[kRowTiles][4], u32 b, int k,
+                                 float (&sums)[kRowTiles][kTiles][4]) {
+  static_assert(B::kDims / 8 <= kTiles);
   const int b_row = lane % 16, b_chunk = lane / 16;
 #pragma unroll
-  for (int k = 0; k < kSteps; ++k) {
+  for (int t = 0; t < B::kDims / 8; t += 2) {
+    u32 right[4];
+    ptx::ldmatrix_x4_trans(b + B::offset(16 * k + b_row, t + b_chunk), right);
 #pragma unroll
-    for (int t = 0; t < B::kDims / 8; t += 2) {
-      u32 right[4];
-      ptx::ldmatrix_x4_trans(b + B::offset(16 * k + b_row, t + b_chunk), right);
-#pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) {
-        Element::mma(sums[r][t], a[r][k], right[0], right[1]);
-        Element::mma(sums[r][t + 1], a[r][k], right[2], right[3]);
-      }
+    for (int r = 0; r < kRowTiles; ++r) {
+      Element::mma(sums[r][t], a[r], right[0], right[1]);
+      Element::mma(sums[r][t + 1], a[r], right[2], right[3]);
     }
   }
 }

@@ -26,8 +26,8 @@ struct Sight {
         prefix(smaller(s.prefix, s.keys)) {}
 
   STROBE_DEVICE bool shows(int i, int j) const {
-    const bool near = j - i >= lowest && j - i <= highest && j < keys;
-    return (near || j < prefix) && i < queries;
+    const bool near = (j - i >= lowest) & (j - i <= highest) & (j < keys);  // & and |: no branches
+    return (near | (j < prefix)) & (i < queries);
   }
 
   STROBE_DEVICE TileView tile(int first_row, int rows) const {

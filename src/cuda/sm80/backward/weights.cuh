@@ -8,9 +8,10 @@
 
 namespace strobe::cuda::sm80 {
 
-/// Hides what position hides, in kernels that edit no scores.
+/// Gives the elements that position hides a value: where scores are not edited, -inf to S, 0 to dP, which may be NaN.
 template <class C>
-STROBE_DEVICE void hide_by_position(const Sight& sight, int lane, int query, int key, typename C::Scores& s) {
+STROBE_DEVICE void hide_by_position(const Sight& sight, int lane, int query, int key, float value,
+                                    typename C::Scores& s) {
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -18,7 +19,7 @@ STROBE_DEVICE void hide_by_position(const Sight& sight, int lane, int query, int
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int j = key + lane / 4 + 16 * r + 8 * (e / 2), i = query + 2 * (lane % 4) + 8 * t + e % 2;
-        if (!sight.shows(i, j)) s[r][t][e] = minus_infinity();
+        if (!sight.shows(i, j)) s[r][t][e] = value;
       }
     }
   }
@@ -71,24 +72,44 @@ STROBE_DEVICE u32 dropped(const AttentionParams& p, u64 stream, int lane, int qu
 
 constexpr u32 kSignLow = 0x8000u, kSignHigh = 0x80000000u;
 
-/// P^T of the warp as a left factor, from S^T; and P (1 - tanh^2) to memory for the other warp of the pair, where a
-/// minus sign marks what dropout drops.
+/// From S^T of a warp and tile to P^T as a left factor, 16 queries at a time; and P (1 - tanh^2) to memory for the
+/// other warp of the pair, where a minus sign marks what dropout drops.
 template <class C>
-STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int head, const TileView& view,
-                         const Sight& sight, bool edge, int lane, int first_key, u32 lse, u32 exchange,
-                         typename C::Scores& s, typename C::Weights& weights) {
-  const float unit = p.scale * kLog2E;
-  const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
-  if (!C::kEdits && edge) hide_by_position<C>(sight, lane, view.first_row, first_key, s);
+struct Weigher {
+  const AttentionParams& p;
+  const Sequence& sequence;
+  const Sight& sight;
+  const TileView& view;
+  int head;
+  bool edge;
+  int lane, first_key;
+  u32 lse, exchange;
+  float2 shifts[2][2];  // LSE of this step and the next: loaded before this one's stores, which no load can overtake
+
+  STROBE_DEVICE void start(typename C::Scores& s) {
+    if constexpr (!C::kEdits) {
+      if (edge) hide_by_position<C>(sight, lane, view.first_row, first_key, minus_infinity(), s);
+      load(0);
+    }
+  }
+
+  STROBE_DEVICE void load(int k) {
 #pragma unroll
-  for (int k = 0; k < C::kSteps; ++k) {
+    for (int half = 0; half < 2; ++half) {
+      shifts[k % 2][half] = ptx::ld_shared_f32x2(lse + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
+    }
+  }
+
+  STROBE_DEVICE void step(int k, typename C::Scores& s, u32 (&weights)[C::kRowTiles][4]) {
     float slope[C::kRowTiles][2][4];
     if constexpr (C::kEdits) {
       weigh_edited<C>(p, sequence, head, view, sight, edge, lane, first_key, lse, k, s, slope);
     } else {
+      if (k + 1 < C::kSteps) load(k + 1);
+      const float unit = p.scale * kLog2E;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float2 shift = ptx::ld_shared_f32x2(lse + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
+        const float2 shift = shifts[k % 2][half];
 #pragma unroll
         for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -105,71 +126,90 @@ STROBE_DEVICE void weigh(const AttentionParams& p, const Sequence& sequence, int
       for (int n = 0; n < 4; ++n) {
         const int half = n / 2, e = n % 2 * 2;  // mma's order of a left factor
         const float low = s[r][2 * k + half][e], high = s[r][2 * k + half][e + 1];
-        weights[r][k][n] = given[n] = C::Element::pack(low, high);
+        weights[r][n] = given[n] = C::Element::pack(low, high);
         if constexpr (C::kSoftcaps) given[n] = C::Element::pack(low * slope[r][half][e], high * slope[r][half][e + 1]);
       }
-      if constexpr (C::kDrops) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const u32 drops = dropped(p, stream, lane, view.first_row + 16 * k + 8 * half, first_key + 16 * r);
-#pragma unroll
-          for (int n = 2 * half; n < 2 * half + 2; ++n) {
-            const u32 bits = drops >> (n % 2 * 2);
-            const u32 signs = ((bits & 1) != 0 ? kSignLow : 0) | ((bits & 2) != 0 ? kSignHigh : 0);
-            given[n] |= signs;
-            weights[r][k][n] &= ~((signs >> 15) * 0xffffu);
-          }
-        }
-      }
+      if constexpr (C::kDrops) drop(k, r, given, weights[r]);
       ptx::st_shared_16(exchange + ((r * C::kSteps + k) * kWarpLanes + lane) * 16,
                         make_uint4(given[0], given[1], given[2], given[3]));
     }
   }
-}
 
-/// dS^T of the warp as a left factor, from dP^T and what the other warp left, and to the tile of dS for dQ. Where
-/// something may be hidden, weights of zero stay zero whatever dP is.
-template <class C, bool kHides>
-STROBE_DEVICE void grade(const AttentionParams& p, int lane, u32 delta, u32 exchange, u32 grad_scores, int warp_key,
-                         const typename C::Scores& s, typename C::Weights& grads) {
-#pragma unroll
-  for (int k = 0; k < C::kSteps; ++k) {
-    float2 shift[2];
+ private:
+  STROBE_DEVICE void drop(int k, int r, u32 (&given)[4], u32 (&weights)[4]) const {
+    const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      shift[half] = ptx::ld_shared_f32x2(delta + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
+      const u32 drops = dropped(p, stream, lane, view.first_row + 16 * k + 8 * half, first_key + 16 * r);
+#pragma unroll
+      for (int n = 2 * half; n < 2 * half + 2; ++n) {
+        const u32 bits = drops >> (n % 2 * 2);
+        const u32 signs = ((bits & 1) != 0 ? kSignLow : 0) | ((bits & 2) != 0 ? kSignHigh : 0);
+        given[n] |= signs;
+        weights[n] &= ~((signs >> 15) * 0xffffu);
+      }
+    }
+  }
+};
+
+/// What dS^T of 16 queries needs besides dP^T: P from the other warp, and delta. Loaded a step ahead, since no load can
+/// overtake a store.
+template <class C>
+struct GradeStep {
+  uint4 weights[C::kRowTiles];
+  float2 delta[2];
+
+  STROBE_DEVICE void load(int lane, u32 delta_row, u32 exchange, int k) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      delta[half] = ptx::ld_shared_f32x2(delta_row + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
     }
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
-      const uint4 taken = ptx::ld_shared_16(exchange + ((r * C::kSteps + k) * kWarpLanes + lane) * 16);
-      const u32 words[4] = {taken.x, taken.y, taken.z, taken.w};
-      float x[4][2];
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const int half = n / 2, e = n % 2 * 2;
-        const u32 word = C::kDrops ? words[n] & ~(kSignLow | kSignHigh) : words[n];
-        float low = s[r][2 * k + half][e], high = s[r][2 * k + half][e + 1];
-        if constexpr (C::kDrops) {
-          low = (words[n] & kSignLow) != 0 ? 0.0f : low * p.dropout_scale;
-          high = (words[n] & kSignHigh) != 0 ? 0.0f : high * p.dropout_scale;
-        }
-        x[n][0] = C::Element::low(word) * (low - shift[half].x);
-        x[n][1] = C::Element::high(word) * (high - shift[half].y);
-      }
-      if constexpr (kHides) {
-#pragma unroll
-        for (int n = 0; n < 4; ++n) {
-          if ((words[n] & 0x7fffu) == 0) x[n][0] = 0.0f;
-          if ((words[n] & 0x7fff0000u) == 0) x[n][1] = 0.0f;
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        grads[r][k][n] = C::Element::pack(x[n][0], x[n][1]);
-        const int row = warp_key + 16 * r + n % 2 * 8 + lane / 4;
-        ptx::st_shared_4(grad_scores + C::GradScoreTile::offset(row, 2 * k + n / 2) + lane % 4 * 4, grads[r][k][n]);
-      }
+      weights[r] = ptx::ld_shared_16(exchange + ((r * C::kSteps + k) * kWarpLanes + lane) * 16);
     }
+  }
+};
+
+/// Stores a 16 x 16 piece of dS^T, a left factor, to the tile of dS: keys from `key` on, queries of step k.
+template <class C>
+STROBE_DEVICE void store_grads(int lane, u32 grad_scores, int key, int k, const u32 (&grads)[4]) {
+  if constexpr (C::kArchitecture >= 90) {
+    ptx::stmatrix_x4(grad_scores + C::GradScoreTile::offset(key + lane % 16, 2 * k + lane / 16), grads);
+  } else {
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      const int row = key + n % 2 * 8 + lane / 4;
+      ptx::st_shared_4(grad_scores + C::GradScoreTile::offset(row, 2 * k + n / 2) + lane % 4 * 4, grads[n]);
+    }
+  }
+}
+
+/// dS^T of 16 queries (step k) as a left factor, from dP^T and what the other warp left, and to the tile of dS for dQ.
+template <class C>
+STROBE_DEVICE void grade(const AttentionParams& p, int lane, const GradeStep<C>& step, u32 grad_scores, int warp_key,
+                         int k, const typename C::Scores& s, u32 (&grads)[C::kRowTiles][4]) {
+#pragma unroll
+  for (int r = 0; r < C::kRowTiles; ++r) {
+    const u32 words[4] = {step.weights[r].x, step.weights[r].y, step.weights[r].z, step.weights[r].w};
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      const int half = n / 2, e = n % 2 * 2;  // mma's order of a left factor
+      const u32 word = C::kDrops ? words[n] & ~(kSignLow | kSignHigh) : words[n];
+      float low = s[r][2 * k + half][e], high = s[r][2 * k + half][e + 1];
+      if constexpr (C::kDrops) {
+        low = (words[n] & kSignLow) != 0 ? 0.0f : low * p.dropout_scale;
+        high = (words[n] & kSignHigh) != 0 ? 0.0f : high * p.dropout_scale;
+      }
+      low = C::Element::low(word) * (low - step.delta[half].x);
+      high = C::Element::high(word) * (high - step.delta[half].y);
+      if constexpr (C::kEdits) {  // what is hidden stays zero, whatever dP is
+        if ((word & 0x7fffu) == 0) low = 0.0f;
+        if ((word & 0x7fff0000u) == 0) high = 0.0f;
+      }
+      grads[r][n] = C::Element::pack(low, high);
+    }
+    store_grads<C>(lane, grad_scores, warp_key + 16 * r, k, grads[r]);
   }
 }
 

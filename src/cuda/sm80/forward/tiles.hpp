@@ -18,7 +18,8 @@ struct ForwardTile {
 
 /// Head dimensions that kernels are built for; others are padded to the next. 0 where there is none.
 constexpr int built_dim(int dim) {
-  for (int built : {32, 64, 96, 128, 192, 256}) {
+  constexpr int kBuilt[] = {32, 64, 96, 128, 192, 256};
+  for (int built : kBuilt) {
     if (dim <= built) return built;
   }
   return 0;
