@@ -79,6 +79,21 @@ STROBE_INLINE Floats load_bytes(const std::uint8_t* from) {
 STROBE_INLINE Floats load_half(const std::uint16_t* from) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
+/// float8 by way of float16, which has room for both: e5m2 is its upper byte, e4m3 differs by a bias of 8 and by NaN,
+/// which is the one code with all bits set.
+STROBE_INLINE Floats load_e5m2(const std::uint8_t* from) {
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  return _mm512_cvtph_ps(_mm256_slli_epi16(wide, 8));
+}
+STROBE_INLINE Floats load_e4m3(const std::uint8_t* from) {
+  const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
+  const __m256i sign = _mm256_and_si256(wide, _mm256_set1_epi16(std::int16_t(0x8000)));
+  const __m256i nan =
+      _mm256_and_si256(_mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f)), _mm256_set1_epi16(0x7e00));
+  const __m256i half = _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign), nan);
+  return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
+}
 STROBE_INLINE void store_half(std::uint16_t* to, Floats x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                       _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
