@@ -121,6 +121,7 @@ class OptionAlone : public testing::TestWithParam<std::tuple<const char*, const 
 };
 
 TEST_P(OptionAlone, Prefill) { expect("q=77 k=131 heads=4/2 dim=40/24"); }
+TEST_P(OptionAlone, PackedPrefill) { expect("q=530 k=131 heads=4/2 dim=12/8"); }
 TEST_P(OptionAlone, Decode) {
   const std::string option = std::get<0>(GetParam());
   if (option.starts_with("query_lengths")) return expect("q=70 k=131 heads=1 dim=40/24");
@@ -148,6 +149,10 @@ INSTANTIATE_TEST_SUITE_P(
         "packed_queries=1,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33",
         "packed_queries=50,3 k=80 key_lengths=80,11 heads=2 dim=32",
         "packed_queries=1,1 k=96 page=16 key_lengths=96,11 heads=4/1 dim=64 dtype=bfloat16",
+        "packed_queries=900,1,700 packed_keys=300,40,777 heads=2/1 dim=12/8 causal",
+        "packed_queries=700,600 k=90 heads=2/1 dim=8/8 dtype=bfloat16", "q=550 k=600 heads=1 dim=16/16 splits=3",
+        "q=600 k=400 heads=2/1 dim=8/12 dtype=float8_e4m3 descale=bh",
+        "q=600 k=90 heads=2 dim=8/8 poison_unseen documents=apart",
         "q=1 k=99 cache_rows=4 key_lengths=98,0 heads=4/2 dim=64", "q=60 k=99 cache_rows=4 key_lengths=98,71 dim=64",
         "q=1 k=64 page=1 key_lengths=50,3 heads=4/2 dim=64", "q=1 k=130 page=13 key_lengths=130,3 heads=4/2 dim=64",
         "q=40 k=96 page=16 key_lengths=96,40 heads=4/2 dim=64 causal",
@@ -182,6 +187,13 @@ INSTANTIATE_TEST_SUITE_P(
         "q=40 k=90 dim=64 poison_unseen mask=k dtype=float16",
         "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
         "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16"));
+
+/// Long enough for several chunks of queries and keys (1024 rows each at least).
+TEST(Backward, OfSeveralChunks) {
+  expect_case("pass=backward q=2100 k=2300 heads=2/1 dim=16/24 causal seed=3");
+  expect_case("pass=backward q=3200 k=2300 heads=2/2 dim=16/16 window=700,100 top_left bias=hq sink grad_lse seed=4");
+  expect_case("pass=backward dtype=bfloat16 q=2200 k=2100 heads=2/1 dim=8/8 bias=k dropout=0.25 seed=5");
+}
 
 /// Sizes around every boundary of tiles, blocks and vectors.
 TEST(Sizes, Lengths) {
