@@ -1,6 +1,6 @@
-// The factors of the five products in a worker's scratch memory, as words of the operand: where they lie and how they get
-// there. float32 factors are the staged rows themselves. Pairs of bf16 lie in the same places: rows of pairs along the
-// head dimension where that is what a product sums over, pairs of neighbouring rows where it sums over rows.
+// The factors of the five products in a worker's scratch memory, as words of the operand: where they lie and how they
+// get there. float32 factors are the staged rows themselves. Pairs of bf16 lie in the same places: rows of pairs along
+// the head dimension where that is what a product sums over, pairs of neighbouring rows where it sums over rows.
 #pragma once
 
 #include "cpu/backward/scores.hpp"
@@ -78,8 +78,8 @@ STROBE_INLINE ScoreWords<FloatOperand> score_words(const BackwardTask& task, con
 }
 
 /// Stages query-side rows; those whose LSE is infinite see no key and become zeros.
-STROBE_INLINE void stage_tile(const TaskRows& rows, const QueryTile& tile, int dim, const float* lse, int,
-                              float* to, int stride, const FloatOperand*) {
+STROBE_INLINE void stage_tile(const TaskRows& rows, const QueryTile& tile, int dim, const float* lse, int, float* to,
+                              int stride, const FloatOperand*) {
   stage_rows(rows, tile.head, tile.first, tile.count, tile.padded, dim, to, stride);
   for (int row = 0; row < tile.count; ++row) {
     if (lse[row] == __builtin_huge_valf()) clear_rows(to + row * stride, 1, dim, 0);
@@ -120,8 +120,8 @@ STROBE_INLINE ScoreWords<PairOperand> score_words(const BackwardTask& task, cons
 
 STROBE_INLINE void stage_tile(const TaskRows& rows, const QueryTile& tile, int dim, const float* lse, int tile_rows,
                               float* to, int stride, const PairOperand*) {
-  const auto* const from = reinterpret_cast<const std::uint16_t*>(rows.data) + tile.head * rows.head_stride +
-                           tile.first * rows.row_stride;
+  const auto* const from =
+      reinterpret_cast<const std::uint16_t*>(rows.data) + tile.head * rows.head_stride + tile.first * rows.row_stride;
   auto* const words = reinterpret_cast<std::uint16_t*>(to);
   const int padded = vectors_of(dim) * kLanes;  // elements
   for (int row = 0; row < tile.padded; ++row) {

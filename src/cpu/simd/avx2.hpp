@@ -30,6 +30,8 @@ STROBE_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 STROBE_INLINE Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 STROBE_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 STROBE_INLINE Floats div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
+/// a / b for b of ordinary size, perhaps an ulp off.
+STROBE_INLINE Floats quotient(Floats a, Floats b) { return div(a, b); }
 STROBE_INLINE Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 STROBE_INLINE Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 STROBE_INLINE Floats abs(Floats a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }

@@ -30,6 +30,13 @@ STROBE_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 STROBE_INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 STROBE_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 STROBE_INLINE Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+/// a / b for b of ordinary size, perhaps an ulp off: a division of 16 lanes takes Intel's cores 16 cycles, this 4.
+STROBE_INLINE Floats quotient(Floats a, Floats b) {
+  const __m512 guess = _mm512_rcp14_ps(b);
+  const __m512 inverse = _mm512_mul_ps(guess, _mm512_fnmadd_ps(b, guess, _mm512_set1_ps(2.0f)));
+  const __m512 q = _mm512_mul_ps(a, inverse);
+  return _mm512_fmadd_ps(_mm512_fnmadd_ps(b, q, a), inverse, q);
+}
 STROBE_INLINE Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 STROBE_INLINE Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 STROBE_INLINE Floats abs(Floats a) { return _mm512_abs_ps(a); }

@@ -1,5 +1,5 @@
-// What a 32-bit word of a product's factors is: one float32, or a pair of bf16 values where the unit has the dot product.
-// The products of the prefill and the backward kernel are templates over this and nothing else.
+// What a 32-bit word of a product's factors is: one float32, or a pair of bf16 values where the unit has the dot
+// product. The products of the prefill and the backward kernel are templates over this and nothing else.
 #pragma once
 
 #include "cpu/simd/simd.hpp"

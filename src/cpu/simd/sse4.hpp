@@ -35,6 +35,8 @@ STROBE_INLINE Floats add(Floats a, Floats b) { return _mm_add_ps(a, b); }
 STROBE_INLINE Floats sub(Floats a, Floats b) { return _mm_sub_ps(a, b); }
 STROBE_INLINE Floats mul(Floats a, Floats b) { return _mm_mul_ps(a, b); }
 STROBE_INLINE Floats div(Floats a, Floats b) { return _mm_div_ps(a, b); }
+/// a / b for b of ordinary size, perhaps an ulp off.
+STROBE_INLINE Floats quotient(Floats a, Floats b) { return div(a, b); }
 STROBE_INLINE Floats max(Floats a, Floats b) { return _mm_max_ps(a, b); }
 STROBE_INLINE Floats min(Floats a, Floats b) { return _mm_min_ps(a, b); }
 STROBE_INLINE Floats abs(Floats a) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), a); }
