@@ -123,6 +123,7 @@ TEST_P(BatchInvariance, ASequenceHasTheSameBitsAlone) {
           check::forward(alone, {.output = output.tensor(), .lse = {}}, check::Data::kRequired);
       CpuDevice device = cpu::this_machine();
       device.best = isa;
+      device.dot_pays = true;
       device.threads = executor().concurrency();
       const Decision decision = plan::choose(checked.problem, device).decision;
       std::vector<unsigned char> workspace(decision.workspace_bytes() + 64);

@@ -149,7 +149,7 @@ INSTANTIATE_TEST_SUITE_P(
         "packed_queries=1,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33",
         "packed_queries=50,3 k=80 key_lengths=80,11 heads=2 dim=32",
         "packed_queries=1,1 k=96 page=16 key_lengths=96,11 heads=4/1 dim=64 dtype=bfloat16",
-        "packed_queries=900,1,700 packed_keys=300,40,777 heads=2/1 dim=12/8 causal",
+        "packed_queries=900,700 packed_keys=301,777 heads=2/1 dim=12/8 causal",
         "packed_queries=700,600 k=90 heads=2/1 dim=8/8 dtype=bfloat16", "q=550 k=600 heads=1 dim=16/16 splits=3",
         "q=600 k=400 heads=2/1 dim=8/12 dtype=float8_e4m3 descale=bh",
         "q=600 k=90 heads=2 dim=8/8 poison_unseen documents=apart",

@@ -133,6 +133,8 @@ ExitStatus run(const PlanFlags& flags) {
                                {"key_block", decision.key_block},
                                {"split_keys", decision.split_keys},
                                {"max_splits", decision.max_splits},
+                               {"packed_heads", decision.packed_heads},
+                               {"packed_sequences", decision.packed_sequences},
                                {"threads", device.threads},
                                {"workspace_bytes", decision.workspace_bytes()},
                                {"flops", cost.flops},
