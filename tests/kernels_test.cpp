@@ -74,6 +74,7 @@ class OptionAlone : public testing::TestWithParam<std::tuple<const char*, const 
 };
 
 TEST_P(OptionAlone, Prefill) { expect(prefill_shape); }
+TEST_P(OptionAlone, PackedPrefill) { expect(packed_prefill_shape); }
 TEST_P(OptionAlone, Decode) { expect(decode_shape); }
 TEST_P(OptionAlone, Backward) { expect(backward_shape); }
 
@@ -92,6 +93,13 @@ INSTANTIATE_TEST_SUITE_P(Options, BackwardOption, testing::ValuesIn(kBackwardOpt
 
 void expect_cases(const std::vector<std::string>& lines) {
   for (const std::string& line : lines) expect_case(line);
+}
+
+/// Long enough for several chunks of queries and keys (1024 rows each at least).
+TEST(Backward, OfSeveralChunks) {
+  expect_case("pass=backward q=2100 k=2300 heads=2/1 dim=16/24 causal seed=3");
+  expect_case("pass=backward q=3200 k=2300 heads=2/2 dim=16/16 window=700,100 top_left bias=hq sink grad_lse seed=4");
+  expect_case("pass=backward dtype=bfloat16 q=2200 k=2100 heads=2/1 dim=8/8 bias=k dropout=0.25 seed=5");
 }
 
 TEST(Sizes, Lengths) { expect_cases(length_cases()); }

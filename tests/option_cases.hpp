@@ -70,6 +70,11 @@ inline constexpr const char* kForwardOptions[] = {
     "packed_queries=1,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33",
     "packed_queries=50,3 k=80 key_lengths=80,11 heads=2 dim=32",
     "packed_queries=1,1 k=96 page=16 key_lengths=96,11 heads=4/1 dim=64 dtype=bfloat16",
+    "packed_queries=900,700 packed_keys=301,777 heads=2/1 dim=12/8 causal",
+    "packed_queries=700,600 k=90 heads=2/1 dim=8/8 dtype=bfloat16",
+    "q=550 k=600 heads=1 dim=16/16 splits=3",
+    "q=600 k=400 heads=2/1 dim=8/12 dtype=float8_e4m3 descale=bh",
+    "q=600 k=90 heads=2 dim=8/8 poison_unseen documents=apart",
     "q=1 k=99 cache_rows=4 key_lengths=98,0 heads=4/2 dim=64",
     "q=60 k=99 cache_rows=4 key_lengths=98,71 dim=64",
     "q=1 k=64 page=1 key_lengths=50,3 heads=4/2 dim=64",
@@ -113,6 +118,8 @@ inline constexpr const char* kBackwardOptions[] = {
     "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16"};
 
 // Sizes that no tile divides. One query row a sequence where an option allows it runs in the decode kernels.
+/// Rows enough for keys and values to be packed once for all of them.
+inline const char* packed_prefill_shape(std::string_view) { return "q=530 k=131 heads=4/2 dim=12/8"; }
 inline const char* prefill_shape(std::string_view) { return "q=77 k=131 heads=4/2 dim=40/24"; }
 inline const char* decode_shape(std::string_view option) {
   if (option.starts_with("query_lengths")) return "q=70 k=131 heads=1 dim=40/24";

@@ -31,6 +31,27 @@ TEST(Choice, TakesTheBestInstructionSetThatServesTheType) {
   EXPECT_EQ(chosen("pass=backward q=100 k=100", Isa::kAvx2), "cpu.backward.avx2");
 }
 
+TEST(Choice, LeavesTheDotProductWhereItIsSlow) {
+  const CpuDevice device{.best = Isa::kAvx512Bf16, .dot_pays = false};
+  for (const char* line : {"q=100 k=100 dtype=bfloat16", "q=1 k=100 dtype=bfloat16"}) {
+    const Problem problem = problem_of(line);
+    const plan::Choice choice = plan::choose(problem, device);
+    EXPECT_EQ(choice.decision.isa, Isa::kAvx512) << line;
+    EXPECT_NE(plan::explain(problem, device, choice).find("dot product is slower"), std::string::npos);
+  }
+}
+
+TEST(Choice, PacksKeysForManyRowsThatUseAllOfThem) {
+  const CpuDevice device{.best = Isa::kAvx2};
+  const auto packed_heads = [&](const char* line) {
+    return plan::choose(problem_of(line), device).decision.packed_heads;
+  };
+  EXPECT_EQ(packed_heads("q=1000 k=1000 heads=4/2 dim=8"), 2);
+  EXPECT_EQ(packed_heads("q=64 k=1000 heads=2 dim=8"), 0);
+  EXPECT_EQ(packed_heads("q=1000 k=1024 heads=2 dim=8 page=64 key_lengths=1024"), 0);
+  EXPECT_EQ(packed_heads("q=1000 k=33000 heads=2 dim=64"), 1);
+}
+
 TEST(Choice, IsTheSameForEveryBatchAndLength) {
   for (const char* type : {"float32", "bfloat16"}) {
     const std::string shape = std::string(" heads=4/2 dtype=") + type;

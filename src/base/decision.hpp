@@ -24,6 +24,10 @@ struct Decision {
   int query_tile = 32;           // query rows per tile
   int workers = 1;               // concurrency that the workspace serves
   std::int64_t decode_rows = 0;  // a sequence with at most this many query rows a KV head runs in the decode kernel
+  // Prefill lays out keys and values of so many sequences and KV heads at a time, once for all tasks; 0: each task its
+  // own.
+  bool packs_keys = false;
+  std::int64_t packed_sequences = 0, packed_heads = 0;
   std::size_t worker_bytes = 0;  // private to each worker
   std::size_t shared_bytes = 0;  // partial results, rotated queries, ...
   std::size_t workspace_bytes() const { return workers * worker_bytes + shared_bytes; }

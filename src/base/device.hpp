@@ -15,6 +15,7 @@ const char* name_of(Isa isa);
 struct CpuDevice {
   Isa best = Isa::kSse4;  // the highest instruction set that may be used: the machine's, or STROBE_CPU
   bool limited = false;   // STROBE_CPU lowered `best`
+  bool dot_pays = true;   // the bf16 dot product is quicker than converting to float32
   int threads = 1;        // concurrency of the executor
   std::int64_t l1_bytes = 32 << 10, l2_bytes = 512 << 10, l3_bytes = 8 << 20;
 };

@@ -39,12 +39,19 @@ std::string not_chosen(const std::vector<Rejection>& rejected) {
   return text;
 }
 
+std::string packing_in_words(const Decision& decision) {
+  if (decision.packed_heads == 0) return "none: each task lays out the keys it reads";
+  return "keys and values of " + std::to_string(decision.packed_heads) + " KV heads of " +
+         std::to_string(decision.packed_sequences) + " sequences at a time, once for all tasks";
+}
+
 }  // namespace
 
 std::string explain(const Problem& problem, const CpuDevice& device, const Choice& choice) {
   const Decision& decision = choice.decision;
   return line("kernel", std::string(choice.kernel->name) + ": " + choice.kernel->summary) + line("why", choice.why) +
          line("tile", tile_in_words(decision)) + line("splits", splits_in_words(decision)) +
+         (decision.variant == Variant::kPrefill ? line("packing", packing_in_words(decision)) : "") +
          line("workspace", kibibytes(decision.workspace_bytes()) + ": " + std::to_string(decision.workers) + " x " +
                                kibibytes(decision.worker_bytes) + " for workers, " + kibibytes(decision.shared_bytes) +
                                " shared") +

@@ -34,6 +34,9 @@ constexpr std::int64_t kEnoughTasks = 32, kTaskRows = 128;
 /// Query rows a KV head up to which the decode kernel is the faster one.
 constexpr std::int64_t kDecodeRows = 8;
 
+/// Query rows a KV head from which on keys and values are packed.
+constexpr std::int64_t kPackingRows = 512;
+
 /// Splits end on multiples of this, so that only the last block of a sequence is ragged.
 constexpr std::int64_t kSplitUnit = 128;
 
@@ -76,7 +79,18 @@ std::int64_t split_keys_of(const Problem& problem, Variant variant) {
   return problem.key_length > rule.longest_unsplit ? rule.split_keys : 0;
 }
 
+/// Whether each key meets enough query rows to be laid out once for all tasks. Of a cache, any part may be in use.
+bool packs_keys(const Problem& problem) {
+  const std::int64_t rows = problem.total_queries * problem.group() / std::max<std::int64_t>(problem.batch, 1);
+  return rows >= kPackingRows && problem.page_size == 0 && !problem.has_key_lengths && !problem.has_cache_index;
+}
+
 bool serves(const Kernel& kernel, const Problem& problem) { return (kernel.types & bit(problem.query_type)) != 0; }
+
+/// Kernels of AVX512_BF16 are there for the dot product alone.
+bool lacks_quick_dot(const Kernel& kernel, const CpuDevice& device) {
+  return kernel.isa == Isa::kAvx512Bf16 && !device.dot_pays;
+}
 
 }  // namespace
 
@@ -86,6 +100,7 @@ Choice choose(const Problem& problem, const CpuDevice& device) {
   const Variant variant = variant_of(problem);
   for (const Kernel& kernel : kKernels) {
     if (kernel.variant != variant || kernel.isa > device.best || !serves(kernel, problem)) continue;
+    if (lacks_quick_dot(kernel, device)) continue;
     Choice choice{.kernel = &kernel, .why = reason_for(variant, problem), .decision = {}};
     Decision& decision = choice.decision;
     decision.variant = variant;
@@ -103,6 +118,7 @@ Choice choose(const Problem& problem, const CpuDevice& device) {
     if (variant == Variant::kDecode) {
       cpu::size_decode(problem, decision);
     } else {
+      decision.packs_keys = packs_keys(problem);
       cpu::size_prefill(problem, decision);
     }
     return choice;
@@ -133,6 +149,8 @@ std::vector<Rejection> rejections(const Problem& problem, const CpuDevice& devic
                               : "this machine has no " + std::string(name_of(kernel.isa));
     } else if (!serves(kernel, problem)) {
       reason = "does not serve " + std::string(name_of(problem.query_type));
+    } else if (lacks_quick_dot(kernel, device)) {
+      reason = "this machine's bf16 dot product is slower than float32; STROBE_CPU=avx512_bf16 insists";
     } else {
       reason = "slower than " + std::string(choice.kernel->name);
     }

@@ -13,6 +13,7 @@ struct Probe {
   // All arrays have kLanes elements; results come last.
   void (*exp2)(const float* x, float* y);
   void (*tanh)(const float* x, float* y);
+  void (*tanh_slope)(const float* x, float* y);
   void (*round)(const float* x, float* y);
   void (*fma)(const float* a, const float* b, const float* c, float* y);
   void (*select_less)(const float* a, const float* b, float* y);  // the smaller of each

@@ -73,6 +73,22 @@ TEST_P(Simd, TanhIsExactToAFewUnits) {
   EXPECT_EQ(ends[2], 1.0f);
 }
 
+TEST_P(Simd, TanhSlopeIsExactToAFewUnitsHoweverSmall) {
+  for (const float range : {0.01f, 1.0f, 30.0f}) {
+    const auto x = numbers(-range, range, 50001);
+    const auto y = map(probe().tanh_slope, x);
+    for (std::size_t n = 0; n < x.size(); ++n) {
+      const double exact = 1.0 / (std::cosh(double(x[n])) * std::cosh(double(x[n])));
+      // The argument of the exponential is rounded, which its result feels in proportion to its size.
+      EXPECT_NEAR(y[n], exact, (6.0 + 3.0 * std::abs(x[n])) * 0x1p-24 * exact) << x[n];
+    }
+  }
+  const auto ends = map(probe().tanh_slope, {HUGE_VALF, -HUGE_VALF, 0.0f});
+  EXPECT_EQ(ends[0], 0.0f);
+  EXPECT_EQ(ends[1], 0.0f);
+  EXPECT_EQ(ends[2], 1.0f);
+}
+
 TEST_P(Simd, RoundGoesToTheNearestEven) {
   const auto y = map(probe().round, {0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 0.49f, 7.51f, -3.2f});
   const float expected[] = {0, 2, 2, 0, -2, 0, 8, -3};

@@ -30,6 +30,7 @@ const Probe kProbe = {
     .lanes = kLanes,
     .exp2 = [](const float* x, float* y) { store(y, exp2(load(x))); },
     .tanh = [](const float* x, float* y) { store(y, tanh(load(x))); },
+    .tanh_slope = [](const float* x, float* y) { store(y, tanh_slope(load(x))); },
     .round = [](const float* x, float* y) { store(y, round(load(x))); },
     .fma = [](const float* a, const float* b, const float* c, float* y) { store(y, fma(load(a), load(b), load(c))); },
     .select_less = [](const float* a, const float* b,

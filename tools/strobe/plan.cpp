@@ -142,7 +142,10 @@ void plan_for_cpu(const PlanFlags& flags, const Problem& problem) {
   device.threads = flags.threads > 0 ? flags.threads : default_executor().concurrency();
   const plan::Choice choice = plan::choose(problem, device);
   report(flags, problem, device, choice,
-         {{"threads", device.threads}, {"workspace_bytes", choice.decision.workspace_bytes()}});
+         {{"packed_heads", choice.decision.packed_heads},
+          {"packed_sequences", choice.decision.packed_sequences},
+          {"threads", device.threads},
+          {"workspace_bytes", choice.decision.workspace_bytes()}});
 }
 
 void plan_for_cuda(const PlanFlags& flags, const Problem& problem) {

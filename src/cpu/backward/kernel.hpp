@@ -5,44 +5,10 @@
 // product broadcasts its left factor and nothing is summed across lanes.
 #pragma once
 
-#include "cpu/backward/scores.hpp"
-#include "cpu/backward/unseen.hpp"
+#include "cpu/backward/factors.hpp"
 
 namespace strobe::cpu::STROBE_ISA {
 namespace {
-
-/// A task's scratch memory, buffer by buffer (task.hpp has the shapes).
-struct Scratch {
-  explicit Scratch(const BackwardTask& task)
-      : key(task.scratch + task.layout->key),
-        key_panels(task.scratch + task.layout->key_panels),
-        value_panels(task.scratch + task.layout->value_panels),
-        grad_key(task.scratch + task.layout->grad_key),
-        grad_value(task.scratch + task.layout->grad_value),
-        query(task.scratch + task.layout->query),
-        grad_query(task.scratch + task.layout->grad_query),
-        grad_output(task.scratch + task.layout->grad_output),
-        probabilities(task.scratch + task.layout->probabilities),
-        grad_scores(task.scratch + task.layout->grad_scores),
-        edits(task.scratch + task.layout->edits),
-        dropout(task.scratch + task.layout->dropout),
-        lse(task.scratch + task.layout->lse),
-        delta(task.scratch + task.layout->delta) {}
-
-  /// The same, starting at a later key of the block (a multiple of kPanel).
-  Scratch from_key(const BackwardTask& task, int first) const {
-    Scratch part = *this;
-    part.key += first * task.layout->head_stride;
-    part.key_panels += first * vectors_of(task.head_dim) * kLanes;
-    part.value_panels += first * vectors_of(task.value_dim) * kLanes;
-    part.grad_key += first * task.layout->head_stride;
-    part.grad_value += first * task.layout->value_stride;
-    return part;
-  }
-
-  float *key, *key_panels, *value_panels, *grad_key, *grad_value;
-  float *query, *grad_query, *grad_output, *probabilities, *grad_scores, *edits, *dropout, *lse, *delta;
-};
 
 STROBE_INLINE bool wants_scores(const BackwardTask& task) {
   return task.grad_query.data || task.grad_key.data || task.grad_bias.data;
@@ -51,59 +17,67 @@ STROBE_INLINE bool wants_scores(const BackwardTask& task) {
 /// dS is finished in a pass of its own when something needs it before softcap's derivative and the scale.
 STROBE_INLINE bool finishes_apart(const BackwardTask& task) { return task.softcap > 0.0f || task.grad_bias.data; }
 
+/// K and V of a block. The places of dK and dV serve as scratch until they are cleared.
+template <class Operand>
 void stage_keys(const BackwardTask& task, const KeyBlock& block, const Scratch& at) {
   const BackwardLayout& layout = *task.layout;
-  const float factor = task.softcap > 0.0f ? task.scale / task.softcap : task.scale;
-  stage_rows(task.key, 0, block.first, block.count, block.padded, task.head_dim, at.key, layout.head_stride);
-  forget_unseen(task, block.first, block.count, task.head_dim, at.key, layout.head_stride);
-  transpose_to_panels(at.key, layout.head_stride, block.padded, task.head_dim, factor, at.key_panels);
+  constexpr const Operand* kOperand = nullptr;
+  float* const keys = Operand::kPerWord == 1 ? at.key : at.grad_key;
+  stage_rows(task.key, 0, block.first, block.count, block.padded, task.head_dim, keys, layout.head_stride);
+  forget_unseen(task, block.first, block.count, task.head_dim, keys, layout.head_stride);
+  stage_pairs(task, block, keys, at.key, kOperand);
+  stage_panels(keys, layout.head_stride, block.padded, task.head_dim, at.key_panels, kOperand);
   stage_rows(task.value, 0, block.first, block.count, block.padded, task.value_dim, at.grad_value, layout.value_stride);
   forget_unseen(task, block.first, block.count, task.value_dim, at.grad_value, layout.value_stride);
-  transpose_to_panels(at.grad_value, layout.value_stride, block.padded, task.value_dim, 1.0f, at.value_panels);
+  stage_panels(at.grad_value, layout.value_stride, block.padded, task.value_dim, at.value_panels, kOperand);
   clear_rows(at.grad_value, block.padded, task.value_dim, layout.value_stride);
   clear_rows(at.grad_key, block.padded, task.head_dim, layout.head_stride);
 }
 
 /// Q, dO, LSE and delta of a tile. Rows that see no key, and padding, become zero rows with LSE = inf, so that P is 0.
+template <class Operand>
 void stage_queries(const BackwardTask& task, const QueryTile& tile, const Scratch& at) {
   const BackwardLayout& layout = *task.layout;
   const float infinity = __builtin_huge_valf(), delta_factor = finishes_apart(task) ? 1.0f : task.scale;
-  stage_rows(task.query, tile.head, tile.first, tile.count, tile.padded, task.head_dim, at.query, layout.head_stride);
-  stage_rows(task.grad_output, tile.head, tile.first, tile.count, tile.padded, task.value_dim, at.grad_output,
-             layout.value_stride);
   const std::int64_t facts = tile.head * task.row_facts_stride + tile.first;
   for (int row = 0; row < tile.padded; ++row) {
     at.lse[row] = row < tile.count ? task.lse[facts + row] : infinity;
     at.delta[row] = row < tile.count ? task.delta[facts + row] * delta_factor : 0.0f;
-    if (row < tile.count && at.lse[row] == infinity) {
-      clear_rows(at.query + row * layout.head_stride, 1, task.head_dim, 0);
-      clear_rows(at.grad_output + row * layout.value_stride, 1, task.value_dim, 0);
-    }
   }
+  constexpr const Operand* kOperand = nullptr;
+  const int rows = layout.query_tile;
+  stage_tile(task.query, tile, task.head_dim, at.lse, rows, at.query, layout.head_stride, kOperand);
+  stage_tile(task.grad_output, tile, task.value_dim, at.lse, rows, at.grad_output, layout.value_stride, kOperand);
 }
 
 using RegisterTile = Floats[kTileRows][kTileVectors];
 
-/// P = exp(S + edits - LSE), where S arrives divided by the softcap if there is one. The change to base 2 comes after
-/// the difference, which is small: before it, rounding LSE once more would cost as much as all else together.
+/// P = exp(S + edits - LSE), where S = Q K^T * unit arrives without the unit: as part of the addition that follows it
+/// costs nothing, and no rounding. The change to base 2 comes after the difference, which is small: before it, rounding
+/// LSE once more would cost as much as all else together.
 template <bool kEdited>
 STROBE_INLINE void probabilities_of(const BackwardTask& task, const RegisterTile& s, const float* lse, float* edits,
                                     float* probabilities, int stride) {
+  const Floats unit = broadcast(task.softcap > 0.0f ? task.scale / task.softcap : task.scale);
   for (int r = 0; r < kTileRows; ++r) {
     const Floats shift = broadcast(lse[r]);
     for (int v = 0; v < kTileVectors; ++v) {
-      Floats x = s[r][v];
+      Floats x;
       if constexpr (kEdited) {
         float* edit = edits + r * stride + v * kLanes;
         const Floats added = load(edit);
         if (task.softcap > 0.0f) {
-          const Floats t = tanh(x);
-          x = mul(t, broadcast(task.softcap));
-          store(edit, mul(sub(broadcast(1.0f), mul(t, t)), broadcast(task.scale)));
+          const Floats capped = mul(s[r][v], unit);
+          x = fma(tanh(capped), broadcast(task.softcap), added);
+          store(edit, mul(tanh_slope(capped), broadcast(task.scale)));
+        } else {
+          x = fma(s[r][v], unit, added);
         }
-        x = add(x, added);
+        x = sub(x, shift);
+      } else {
+        x = fma(s[r][v], unit, sub(zero(), shift));
       }
-      store(probabilities + r * stride + v * kLanes, exp2(mul(sub(x, shift), broadcast(kLog2E))));
+      store(probabilities + r * stride + v * kLanes, exp2(mul(x, broadcast(kLog2E))));
     }
   }
 }
@@ -146,33 +120,32 @@ STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile
 }
 
 /// P and dS of a tile: two products for each register tile, the exponential and the derivative on the way out.
-template <bool kEdited>
+template <class Operand, bool kEdited>
 void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at) {
   const BackwardLayout& layout = *task.layout;
   const int stride = layout.score_stride;
   const float factor = finishes_apart(task) ? 1.0f : task.scale;
   const bool scores = wants_scores(task);
   const int steps = block.padded / kPanel * (tile.padded / kTileRows);
+  constexpr const Operand* kOperand = nullptr;
+  const auto query = staged_rows(at.query, layout.query_tile, layout.head_stride, kOperand);
+  const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
+  using Word = typename Operand::Word;
   int step = 0;
   for (int key = 0; key < block.padded; key += kPanel) {
-    const float* key_panel = at.key_panels + key * vectors_of(task.head_dim) * kLanes;
-    const float* value_panel = at.value_panels + key * vectors_of(task.value_dim) * kLanes;
+    const auto* key_panel = reinterpret_cast<const Word*>(at.key_panels) + key * panel_words<Operand>(task.head_dim);
+    const auto* value_panel =
+        reinterpret_cast<const Word*>(at.value_panels) + key * panel_words<Operand>(task.value_dim);
     for (int row = 0; row < tile.padded; row += kTileRows) {
       const int index = row * stride + key;
       prefetch_rows(task, tile, step++, steps);
       Floats tile_sums[kTileRows][kTileVectors];
-      for (auto& sums : tile_sums) {
-        for (Floats& sum : sums) sum = zero();
-      }
-      multiply_tile<Left::kRows>(at.query + row * layout.head_stride, layout.head_stride, key_panel, kPanel,
-                                 task.head_dim, tile_sums);
+      multiply_panel<Operand>(query.rows + row * query.row_stride, query.row_stride, key_panel,
+                              words_of<Operand>(task.head_dim), tile_sums);
       probabilities_of<kEdited>(task, tile_sums, at.lse + row, at.edits + index, at.probabilities + index, stride);
       if (!scores && !task.drops) continue;
-      for (auto& sums : tile_sums) {
-        for (Floats& sum : sums) sum = zero();
-      }
-      multiply_tile<Left::kRows>(at.grad_output + row * layout.value_stride, layout.value_stride, value_panel, kPanel,
-                                 task.value_dim, tile_sums);
+      multiply_panel<Operand>(grad_output.rows + row * grad_output.row_stride, grad_output.row_stride, value_panel,
+                              words_of<Operand>(task.value_dim), tile_sums);
       grad_scores_of<kEdited>(task, tile_sums, at.delta + row, at.dropout + index, at.probabilities + index,
                               at.grad_scores + index, stride, factor);
     }
@@ -191,56 +164,64 @@ void finish_scores(const BackwardTask& task, const QueryTile& tile, const KeyBlo
   }
 }
 
+template <class Operand>
 void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, Coverage coverage,
                     const Scratch& at) {
   const BackwardLayout& layout = *task.layout;
-  stage_queries(task, tile, at);
+  constexpr const Operand* kOperand = nullptr;
+  stage_queries<Operand>(task, tile, at);
   const bool edited = coverage == Coverage::kSome || task.bias.data || task.slopes || task.softcap > 0.0f || task.drops;
   if (edited) {
     fill_edits(task, tile, block, coverage, at.edits);
     if (task.drops) fill_dropout(task, tile, block, at.dropout);
-    score_tile<true>(task, tile, block, at);
+    score_tile<Operand, true>(task, tile, block, at);
   } else {
-    score_tile<false>(task, tile, block, at);
+    score_tile<Operand, false>(task, tile, block, at);
   }
+  const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
+  const int depth = tile.padded / Operand::kPerWord;
   if (task.grad_value.data) {
-    multiply<Left::kColumns, true>({.left = at.probabilities,
-                                    .left_stride = layout.score_stride,
-                                    .right = at.grad_output,
-                                    .right_stride = layout.value_stride,
-                                    .result = at.grad_value,
-                                    .result_stride = layout.value_stride,
-                                    .rows = block.padded,
-                                    .vectors = vectors_of(task.value_dim),
-                                    .depth = tile.padded});
+    const auto p = score_words(task, tile, block, at.probabilities, nullptr, kOperand);
+    multiply<Left::kColumns, true>(Product<Operand>{.left = p.columns,
+                                                    .left_stride = p.column_stride,
+                                                    .right = grad_output.pairs,
+                                                    .right_stride = grad_output.pair_stride,
+                                                    .result = at.grad_value,
+                                                    .result_stride = layout.value_stride,
+                                                    .rows = block.padded,
+                                                    .vectors = vectors_of(task.value_dim),
+                                                    .depth = depth});
   }
   if (!wants_scores(task)) return;
   if (finishes_apart(task)) finish_scores(task, tile, block, at);
+  const auto ds = score_words(task, tile, block, at.grad_scores, at.edits, kOperand);
+  const auto query = staged_rows(at.query, layout.query_tile, layout.head_stride, kOperand);
   if (task.grad_key.data) {
-    multiply<Left::kColumns, true>({.left = at.grad_scores,
-                                    .left_stride = layout.score_stride,
-                                    .right = at.query,
-                                    .right_stride = layout.head_stride,
-                                    .result = at.grad_key,
-                                    .result_stride = layout.head_stride,
-                                    .rows = block.padded,
-                                    .vectors = vectors_of(task.head_dim),
-                                    .depth = tile.padded});
+    multiply<Left::kColumns, true>(Product<Operand>{.left = ds.columns,
+                                                    .left_stride = ds.column_stride,
+                                                    .right = query.pairs,
+                                                    .right_stride = query.pair_stride,
+                                                    .result = at.grad_key,
+                                                    .result_stride = layout.head_stride,
+                                                    .rows = block.padded,
+                                                    .vectors = vectors_of(task.head_dim),
+                                                    .depth = depth});
   }
   if (task.grad_query.data) {
-    multiply<Left::kRows, false>({.left = at.grad_scores,
-                                  .left_stride = layout.score_stride,
-                                  .right = at.key,
-                                  .right_stride = layout.head_stride,
-                                  .result = at.grad_query,
-                                  .result_stride = layout.head_stride,
-                                  .rows = tile.padded,
-                                  .vectors = vectors_of(task.head_dim),
-                                  .depth = block.count});
+    multiply<Left::kRows, false>(Product<Operand>{.left = ds.rows,
+                                                  .left_stride = ds.row_stride,
+                                                  .right = reinterpret_cast<const typename Operand::Word*>(at.key),
+                                                  .right_stride = layout.head_stride,
+                                                  .result = at.grad_query,
+                                                  .result_stride = layout.head_stride,
+                                                  .rows = tile.padded,
+                                                  .vectors = vectors_of(task.head_dim),
+                                                  .depth = words_of<Operand>(block.count)});
     add_rows(at.grad_query, layout.head_stride, tile.count, task.head_dim, task.grad_query, tile.head, tile.first);
   }
 }
 
+template <class Operand>
 void gradients(const BackwardTask& task) {
   const BackwardLayout& layout = *task.layout;
   const Scratch at(task);
@@ -255,9 +236,10 @@ void gradients(const BackwardTask& task) {
         const KeyBlock part = reached_part(task, tile, block);
         const Coverage coverage = part.count > 0 ? coverage_of(task, tile, part) : Coverage::kNothing;
         if (coverage == Coverage::kNothing) continue;
-        if (!staged) stage_keys(task, block, at);
+        if (!staged) stage_keys<Operand>(task, block, at);
         staged = true;
-        tile_gradients(task, tile, part, coverage, at.from_key(task, int(part.first - first)));
+        const Scratch from = from_key<Operand>(task, at, int(part.first - first));
+        tile_gradients<Operand>(task, tile, part, coverage, from);
       }
     }
     if (!staged) continue;

@@ -1,8 +1,9 @@
-// Matrix products over float32 buffers: one register tile of kTileRows rows by a few vectors, and the loop over tiles.
-// All five products of the backward pass are this one, with the left factor read by rows or by columns.
+// Matrix products over buffers of words (simd/operands.hpp): one register tile of kTileRows rows by a few vectors, and
+// the loop over tiles. All five products of the backward pass are this one, with the left factor read by rows or by
+// columns.
 #pragma once
 
-#include "cpu/simd/simd.hpp"
+#include "cpu/simd/operands.hpp"
 
 namespace strobe::cpu::STROBE_ISA {
 namespace {
@@ -13,26 +14,45 @@ constexpr int kPanel = kTileVectors * kLanes;
 enum class Left { kRows, kColumns };
 
 /// c += left * right for kTileRows rows and kVectors vectors; right's row k is at k * right_stride.
-template <Left kLeft, int kVectors>
-STROBE_INLINE void multiply_tile(const float* left, std::ptrdiff_t left_stride, const float* right,
-                                 std::ptrdiff_t right_stride, int depth, Floats (&c)[kTileRows][kVectors]) {
+template <class Operand, Left kLeft, int kVectors>
+STROBE_INLINE void multiply_tile(const typename Operand::Word* left, std::ptrdiff_t left_stride,
+                                 const typename Operand::Word* right, std::ptrdiff_t right_stride, int depth,
+                                 Floats (&c)[kTileRows][kVectors]) {
   for (int k = 0; k < depth; ++k) {
-    Floats row[kVectors];
-    for (int v = 0; v < kVectors; ++v) row[v] = load(right + v * kLanes);
+    typename Operand::Vector row[kVectors];
+    for (int v = 0; v < kVectors; ++v) row[v] = Operand::load(right + v * kLanes);
     for (int r = 0; r < kTileRows; ++r) {
-      const Floats x = broadcast(kLeft == Left::kRows ? left[r * left_stride] : left[r]);
-      for (int v = 0; v < kVectors; ++v) c[r][v] = fma(x, row[v], c[r][v]);
+      const auto x = Operand::broadcast(kLeft == Left::kRows ? left[r * left_stride] : left[r]);
+      for (int v = 0; v < kVectors; ++v) c[r][v] = Operand::multiply_add(c[r][v], x, row[v]);
     }
     right += right_stride;
     left += kLeft == Left::kRows ? 1 : left_stride;
   }
 }
 
-/// A whole product's operands. The result is [rows, vectors * kLanes]; rows is a multiple of kTileRows.
+/// c = left * right for kTileRows rows and a panel's width. A call of its own: inlined into the schedule, g++ 12 spills
+/// accumulators of the AVX2 tile.
+template <class Operand>
+STROBE_NOINLINE void multiply_panel(const typename Operand::Word* left, std::ptrdiff_t left_stride,
+                                    const typename Operand::Word* panel, int depth,
+                                    Floats (&c)[kTileRows][kTileVectors]) {
+  Floats sums[kTileRows][kTileVectors];
+  for (auto& row : sums) {
+    for (Floats& sum : row) sum = zero();
+  }
+  multiply_tile<Operand, Left::kRows>(left, left_stride, panel, kPanel, depth, sums);
+  for (int r = 0; r < kTileRows; ++r) {
+    for (int v = 0; v < kTileVectors; ++v) c[r][v] = sums[r][v];
+  }
+}
+
+/// A whole product's operands. The result is [rows, vectors * kLanes]; rows is a multiple of kTileRows; depth counts
+/// words.
+template <class Operand>
 struct Product {
-  const float* left;
+  const typename Operand::Word* left;
   std::ptrdiff_t left_stride;
-  const float* right;
+  const typename Operand::Word* right;
   std::ptrdiff_t right_stride;
   float* result;
   std::ptrdiff_t result_stride;
@@ -40,37 +60,40 @@ struct Product {
 };
 
 /// One column of register tiles.
-template <Left kLeft, bool kAdd, int kVectors>
-void multiply_columns(const Product& p, int first_vector) {
-  const float* right = p.right + first_vector * kLanes;
+template <Left kLeft, bool kAdd, int kVectors, class Operand>
+STROBE_NOINLINE void multiply_columns(const Product<Operand>& p, int first_vector) {
+  const typename Operand::Word* right = p.right + first_vector * kLanes;
   for (int row = 0; row < p.rows; row += kTileRows) {
     float* result = p.result + row * p.result_stride + first_vector * kLanes;
     Floats c[kTileRows][kVectors];
     for (int r = 0; r < kTileRows; ++r) {
       for (int v = 0; v < kVectors; ++v) c[r][v] = kAdd ? load(result + r * p.result_stride + v * kLanes) : zero();
     }
-    multiply_tile<kLeft>(p.left + (kLeft == Left::kRows ? row * p.left_stride : row), p.left_stride, right,
-                         p.right_stride, p.depth, c);
+    multiply_tile<Operand, kLeft>(p.left + (kLeft == Left::kRows ? row * p.left_stride : row), p.left_stride, right,
+                                  p.right_stride, p.depth, c);
     for (int r = 0; r < kTileRows; ++r) {
       for (int v = 0; v < kVectors; ++v) store(result + r * p.result_stride + v * kLanes, c[r][v]);
     }
   }
 }
 
-/// result = left * right, or result += left * right.
-template <Left kLeft, bool kAdd>
-void multiply(const Product& p) {
-  int vector = 0;
-  for (; vector + kTileVectors <= p.vectors; vector += kTileVectors) {
-    multiply_columns<kLeft, kAdd, kTileVectors>(p, vector);
-  }
-  if constexpr (kTileVectors > 2) {
-    if (p.vectors - vector == 2) {
+/// result = left * right, or result += left * right. A single vector of accumulators would wait for each FMA's latency,
+/// so four vectors are two and two where a register tile has three.
+template <Left kLeft, bool kAdd, class Operand>
+void multiply(const Product<Operand>& p) {
+  for (int vector = 0; vector < p.vectors;) {
+    const int left = p.vectors - vector;
+    if (left >= kTileVectors && (kTileVectors < 3 || left != 4)) {
+      multiply_columns<kLeft, kAdd, kTileVectors>(p, vector);
+      vector += kTileVectors;
+    } else if (left >= 2) {
       multiply_columns<kLeft, kAdd, 2>(p, vector);
       vector += 2;
+    } else {
+      multiply_columns<kLeft, kAdd, 1>(p, vector);
+      ++vector;
     }
   }
-  if (vector < p.vectors) multiply_columns<kLeft, kAdd, 1>(p, vector);
 }
 
 }  // namespace

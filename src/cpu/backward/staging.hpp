@@ -43,8 +43,8 @@ void stage_rows(const TaskRows& rows, std::int64_t head, std::int64_t first, int
   clear_rows(to + count * to_stride, padded - count, dim, to_stride);
 }
 
-/// rows [keys, dim] -> panels [keys / kPanel, dim, kPanel], times factor; keys is a multiple of kPanel.
-void transpose_to_panels(const float* rows, int row_stride, int keys, int dim, float factor, float* panels) {
+/// rows [keys, dim] -> panels [keys / kPanel, dim, kPanel]; keys is a multiple of kPanel.
+void transpose_to_panels(const float* rows, int row_stride, int keys, int dim, float* panels) {
   const int padded_dim = vectors_of(dim) * kLanes;
   for (int key = 0; key < keys; key += kLanes) {
     float* panel = panels + key / kPanel * (padded_dim * kPanel) + key % kPanel;
@@ -52,7 +52,7 @@ void transpose_to_panels(const float* rows, int row_stride, int keys, int dim, f
       Floats block[kLanes];
       for (int r = 0; r < kLanes; ++r) block[r] = load(rows + (key + r) * row_stride + d);
       transpose(block);
-      for (int r = 0; r < kLanes; ++r) store(panel + (d + r) * kPanel, mul(block[r], broadcast(factor)));
+      for (int r = 0; r < kLanes; ++r) store(panel + (d + r) * kPanel, block[r]);
     }
   }
 }

@@ -1,12 +1,13 @@
 // Forward driver: cuts a problem into tasks (sequence, KV head, row group, key split) and hands them to the prefill or
-// decode unit of the chosen instruction set, then merges what was split. Nothing here depends on the number of threads
-// but who runs which task.
+// decode unit of the chosen instruction set, a round at a time where keys are packed, then merges what was split.
+// Nothing here depends on the number of threads but who runs which task.
 #include <algorithm>
 #include <cstring>
 
 #include "base/philox.hpp"
 #include "cpu/cpu.hpp"
 #include "cpu/forward/driver.hpp"
+#include "cpu/forward/packing.hpp"
 #include "cpu/forward/task.hpp"
 #include "cpu/rotary.hpp"
 #include "cpu/sequence.hpp"
@@ -18,7 +19,7 @@ constexpr std::size_t round_up(std::size_t bytes) { return (bytes + 63) / 64 * 6
 
 /// The shared part of the workspace, in order. Workers' scratch follows.
 struct SharedLayout {
-  std::size_t first_chunks, rotated, part_outputs, part_lses, bytes;
+  std::size_t first_chunks, rotated, part_outputs, part_lses, packed, bytes;
 };
 
 SharedLayout shared_layout(const Problem& problem, const Decision& decision) {
@@ -28,7 +29,8 @@ SharedLayout shared_layout(const Problem& problem, const Decision& decision) {
   layout.rotated = layout.first_chunks + round_up(std::size_t(problem.batch + 1) * sizeof(std::int64_t));
   layout.part_outputs = layout.rotated + rotated_query_bytes(problem);
   layout.part_lses = layout.part_outputs + round_up(parts * rows * std::size_t(problem.value_dim) * sizeof(float));
-  layout.bytes = layout.part_lses + round_up(parts * rows * sizeof(float));
+  layout.packed = layout.part_lses + round_up(parts * rows * sizeof(float));
+  layout.bytes = layout.packed + packed_memory_bytes(problem, pick_forward_unit(decision.isa), decision);
   return layout;
 }
 
@@ -45,7 +47,10 @@ struct Job {
   std::int64_t part_stride, part_lse_stride;  // elements between splits; 0: not split
   std::int64_t group_rows;                    // rows of a prefill task
   std::int64_t decode_heads;                  // KV heads of a decode task
-  const std::int64_t* first_chunks;           // [batch + 1]: chunks before each sequence
+  Round round;
+  std::int64_t* first_chunks;  // [sequences of the round + 1]: chunks before each sequence
+  char* packed;                // key blocks of the round; null: tasks stage for themselves
+  std::size_t packed_block;    // bytes
   char* scratch;
 };
 
@@ -62,12 +67,12 @@ std::int64_t row_groups_of(const Job& job, const Sequence& s) {
   return (s.queries * job.problem.group() + job.group_rows - 1) / job.group_rows;
 }
 
-std::int64_t head_groups_of(const Job& job) { return (job.problem.kv_heads + job.decode_heads - 1) / job.decode_heads; }
+std::int64_t head_groups_of(const Job& job) { return (job.round.heads() + job.decode_heads - 1) / job.decode_heads; }
 
 std::int64_t chunks_of(const Job& job, const Sequence& s) {
   if (s.queries == 0) return 0;
   const bool decode = decodes(job.decision, job.problem, s);
-  return splits_of(job.decision, s) * (decode ? head_groups_of(job) : job.problem.kv_heads * row_groups_of(job, s));
+  return splits_of(job.decision, s) * (decode ? head_groups_of(job) : job.round.heads() * row_groups_of(job, s));
 }
 
 ScoreRows score_rows(const Scores& scores, bool given, std::int64_t b, std::int64_t head) {
@@ -109,6 +114,10 @@ ForwardTask whole_task(const Job& job, const Sequence& s, std::int64_t kv_head) 
   task.key = key_rows(problem, buffers, s, buffers.key, kv_head);
   task.value = key_rows(problem, buffers, s, buffers.value, kv_head);
   task.key_type = buffers.key.dtype;
+  if (job.packed != nullptr) {
+    task.packed_stride = std::int64_t(job.packed_block);
+    task.packed = job.packed + first_packed_block(problem, job.prefill, job.round, s, kv_head) * task.packed_stride;
+  }
   task.output = row_of(job.output);
   task.output_type = job.output.dtype;
   task.output_row_stride = job.output.row_stride * std::int64_t(size_of(job.output.dtype));
@@ -181,8 +190,8 @@ ForwardTask split_task(const Job& job, const Sequence& s, std::int64_t kv_head, 
 /// Chunk `index` of a sequence that decodes: (split, group of KV heads).
 void decode_chunk(const Job& job, const Sequence& s, std::int64_t index, void* scratch) {
   const std::int64_t head_groups = head_groups_of(job), split = index / head_groups;
-  const std::int64_t first = index % head_groups * job.decode_heads;
-  const auto heads = int(std::min(job.decode_heads, job.problem.kv_heads - first));
+  const std::int64_t first = job.round.first_head + index % head_groups * job.decode_heads;
+  const auto heads = int(std::min(job.decode_heads, job.round.last_head - first));
   ForwardTask tasks[kMaxDecodeHeads];
   for (int h = 0; h < heads; ++h) tasks[h] = split_task(job, s, first + h, split);
   job.decode.run(tasks, heads, scratch);
@@ -191,8 +200,8 @@ void decode_chunk(const Job& job, const Sequence& s, std::int64_t index, void* s
 /// Chunk `index` of any other sequence: (split, KV head, row group), the last rows first: under a causal mask they see
 /// the most keys, so that threads finish together, and neighbouring chunks find their keys in the cache.
 void prefill_chunk(const Job& job, const Sequence& s, std::int64_t index, void* scratch) {
-  const std::int64_t groups = row_groups_of(job, s), kv_heads = job.problem.kv_heads;
-  ForwardTask task = split_task(job, s, index / groups % kv_heads, index / groups / kv_heads);
+  const std::int64_t groups = row_groups_of(job, s), heads = job.round.heads();
+  ForwardTask task = split_task(job, s, job.round.first_head + index / groups % heads, index / groups / heads);
   task.first_row = (groups - 1 - index % groups) * job.group_rows;
   task.rows = std::min(job.group_rows, task.rows - task.first_row);
   job.prefill.run(task, scratch);
@@ -200,11 +209,37 @@ void prefill_chunk(const Job& job, const Sequence& s, std::int64_t index, void* 
 
 void run_chunk(void* context, std::int64_t chunk, int worker) {
   const Job& job = *static_cast<const Job*>(context);
-  const std::int64_t* const end = job.first_chunks + job.problem.batch + 1;
-  const std::int64_t b = std::upper_bound(job.first_chunks, end, chunk) - job.first_chunks - 1;
-  const Sequence s = sequence_of(job.problem, job.buffers, b);
+  const std::int64_t *const begin = job.first_chunks, *const end =
+                                                          begin + (job.round.last_batch - job.round.first_batch) + 1;
+  const std::int64_t b = std::upper_bound(begin, end, chunk) - begin - 1;
+  const Sequence s = sequence_of(job.problem, job.buffers, job.round.first_batch + b);
   const auto run = decodes(job.decision, job.problem, s) ? decode_chunk : prefill_chunk;
   run(job, s, chunk - job.first_chunks[b], job.scratch + std::size_t(worker) * job.decision.worker_bytes);
+}
+
+/// Chunk (sequence, key block): packs the block for all heads of the round.
+void pack_chunk(void* context, std::int64_t chunk, int) {
+  const Job& job = *static_cast<const Job*>(context);
+  const int rows = job.prefill.key_block;
+  const std::int64_t sequences = job.round.last_batch - job.round.first_batch;
+  const Sequence s = sequence_of(job.problem, job.buffers, job.round.first_batch + chunk % sequences);
+  const std::int64_t block = chunk / sequences * rows;
+  if (block >= s.keys || decodes(job.decision, job.problem, s)) return;
+  ForwardTask task{};
+  task.head_dim = int(job.problem.head_dim);
+  task.value_dim = int(job.problem.value_dim);
+  task.query_type = job.query.dtype;
+  task.key_type = job.buffers.key.dtype;
+  task.key_length = s.keys;
+  const auto last = int(std::min<std::int64_t>(s.keys - block + kPackedRows - 1, rows)) / kPackedRows * kPackedRows;
+  for (int row = 0; row < last; row += kPackedRows) {
+    for (std::int64_t head = job.round.first_head; head < job.round.last_head; ++head) {
+      task.key = key_rows(job.problem, job.buffers, s, job.buffers.key, head);
+      task.value = key_rows(job.problem, job.buffers, s, job.buffers.value, head);
+      const std::int64_t at = first_packed_block(job.problem, job.prefill, job.round, s, head) + block / rows;
+      job.prefill.pack(task, block, row, row + kPackedRows, job.packed + at * std::int64_t(job.packed_block));
+    }
+  }
 }
 
 /// Rows past query_lengths: output 0, LSE -inf. Chunks are sequences.
@@ -228,9 +263,11 @@ void clear_unused_rows(void* context, std::int64_t b, int) {
 
 /// Rows of a prefill task: as many as share a key block well, fewer where that leaves threads without work. Results do
 /// not depend on it.
-std::int64_t group_rows_for(const Problem& problem, const ForwardUnit& unit, int workers) {
-  const std::int64_t tiles = (problem.total_queries * problem.group() + unit.tile_rows - 1) / unit.tile_rows;
-  const std::int64_t fair = tiles * problem.kv_heads / std::max(4 * workers, 1);
+std::int64_t group_rows_for(const Problem& problem, const ForwardUnit& unit, const Round& round, int workers) {
+  const std::int64_t sequences = round.last_batch - round.first_batch, batch = std::max<std::int64_t>(problem.batch, 1);
+  const std::int64_t rows = problem.total_queries * sequences / batch * problem.group();
+  const std::int64_t tiles = (rows + unit.tile_rows - 1) / unit.tile_rows;
+  const std::int64_t fair = tiles * round.heads() / std::max(4 * workers, 1);
   const std::int64_t most = unit.max_tiles(int(problem.head_dim), int(problem.value_dim));
   return unit.tile_rows * std::clamp<std::int64_t>(workers > 1 ? fair : most, 1, most);
 }
@@ -244,12 +281,35 @@ std::int64_t decode_heads_for(const Problem& problem, const Decision& decision, 
                                   std::min<std::int64_t>(kMaxDecodeHeads, std::max<std::int64_t>(problem.kv_heads, 1)));
 }
 
+constexpr double kPackedBytesPerNanosecond = 5.0;
+
 double nanoseconds_per_chunk(const Problem& problem, Isa isa, std::int64_t chunks) {
   constexpr double kFlopsPerNanosecond[kIsaCount] = {15, 90, 200, 300};
   const double keys = double(problem.key_length) * (problem.packed_keys ? 1.0 / double(problem.batch) : 1.0);
   const double flops = 2.0 * double(problem.total_queries * problem.query_heads) * keys *
                        double(problem.head_dim + problem.value_dim) * (problem.causal ? 0.5 : 1.0);
   return flops / kFlopsPerNanosecond[int(isa)] / double(std::max<std::int64_t>(chunks, 1));
+}
+
+/// Packs the keys of job.round where asked for, then runs its tasks.
+void run_round(Job& job, Executor& executor) {
+  const Problem& problem = job.problem;
+  const Round& round = job.round;
+  const std::int64_t sequences = round.last_batch - round.first_batch;
+  std::int64_t longest = 0;
+  job.first_chunks[0] = 0;
+  for (std::int64_t b = 0; b < sequences; ++b) {
+    const Sequence s = sequence_of(problem, job.buffers, round.first_batch + b);
+    job.first_chunks[b + 1] = job.first_chunks[b] + chunks_of(job, s);
+    longest = std::max(longest, s.keys);
+  }
+  if (job.packed != nullptr) {
+    const std::int64_t blocks = (longest + job.prefill.key_block - 1) / job.prefill.key_block;
+    const double nanoseconds = double(job.packed_block) * double(round.heads()) / kPackedBytesPerNanosecond;
+    executor.parallel_for(blocks * sequences, nanoseconds, pack_chunk, &job);
+  }
+  const std::int64_t chunks = job.first_chunks[sequences];
+  executor.parallel_for(chunks, nanoseconds_per_chunk(problem, job.decision.isa, chunks), run_chunk, &job);
 }
 
 }  // namespace
@@ -272,6 +332,7 @@ void size_prefill(const Problem& problem, Decision& decision) {
   const ForwardUnit& unit = pick_forward_unit(decision.isa);
   decision.key_block = unit.key_block;
   decision.query_tile = unit.tile_rows;
+  if (decision.packs_keys) size_packing(problem, unit, decision);
   size_forward_workspace(problem, decision);
 }
 
@@ -293,11 +354,13 @@ void forward(const Problem& problem, const Buffers& buffers, const Decision& dec
           .part_lse_stride = 0,
           .group_rows = 0,
           .decode_heads = 1,
-          .first_chunks = nullptr,
+          .round = {},
+          .first_chunks = reinterpret_cast<std::int64_t*>(shared + layout.first_chunks),
+          .packed = decision.packed_heads > 0 ? shared + layout.packed : nullptr,
+          .packed_block = packed_block_bytes(problem, pick_forward_unit(decision.isa)),
           .scratch = shared + layout.bytes};
   if (problem.rotary_dim > 0) job.query = rotate_queries(problem, buffers, executor, shared + layout.rotated);
   const int workers = std::min(executor.concurrency(), decision.workers);
-  job.group_rows = group_rows_for(problem, job.prefill, workers);
   job.decode_heads = decode_heads_for(problem, decision, workers);
 
   const std::int64_t heads = problem.query_heads, rows = problem.total_queries;
@@ -332,14 +395,15 @@ void forward(const Problem& problem, const Buffers& buffers, const Decision& dec
     std::fill(lses, lses + parts.splits * parts.part_lse_stride, -__builtin_huge_valf());
   }
 
-  auto* const first_chunks = reinterpret_cast<std::int64_t*>(shared + layout.first_chunks);
-  first_chunks[0] = 0;
-  for (std::int64_t b = 0; b < problem.batch; ++b) {
-    first_chunks[b + 1] = first_chunks[b] + chunks_of(job, sequence_of(problem, buffers, b));
+  const std::int64_t sequences = job.packed != nullptr ? decision.packed_sequences : problem.batch;
+  const std::int64_t kv_heads = job.packed != nullptr ? decision.packed_heads : problem.kv_heads;
+  for (std::int64_t b = 0; b < problem.batch; b += sequences) {
+    for (std::int64_t head = 0; head < problem.kv_heads; head += kv_heads) {
+      job.round = {b, std::min(b + sequences, problem.batch), head, std::min(head + kv_heads, problem.kv_heads)};
+      job.group_rows = group_rows_for(problem, job.prefill, job.round, workers);
+      run_round(job, executor);
+    }
   }
-  job.first_chunks = first_chunks;
-  const std::int64_t chunks = first_chunks[problem.batch];
-  executor.parallel_for(chunks, nanoseconds_per_chunk(problem, decision.isa, chunks), run_chunk, &job);
   if (parts.splits > 0) merge(parts, executor);
   if (problem.has_query_lengths) executor.parallel_for(problem.batch, 1000.0, clear_unused_rows, &job);
 }

@@ -13,8 +13,7 @@ class Prefill {
   using Word = typename Operand::Word;
 
  public:
-  Prefill(const ForwardTask& task, void* scratch)
-      : task_(task), words_((task.head_dim + Operand::kPerWord - 1) / Operand::kPerWord) {
+  Prefill(const ForwardTask& task, void* scratch) : task_(task), words_(words_of(task.head_dim)) {
     auto* next = static_cast<float*>(scratch);
     const auto take = [&](std::size_t count) {
       float* const from = next;
@@ -29,16 +28,27 @@ class Prefill {
     const auto tiles = std::size_t(max_tiles(task.head_dim, task.value_dim));
     query_ = reinterpret_cast<Word*>(take(tiles * query_stride_));
     output_ = take(tiles * output_stride_);
-    keys_ = reinterpret_cast<Word*>(take(kSpanBlocks * kKeyBlock * words));
-    values_ = reinterpret_cast<Word*>(take(kSpanBlocks * kKeyBlock * dims));
-    key_stride_ = kKeyBlock * words;
-    value_stride_ = kKeyBlock * dims;
+    blocks_ = reinterpret_cast<char*>(take(kSpanBlocks * packed_bytes(task.head_dim, task.value_dim) / sizeof(float)));
   }
 
   static std::size_t scratch_bytes(int head_dim, int value_dim) {
     const auto dims = std::size_t(round_up(head_dim, kLanes) + round_up(value_dim, kLanes));
     const auto rows = std::size_t(max_tiles(head_dim, value_dim) * kTileWidth);
-    return sizeof(float) * (kKeyBlock * kTileWidth + (rows + kSpanBlocks * kKeyBlock) * dims);
+    return sizeof(float) * (kKeyBlock * kTileWidth + rows * dims) + kSpanBlocks * packed_bytes(head_dim, value_dim);
+  }
+
+  /// Of a key block as the products read it: keys [kKeyBlock][words], then
+  /// values [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows].
+  static std::size_t packed_bytes(int head_dim, int value_dim) {
+    return key_bytes(words_of(head_dim)) +
+           sizeof(Word) * std::size_t(kKeyBlock / Operand::kPerWord) * std::size_t(round_up(value_dim, kLanes));
+  }
+
+  /// ForwardUnit::pack.
+  static void pack(const ForwardTask& task, std::int64_t block, int first, int last, char* to) {
+    const int words = words_of(task.head_dim);
+    stage_block(task, int(block), first, last, words, reinterpret_cast<Word*>(to),
+                reinterpret_cast<Word*>(to + key_bytes(words)));
   }
 
   void run() {
@@ -57,6 +67,10 @@ class Prefill {
  private:
   static std::int64_t max_of(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
   static std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+  static int words_of(int head_dim) { return (head_dim + Operand::kPerWord - 1) / Operand::kPerWord; }
+  static std::size_t key_bytes(int words) {
+    return sizeof(Word) * std::size_t(kKeyBlock) * std::size_t(round_up(words, kLanes));
+  }
   static std::int64_t round_down_key(std::int64_t key) { return key / kKeyBlock * kKeyBlock; }
 
   void open() {
@@ -102,13 +116,14 @@ class Prefill {
     }
   }
 
-  /// Stages what any tile sees of a block into place `index`; false if none sees anything.
+  /// Finds what any tile sees of a block, packed or by staging it into place `index`; false if none sees anything.
   bool stage(const Block& block, int index, Staged& staged) {
-    Word* const keys = keys_ + index * key_stride_;
-    Word* const values = values_ + index * value_stride_;
+    const char* const at = task_.packed != nullptr
+                               ? task_.packed + block.first / kKeyBlock * task_.packed_stride
+                               : blocks_ + std::size_t(index) * packed_bytes(task_.head_dim, task_.value_dim);
     staged.block = block;
-    staged.keys = keys;
-    staged.values = values;
+    staged.keys = reinterpret_cast<const Word*>(at);
+    staged.values = reinterpret_cast<const Word*>(at + key_bytes(words_));
     int first = kKeyBlock, last = 0;
     for (int t = 0; t < tiles_; ++t) {
       const Visit visit = staged.visits[t] = visit_of(task_, tile_[t], block);
@@ -117,7 +132,7 @@ class Prefill {
       last = visit.last > last ? visit.last : last;
     }
     if (first >= last) return false;
-    stage_block(task_, block.first, first, last, words_, keys, values);
+    if (task_.packed == nullptr) pack(task_, block.first, first, last, const_cast<char*>(at));
     return true;
   }
 
@@ -219,9 +234,7 @@ class Prefill {
   float* scores_;                             // [kKeyBlock][kTileWidth]; then the weights, in the same place
   Word* query_;                               // [tile][words_][kTileWidth]
   float* output_;                             // [tile][value_dim][kTileWidth]
-  Word* keys_;                                // of all blocks of a span
-  Word* values_;
-  std::size_t key_stride_, value_stride_;  // between blocks
+  char* blocks_;                              // of a span, where keys are not packed
   Tile tile_[kMaxTiles];
 };
 

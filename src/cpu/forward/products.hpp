@@ -1,32 +1,13 @@
 // The two matrix products, S^T = K Q^T and O^T += V^T P^T, as register tiles of kTileRows x kTileVectors vectors whose
 // lanes are queries. They are calls of their own: inlined into the schedule, g++ 12 spills an accumulator of the AVX2
-// tile (0.65 of the peak). An Operand says what a 32-bit word of the inputs is: one float32, or a pair of bf16 values.
+// tile (0.65 of the peak).
 #pragma once
 
 #include "cpu/forward/config.hpp"
+#include "cpu/simd/operands.hpp"
 
 namespace strobe::cpu::STROBE_ISA {
 namespace {
-
-struct FloatOperand {
-  using Word = float;
-  using Vector = Floats;
-  static constexpr int kPerWord = 1;
-  static STROBE_INLINE Vector load(const Word* from) { return hold(STROBE_ISA::load(from)); }
-  static STROBE_INLINE Vector broadcast(Word x) { return STROBE_ISA::broadcast(x); }
-  static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return fma(a, b, sum); }
-};
-
-#if STROBE_ISA_ID == 3
-struct PairOperand {
-  using Word = std::uint32_t;
-  using Vector = Pairs;
-  static constexpr int kPerWord = 2;
-  static STROBE_INLINE Vector load(const Word* from) { return load_pairs(from); }
-  static STROBE_INLINE Vector broadcast(Word x) { return broadcast_pair(x); }
-  static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return dot(sum, a, b); }
-};
-#endif
 
 /// Scores of kTileRows keys: scores [kTileRows][kTileWidth] = keys [kTileRows][words] * query [words][kTileWidth].
 /// `largest` becomes the maximum of itself and each lane's scores.

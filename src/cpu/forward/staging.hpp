@@ -108,9 +108,15 @@ STROBE_INLINE void stage_value_row(const T* row, int dim, int key, float* to) {
   }
 }
 
-/// Asks for one row of the keys and values ahead of its use.
+/// Asks for one row of the keys and values, or its share of a packed block, ahead of its use.
 STROBE_INLINE void prefetch_row(const ForwardTask& task, std::int64_t j) {
   constexpr std::int64_t kLine = 64;
+  if (task.packed != nullptr) {
+    const std::int64_t bytes = task.packed_stride / kKeyBlock;
+    const char* const share = task.packed + j * bytes;
+    for (std::int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(share + byte, 0, 2);
+    return;
+  }
   const std::int64_t element = task.key_type == DataType::kFloat32 ? 4 : task.key_type >= DataType::kFloat8E4M3 ? 1 : 2;
   const char *const key = row_address(task.key, j), *const value = row_address(task.value, j);
   for (std::int64_t byte = 0; byte < task.head_dim * element; byte += kLine) __builtin_prefetch(key + byte, 0, 2);

@@ -36,7 +36,9 @@ struct ForwardTask {
   DataType query_type;
   std::int64_t query_row_stride, query_head_stride;
   KeyRows key, value;
-  DataType key_type;  // of value too
+  DataType key_type;           // of value too
+  const char* packed;          // key blocks as ForwardUnit::pack laid them out; null: this task stages them itself
+  std::int64_t packed_stride;  // bytes between blocks
 
   char* output;  // normalised over this split's keys
   DataType output_type;
@@ -79,6 +81,10 @@ struct ForwardUnit {
   int (*max_tiles)(int head_dim, int value_dim);
   std::size_t (*scratch_bytes)(int head_dim, int value_dim);
   void (*run)(const ForwardTask& task, void* scratch);  // scratch is 64-byte aligned
+  std::size_t (*packed_bytes)(DataType query_type, DataType key_type, int head_dim, int value_dim);  // of a key block
+  /// Lays out keys [first, last) of the block that starts at key `block`, counted from there and in whole register
+  /// tiles, at `to`. Of the task only keys, values and query_type count.
+  void (*pack)(const ForwardTask& task, std::int64_t block, int first, int last, char* to);
 };
 
 STROBE_DECLARE_UNITS(ForwardUnit, forward_unit)

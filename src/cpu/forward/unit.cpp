@@ -4,20 +4,39 @@
 namespace strobe::cpu::STROBE_ISA {
 namespace {
 
-void run(const ForwardTask& task, void* scratch) {
+/// Calls use(Prefill<Operand>*) with the operand that serves these types.
+template <class Use>
+STROBE_INLINE auto with_kernel(DataType query_type, DataType key_type, Use use) {
 #if STROBE_ISA_ID == 3
-  if (task.query_type == DataType::kBFloat16 && task.key_type == DataType::kBFloat16) {
-    return Prefill<PairOperand>(task, scratch).run();
+  if (query_type == DataType::kBFloat16 && key_type == DataType::kBFloat16) {
+    return use(static_cast<Prefill<PairOperand>*>(nullptr));
   }
 #endif
-  Prefill<FloatOperand>(task, scratch).run();
+  (void)query_type, (void)key_type;
+  return use(static_cast<Prefill<FloatOperand>*>(nullptr));
+}
+
+void run(const ForwardTask& task, void* scratch) {
+  with_kernel(task.query_type, task.key_type, [&]<class Kernel>(Kernel*) { Kernel(task, scratch).run(); });
+}
+
+std::size_t packed_bytes(DataType query_type, DataType key_type, int head_dim, int value_dim) {
+  return with_kernel(query_type, key_type,
+                     [&]<class Kernel>(Kernel*) { return Kernel::packed_bytes(head_dim, value_dim); });
+}
+
+void pack(const ForwardTask& task, std::int64_t block, int first, int last, char* to) {
+  with_kernel(task.query_type, task.key_type,
+              [&]<class Kernel>(Kernel*) { Kernel::pack(task, block, first, last, to); });
 }
 
 constexpr ForwardUnit kUnit{.tile_rows = kTileWidth,
                             .key_block = kKeyBlock,
                             .max_tiles = max_tiles,
                             .scratch_bytes = Prefill<FloatOperand>::scratch_bytes,
-                            .run = run};
+                            .run = run,
+                            .packed_bytes = packed_bytes,
+                            .pack = pack};
 
 }  // namespace
 

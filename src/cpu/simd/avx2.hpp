@@ -30,6 +30,8 @@ STROBE_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 STROBE_INLINE Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 STROBE_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 STROBE_INLINE Floats div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
+/// a / b for b of ordinary size, perhaps an ulp off.
+STROBE_INLINE Floats quotient(Floats a, Floats b) { return div(a, b); }
 STROBE_INLINE Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 STROBE_INLINE Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 STROBE_INLINE Floats abs(Floats a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
@@ -98,6 +100,20 @@ STROBE_INLINE Floats load_bytes(const std::uint8_t* from) {
 }
 STROBE_INLINE Floats load_half(const std::uint16_t* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+/// float8 by way of float16, which has room for both: e5m2 is its upper byte, e4m3 differs by a bias of 8 and by NaN,
+/// which is the one code with all bits set.
+STROBE_INLINE Floats load_e5m2(const std::uint8_t* from) {
+  const __m128i wide = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  return _mm256_cvtph_ps(_mm_slli_epi16(wide, 8));
+}
+STROBE_INLINE Floats load_e4m3(const std::uint8_t* from) {
+  const __m128i wide = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  const __m128i magnitude = _mm_and_si128(wide, _mm_set1_epi16(0x7f));
+  const __m128i sign = _mm_and_si128(wide, _mm_set1_epi16(std::int16_t(0x8000)));
+  const __m128i nan = _mm_and_si128(_mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f)), _mm_set1_epi16(0x7e00));
+  const __m128i half = _mm_or_si128(_mm_or_si128(_mm_slli_epi16(magnitude, 7), sign), nan);
+  return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
 }
 STROBE_INLINE void store_half(std::uint16_t* to, Floats x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));

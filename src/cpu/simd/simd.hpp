@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/elements.hpp"
+
 #if !defined(STROBE_ISA)
 #error "compile this through a unit: STROBE_ISA names the instruction set"
 #endif

@@ -35,6 +35,8 @@ STROBE_INLINE Floats add(Floats a, Floats b) { return _mm_add_ps(a, b); }
 STROBE_INLINE Floats sub(Floats a, Floats b) { return _mm_sub_ps(a, b); }
 STROBE_INLINE Floats mul(Floats a, Floats b) { return _mm_mul_ps(a, b); }
 STROBE_INLINE Floats div(Floats a, Floats b) { return _mm_div_ps(a, b); }
+/// a / b for b of ordinary size, perhaps an ulp off.
+STROBE_INLINE Floats quotient(Floats a, Floats b) { return div(a, b); }
 STROBE_INLINE Floats max(Floats a, Floats b) { return _mm_max_ps(a, b); }
 STROBE_INLINE Floats min(Floats a, Floats b) { return _mm_min_ps(a, b); }
 STROBE_INLINE Floats abs(Floats a) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), a); }
@@ -143,6 +145,13 @@ STROBE_INLINE void store_half(std::uint16_t* to, Floats x) {
   result = _mm_or_si128(result, _mm_srli_epi32(sign, 16));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi32(result, result));
 }
+
+/// float8 from tables: without F16C, arithmetic on four lanes is no quicker.
+STROBE_INLINE Floats load_table(const std::uint8_t* from, const Float8Table& table) {
+  return _mm_setr_ps(table.values[from[0]], table.values[from[1]], table.values[from[2]], table.values[from[3]]);
+}
+STROBE_INLINE Floats load_e4m3(const std::uint8_t* from) { return load_table(from, kE4M3Table); }
+STROBE_INLINE Floats load_e5m2(const std::uint8_t* from) { return load_table(from, kE5M2Table); }
 
 /// Lane i is the sum of the lanes of r[i], added in the same order for every i.
 STROBE_INLINE Floats sums(const Floats (&r)[kLanes]) {

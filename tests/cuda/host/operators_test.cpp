@@ -24,7 +24,7 @@ class Operators : public testing::Engine {
 
   /// Never read or written: the fake driver runs nothing.
   static Tensor tensor(DataType type, std::initializer_list<std::int64_t> shape) {
-      static const std::vector<char> memory(256);
+    static const std::vector<char> memory(256);
     return Tensor::contiguous(memory.data(), type, shape);
   }
   static Tensor output(DataType type, std::initializer_list<std::int64_t> shape) {

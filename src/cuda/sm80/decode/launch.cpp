@@ -28,9 +28,7 @@ constexpr std::int64_t kBlocksWanted = 8;
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t a, std::int64_t unit) { return ceil_div(a, unit) * unit; }
 
-int built_dim(const Problem& problem) {
-  return sm80::built_dim(int(std::max(problem.head_dim, problem.value_dim)));
-}
+int built_dim(const Problem& problem) { return sm80::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
 
 std::int64_t row_groups(const Problem& problem) {
   return ceil_div(problem.query_length * problem.group(), kDecodeRows);

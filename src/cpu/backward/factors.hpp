@@ -1,0 +1,172 @@
+// The factors of the five products in a worker's scratch memory, as words of the operand: where they lie and how they
+// get there. float32 factors are the staged rows themselves. Pairs of bf16 lie in the same places: rows of pairs along
+// the head dimension where that is what a product sums over, pairs of neighbouring rows where it sums over rows.
+#pragma once
+
+#include "cpu/backward/scores.hpp"
+#include "cpu/backward/staging.hpp"
+#include "cpu/backward/unseen.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+/// A task's scratch memory, buffer by buffer (task.hpp has the shapes).
+struct Scratch {
+  explicit Scratch(const BackwardTask& task)
+      : key(task.scratch + task.layout->key),
+        key_panels(task.scratch + task.layout->key_panels),
+        value_panels(task.scratch + task.layout->value_panels),
+        grad_key(task.scratch + task.layout->grad_key),
+        grad_value(task.scratch + task.layout->grad_value),
+        query(task.scratch + task.layout->query),
+        grad_query(task.scratch + task.layout->grad_query),
+        grad_output(task.scratch + task.layout->grad_output),
+        probabilities(task.scratch + task.layout->probabilities),
+        grad_scores(task.scratch + task.layout->grad_scores),
+        edits(task.scratch + task.layout->edits),
+        dropout(task.scratch + task.layout->dropout),
+        lse(task.scratch + task.layout->lse),
+        delta(task.scratch + task.layout->delta) {}
+
+  float *key, *key_panels, *value_panels, *grad_key, *grad_value;
+  float *query, *grad_query, *grad_output, *probabilities, *grad_scores, *edits, *dropout, *lse, *delta;
+};
+
+template <class Operand>
+STROBE_INLINE int words_of(int dim) {
+  return (dim + Operand::kPerWord - 1) / Operand::kPerWord;
+}
+
+/// Words of a row of a panel: whole vectors.
+template <class Operand>
+STROBE_INLINE int panel_words(int dim) {
+  return vectors_of(words_of<Operand>(dim)) * kLanes;
+}
+
+/// The same scratch, starting at a later key of the block (a multiple of kPanel).
+template <class Operand>
+STROBE_INLINE Scratch from_key(const BackwardTask& task, const Scratch& at, int first) {
+  Scratch part = at;
+  part.key += first / Operand::kPerWord * task.layout->head_stride;
+  part.key_panels += first * panel_words<Operand>(task.head_dim);
+  part.value_panels += first * panel_words<Operand>(task.value_dim);
+  part.grad_key += first * task.layout->head_stride;
+  part.grad_value += first * task.layout->value_stride;
+  return part;
+}
+
+/// Rows of words along the head dimension, and words along the rows: [row / kPerWord][dim].
+template <class Operand>
+struct StagedRows {
+  const typename Operand::Word *rows, *pairs;
+  std::ptrdiff_t row_stride, pair_stride;
+};
+
+STROBE_INLINE StagedRows<FloatOperand> staged_rows(const float* at, int, int stride, const FloatOperand*) {
+  return {at, at, stride, stride};
+}
+/// S or dS as left factors: read by columns (words along queries) and by rows (words along keys).
+template <class Operand>
+struct ScoreWords {
+  const typename Operand::Word *columns, *rows;
+  std::ptrdiff_t column_stride, row_stride;
+};
+
+STROBE_INLINE ScoreWords<FloatOperand> score_words(const BackwardTask& task, const QueryTile&, const KeyBlock&,
+                                                   float* scores, float*, const FloatOperand*) {
+  return {scores, scores, task.layout->score_stride, task.layout->score_stride};
+}
+
+/// Stages query-side rows; those whose LSE is infinite see no key and become zeros.
+STROBE_INLINE void stage_tile(const TaskRows& rows, const QueryTile& tile, int dim, const float* lse, int, float* to,
+                              int stride, const FloatOperand*) {
+  stage_rows(rows, tile.head, tile.first, tile.count, tile.padded, dim, to, stride);
+  for (int row = 0; row < tile.count; ++row) {
+    if (lse[row] == __builtin_huge_valf()) clear_rows(to + row * stride, 1, dim, 0);
+  }
+}
+
+/// Keys or values of a block: `rows` has them as float32 rows; panels and, where wanted, pairs of rows.
+STROBE_INLINE void stage_panels(float* rows, int stride, int keys, int dim, float* panels, const FloatOperand*) {
+  transpose_to_panels(rows, stride, keys, dim, panels);
+}
+STROBE_INLINE void stage_pairs(const BackwardTask&, const KeyBlock&, const float*, float*, const FloatOperand*) {}
+
+#if STROBE_ISA_ID == 3
+
+STROBE_INLINE StagedRows<PairOperand> staged_rows(const float* at, int tile, int stride, const PairOperand*) {
+  const auto* const words = reinterpret_cast<const std::uint32_t*>(at);
+  return {words, words + tile * (stride / 2), stride / 2, stride};
+}
+
+/// Rounds scores to pairs: of neighbouring queries in their own place, of neighbouring keys in `rows`.
+STROBE_INLINE ScoreWords<PairOperand> score_words(const BackwardTask& task, const QueryTile& tile,
+                                                  const KeyBlock& block, float* scores, float* rows,
+                                                  const PairOperand*) {
+  const int stride = task.layout->score_stride;
+  for (int row = 0; row < tile.padded; row += 2) {
+    float* const low = scores + row * stride;
+    for (int j = 0; j < block.padded; j += kLanes) {
+      const Floats a = load(low + j), b = load(low + stride + j);
+      store_pairs(reinterpret_cast<std::uint32_t*>(low + j), pack_pairs(a, b));
+      if (rows == nullptr) continue;
+      store_bfloat16(reinterpret_cast<std::uint16_t*>(rows + row * stride) + j, a);
+      store_bfloat16(reinterpret_cast<std::uint16_t*>(rows + (row + 1) * stride) + j, b);
+    }
+  }
+  return {reinterpret_cast<const std::uint32_t*>(scores), reinterpret_cast<const std::uint32_t*>(rows), 2 * stride,
+          stride};
+}
+
+STROBE_INLINE void stage_tile(const TaskRows& rows, const QueryTile& tile, int dim, const float* lse, int tile_rows,
+                              float* to, int stride, const PairOperand*) {
+  const auto* const from =
+      reinterpret_cast<const std::uint16_t*>(rows.data) + tile.head * rows.head_stride + tile.first * rows.row_stride;
+  auto* const words = reinterpret_cast<std::uint16_t*>(to);
+  const int padded = vectors_of(dim) * kLanes;  // elements
+  for (int row = 0; row < tile.padded; ++row) {
+    std::uint16_t* const at = words + row * stride;
+    const bool used = row < tile.count && lse[row] != __builtin_huge_valf();
+    const int kept = used ? dim : 0;
+    if (used) __builtin_memcpy(at, from + row * rows.row_stride, std::size_t(2 * dim));
+    __builtin_memset(at + kept, 0, std::size_t(2 * (padded - kept)));
+  }
+  auto* const pairs = reinterpret_cast<std::uint32_t*>(to) + tile_rows * (stride / 2);
+  for (int row = 0; row < tile.padded; row += 2) {
+    const std::uint16_t* const low = words + row * stride;
+    for (int d = 0; d < padded; d += kLanes) {
+      store_pairs(pairs + row / 2 * stride + d, interleave(low + d, low + stride + d));
+    }
+  }
+}
+
+/// Narrows the float32 rows, whose values are bf16 numbers, in their own place, and transposes the pairs.
+STROBE_INLINE void stage_panels(float* rows, int stride, int keys, int dim, float* panels, const PairOperand*) {
+  for (int key = 0; key < keys; ++key) {
+    float* const row = rows + key * stride;
+    for (int v = 0; v < vectors_of(dim); ++v) {
+      store_bfloat16(reinterpret_cast<std::uint16_t*>(row) + v * kLanes, load(row + v * kLanes));
+    }
+    const int words = vectors_of(dim) * kLanes / 2, padded = panel_words<PairOperand>(dim);
+    if (words < padded) __builtin_memset(row + words, 0, sizeof(float) * std::size_t(padded - words));
+  }
+  transpose_to_panels(rows, stride, keys, words_of<PairOperand>(dim), panels);
+}
+
+/// Pairs of neighbouring keys, from float32 rows.
+STROBE_INLINE void stage_pairs(const BackwardTask& task, const KeyBlock& block, const float* rows, float* pairs,
+                               const PairOperand*) {
+  const int stride = task.layout->head_stride;
+  for (int key = 0; key < block.padded; key += 2) {
+    for (int v = 0; v < vectors_of(task.head_dim); ++v) {
+      const float* const low = rows + key * stride + v * kLanes;
+      store_pairs(reinterpret_cast<std::uint32_t*>(pairs + key / 2 * stride + v * kLanes),
+                  pack_pairs(load(low), load(low + stride)));
+    }
+  }
+}
+
+#endif
+
+}  // namespace
+}  // namespace strobe::cpu::STROBE_ISA

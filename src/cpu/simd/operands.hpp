@@ -1,0 +1,31 @@
+// What a 32-bit word of a product's factors is: one float32, or a pair of bf16 values where the unit has the dot
+// product. The products of the prefill and the backward kernel are templates over this and nothing else.
+#pragma once
+
+#include "cpu/simd/simd.hpp"
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+struct FloatOperand {
+  using Word = float;
+  using Vector = Floats;
+  static constexpr int kPerWord = 1;
+  static STROBE_INLINE Vector load(const Word* from) { return hold(STROBE_ISA::load(from)); }
+  static STROBE_INLINE Vector broadcast(Word x) { return STROBE_ISA::broadcast(x); }
+  static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return fma(a, b, sum); }
+};
+
+#if STROBE_ISA_ID == 3
+struct PairOperand {
+  using Word = std::uint32_t;
+  using Vector = Pairs;
+  static constexpr int kPerWord = 2;
+  static STROBE_INLINE Vector load(const Word* from) { return load_pairs(from); }
+  static STROBE_INLINE Vector broadcast(Word x) { return broadcast_pair(x); }
+  static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return dot(sum, a, b); }
+};
+#endif
+
+}  // namespace
+}  // namespace strobe::cpu::STROBE_ISA
