@@ -120,17 +120,17 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
     const int i = first_row + row;
     float lse = -minus_infinity(), delta = 0.0f;
     if (i < s.queries) {
-      const float given = lse_at(p, s, head, i);
-      if (given != minus_infinity()) {
-        lse = given;
-        delta = dot_part(p.output, outputs(i), f.grad_output, grads(i), p.value_dim);
-      } else {
-        suspicious |= row_has_suspects(p.query, query_rows(p, p.query, s, head)(i), p.head_dim) ||
-                      row_has_suspects(f.grad_output, grads(i), p.value_dim);
-      }
+      lse = lse_at(p, s, head, i);
+      delta = dot_part(p.output, outputs(i), f.grad_output, grads(i), p.value_dim);  // before LSE is known: in parallel
     }
 #pragma unroll
     for (int lane = kRowLanes / 2; lane > 0; lane /= 2) delta += __shfl_xor_sync(~0u, delta, lane);
+    if (lse == minus_infinity()) {
+      suspicious |= row_has_suspects(p.query, query_rows(p, p.query, s, head)(i), p.head_dim) ||
+                    row_has_suspects(f.grad_output, grads(i), p.value_dim);
+      lse = -minus_infinity();
+      delta = 0.0f;
+    }
     if (i < s.queries && f.grad_lse.data && lse != -minus_infinity()) {
       const i64 batch = p.packed_queries ? 0 : b * f.grad_lse.batch_stride;
       delta -= reinterpret_cast<const float*>(
