@@ -99,6 +99,22 @@ TEST_P(CudaPlan, WorkspaceIsLinearInLength) {
   });
 }
 
+TEST_P(CudaPlan, CountsWhatComesBeforeAttention) {
+  const std::string plain = "q=3 k=96 page=16 key_lengths=90,0 batch=2 heads=4/2 dim=64 dtype=bfloat16";
+  const Problem without = problem_of(plain), appending = problem_of(plain + " append=3"),
+                turning = problem_of(plain + " append=3 rotary=64 causal");
+  if (plan::candidates(turning, device()).empty()) GTEST_SKIP() << "no CUDA kernel serves it";
+  EXPECT_FALSE(plan::choose(without, device()).decision.preparation.needed);
+  EXPECT_EQ(plan::choose(appending, device()).decision.preparation.workspace_bytes, 0u);
+  const plan::CudaChoice choice = plan::choose(turning, device());
+  const cuda::Preparation& preparation = choice.decision.preparation;
+  EXPECT_TRUE(preparation.needed);
+  EXPECT_EQ(preparation.workspace_bytes, 2u * 3 * 4 * 64 * 2);
+  EXPECT_GE(choice.decision.workspace_bytes, preparation.workspace_bytes);
+  const std::string text = plan::explain(turning, device(), choice);
+  EXPECT_NE(text.find(cuda::describe(preparation.kernel)), text.npos) << text;
+}
+
 TEST_P(CudaPlan, RefusesWithEveryKernelsReason) {
   const Problem problem = problem_of("q=20 k=20 dim=64 dtype=float8_e4m3");
   if (!plan::candidates(problem, device()).empty()) GTEST_SKIP() << "float8 is served";

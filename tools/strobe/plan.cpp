@@ -153,12 +153,14 @@ void plan_for_cuda(const PlanFlags& flags, const Problem& problem) {
       parse_cuda_device(flags.architecture > 0 ? fmt::format("cuda:sm_{}", flags.architecture) : flags.device);
   const plan::CudaChoice choice = plan::choose(problem, device);
   ordered_json variants = ordered_json::array();
-  for (int i = 0; i < choice.decision.kernel_count; ++i) variants.push_back(cuda::describe(choice.decision.kernels[i]));
+  const cuda::CudaDecision& decision = choice.decision;
+  if (decision.preparation.needed) variants.push_back(cuda::describe(decision.preparation.kernel));
+  for (int i = 0; i < decision.kernel_count; ++i) variants.push_back(cuda::describe(decision.kernels[i]));
   report(flags, problem, device, choice,
          {{"device", device.name},
           {"architecture", device.architecture},
           {"variants", variants},
-          {"workspace_bytes", choice.decision.workspace_bytes}});
+          {"workspace_bytes", decision.workspace_bytes}});
 }
 
 ExitStatus run(const PlanFlags& flags) {
