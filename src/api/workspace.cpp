@@ -2,8 +2,6 @@
 // on every call, which a short call would notice.
 #include "api/workspace.hpp"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -15,9 +13,6 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 /// Enough for the packed keys of a round (cpu/forward/packing.hpp) and the scratch of some threads.
 constexpr std::size_t kLargestKept = std::size_t(32) << 20;
-/// Blocks from here on ask for huge pages: packed keys are read many times over, and 4 KiB pages of them overflow the
-/// TLB.
-constexpr std::size_t kHugePage = std::size_t(2) << 20, kLeastAdvised = 2 * kHugePage;
 
 struct Free {
   void operator()(void* block) const { std::free(block); }
@@ -32,14 +27,12 @@ struct Kept {
 thread_local Kept kept;
 
 void* allocate(std::size_t bytes) {
-  const std::size_t alignment = bytes >= kLeastAdvised ? kHugePage : kAlignment;
   const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
-  void* block = std::aligned_alloc(alignment, (rounded + alignment - 1) / alignment * alignment);
+  void* block = std::aligned_alloc(kAlignment, rounded);
   if (block == nullptr) {
     throw Error(ErrorCode::kOutOfMemory, "workspace", std::to_string(bytes) + " bytes that could not be allocated",
                 "available memory, or given by the caller");
   }
-  if (alignment == kHugePage) madvise(block, rounded / kHugePage * kHugePage, MADV_HUGEPAGE);  // a wish: may fail
   return block;
 }
 

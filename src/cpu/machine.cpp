@@ -40,7 +40,7 @@ Isa limited_by_environment(Isa supported) {
               "an instruction set that this machine has: " + available);
 }
 
-/// Intel's cores with AVX512_BF16 (Sapphire Rapids, measured) start one dot product every two cycles but two FMAs each
+/// Intel's cores with AVX512_BF16 (Emerald Rapids, measured) start one dot product every two cycles but two FMAs each
 /// cycle: 88 GFLOP/s a core against 165. AMD's Zen 4 and 5 start both at the same rate.
 bool dot_pays() {
   const char* wanted = std::getenv("STROBE_CPU");

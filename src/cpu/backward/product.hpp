@@ -30,12 +30,18 @@ STROBE_INLINE void multiply_tile(const typename Operand::Word* left, std::ptrdif
   }
 }
 
-/// c = left * right for kTileRows rows and a panel's width. A call of its own: inlined into the schedule, g++ 12 spills
-/// accumulators of the AVX2 tile.
+/// Where sixteen registers are all there are, a tile is a call of its own: inlined into the schedule, g++ 12 spills its
+/// accumulators (AVX2: 0.46 of the peak against 0.62 - 0.69).
+#if STROBE_ISA_ID < 2
+#define STROBE_TILE STROBE_NOINLINE
+#else
+#define STROBE_TILE inline
+#endif
+
+/// c = left * right for kTileRows rows and a panel's width.
 template <class Operand>
-STROBE_NOINLINE void multiply_panel(const typename Operand::Word* left, std::ptrdiff_t left_stride,
-                                    const typename Operand::Word* panel, int depth,
-                                    Floats (&c)[kTileRows][kTileVectors]) {
+STROBE_TILE void multiply_panel(const typename Operand::Word* left, std::ptrdiff_t left_stride,
+                                const typename Operand::Word* panel, int depth, Floats (&c)[kTileRows][kTileVectors]) {
   Floats sums[kTileRows][kTileVectors];
   for (auto& row : sums) {
     for (Floats& sum : row) sum = zero();
@@ -61,7 +67,7 @@ struct Product {
 
 /// One column of register tiles.
 template <Left kLeft, bool kAdd, int kVectors, class Operand>
-STROBE_NOINLINE void multiply_columns(const Product<Operand>& p, int first_vector) {
+STROBE_TILE void multiply_columns(const Product<Operand>& p, int first_vector) {
   const typename Operand::Word* right = p.right + first_vector * kLanes;
   for (int row = 0; row < p.rows; row += kTileRows) {
     float* result = p.result + row * p.result_stride + first_vector * kLanes;
