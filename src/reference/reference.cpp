@@ -203,9 +203,11 @@ class Head {
         Real terms = std::abs(Real(problem_.scale)) * absolute_dot(q_[i], k_[j]);
         cap_slope_[i][j] = 1;
         if (cap > 0) {
-          const Real t = std::tanh(s / cap);
+          const Real x = s / cap, t = std::tanh(x);
           s = stored(cap * t);
-          cap_slope_[i][j] = 1 - t * t;
+          // 1 - t^2 has no digits left where t is close to 1; the standard way of working it out keeps that error.
+          constexpr bool kExact = std::is_same_v<Real, double>;
+          cap_slope_[i][j] = kExact ? 1 / (std::cosh(x) * std::cosh(x)) : 1 - t * t;
         }
         if (problem_.has_bias) {
           const Real bias = read(buffers_.bias, s_.b, h_, i, j);
