@@ -46,7 +46,7 @@ inline constexpr int kArchitectures[] = {80, 86, 89, 90, 100, 120};
 int architecture_of(int capability);
 
 inline constexpr unsigned kEveryArchitecture = 0b111111, kSmallShared = 0b100110, kLargeShared = 0b011001;
-inline constexpr unsigned kOnly80 = 0b000001, kLargeSharedSince90 = 0b011000;
+inline constexpr unsigned kOnly80 = 0b000001, kOnly90 = 0b001000, kLargeSharedSince90 = 0b011000;
 
 /// A row STROBE_CUDA_VARIANT.
 struct KernelVariant {
