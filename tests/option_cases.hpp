@@ -85,8 +85,8 @@ inline constexpr const char* kForwardOptions[] = {
     "q=3 k=96 page=16 key_lengths=90,0 heads=4/2 dim=64 append=3 rotary=64 causal",
     "q=2 k=96 page=16 key_lengths=90,1 heads=4/2 dim=64 append=2 rotary=32 rotary_halves dtype=bfloat16",
     "q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 rotary=64 rotary_halves causal",
-    "q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 append=1 rotary=20 rotary_type=float16 "
-    "dtype=float16",
+    ("q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 append=1 rotary=20 "
+     "rotary_type=float16 dtype=float16"),
     "q=40 k=90 dim=64 poison_unseen causal top_left",
     "q=40 k=90 dim=64 poison_unseen documents=apart",
     "q=40 k=90 dim=64 poison_unseen mask=k",

@@ -174,6 +174,7 @@ TEST_F(Launch, InACaptureNeedsNothingThatCapturesForbid) {
 }
 
 TEST_F(Launch, InACaptureMayBeTheFirstToNeedMemory) {
+  { const Launcher makes_a_context({}); }
   fake().reset(0);
   void* context = fake().make_context(0);
   void* stream = fake().make_stream(context);

@@ -8,7 +8,7 @@
 namespace strobe::cases {
 namespace {
 
-constexpr std::int64_t kHeads = 16, kDim = 128, kQueries = 64, kKeys = 128;
+constexpr std::int64_t kHeads = 16, kDim = 128, kQueries = 64;
 constexpr std::int64_t kLength = (std::int64_t(1) << 20) + 640;  // * kHeads * kDim is beyond 2^31
 constexpr const char* kCase = "q=64 k=128 heads=16/16 dim=128 dtype=bfloat16 window=63,0";
 static_assert(kLength * kHeads * kDim > std::int64_t(1) << 31);
