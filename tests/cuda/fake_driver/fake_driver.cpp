@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
+#include <vector>
 
 #include "cuda/host/driver.hpp"
 
@@ -38,7 +40,17 @@ std::atomic<FakeContext*> primaries[16];
 thread_local std::vector<FakeContext*> stack;
 thread_local int capture_mode = 0;  // 0 global, 2 relaxed
 
-FakeContext* make_context(int device) { return new FakeContext{device, next_context_id++}; }
+/// What nobody gives back, as with a real driver, which keeps it until the process ends.
+template <typename Object>
+Object* kept(Object* object) {
+  static std::mutex mutex;
+  static auto& objects = *new std::vector<std::shared_ptr<void>>;
+  const std::lock_guard lock(mutex);
+  objects.emplace_back(std::shared_ptr<Object>(object));
+  return object;
+}
+
+FakeContext* make_context(int device) { return kept(new FakeContext{device, next_context_id++}); }
 FakeContext* current() { return stack.empty() ? nullptr : stack.back(); }
 
 /// What a call that is not allowed during capture answers.
@@ -226,7 +238,7 @@ EXPORT CuResult cuMemPoolCreate(CuPool* pool, const CuPoolProperties* properties
   if (!state.memory_pools || properties->allocation != 1 || properties->location_kind != 1) return kCuInvalidValue;
   if (capture_forbids()) return kCaptureUnsupported;
   ++state.pools;
-  *pool = reinterpret_cast<CuPool>(new int(properties->location_device));
+  *pool = reinterpret_cast<CuPool>(kept(new int(properties->location_device)));
   return kCuSuccess;
 }
 EXPORT CuResult cuMemPoolSetAttribute(CuPool, int attribute, void*) {
