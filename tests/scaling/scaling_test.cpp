@@ -11,16 +11,11 @@
 #include <vector>
 
 #include "cases/random.hpp"
+#include "sanitized.hpp"
 #include "strobe/strobe.hpp"
 
 namespace strobe::cases {
 namespace {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 /// Peak resident memory of the process in bytes, and its reset to what is resident now.
 std::size_t peak_bytes() {

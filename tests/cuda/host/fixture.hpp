@@ -16,15 +16,6 @@
 
 namespace strobe::cuda::testing {
 
-/// Whether times mean nothing because a sanitizer watches.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-inline constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-inline constexpr bool kSanitized = false;
-#endif
-
 inline FakeDriver& fake() {
   static FakeDriver& driver = *[] {
     void* library = dlopen(STROBE_FAKE_DRIVER, RTLD_NOW);
