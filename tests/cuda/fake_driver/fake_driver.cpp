@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cuda/host/driver.hpp"
+#include "cuda/simulator/load.hpp"
 
 // The driver's names lie outside namespaces, so its types do here.
 using namespace strobe::cuda;  // NOLINT
@@ -17,7 +18,7 @@ using strobe::cuda::testing::FakeLaunch;
 
 namespace {
 
-constexpr CuResult kInvalidContext = 201, kInvalidHandle = 400, kCaptureUnsupported = 900;
+constexpr CuResult kInvalidContext = 201, kInvalidHandle = 400, kLaunchFailed = 719, kCaptureUnsupported = 900;
 
 struct FakeContext {
   int device;
@@ -31,6 +32,7 @@ struct FakeStream {
 struct FakeModule {
   FakeContext* context;
   std::string image;
+  strobe::simulator::Kernel kernel;  // of the simulated GPU, or null
 };
 
 FakeDriver state;
@@ -39,6 +41,11 @@ std::atomic<int> captures{0};
 std::atomic<FakeContext*> primaries[16];
 thread_local std::vector<FakeContext*> stack;
 thread_local int capture_mode = 0;  // 0 global, 2 relaxed
+
+unsigned number_from_environment(const char* name, unsigned otherwise) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? unsigned(std::atoi(text)) : otherwise;
+}
 
 /// What nobody gives back, as with a real driver, which keeps it until the process ends.
 template <typename Object>
@@ -190,7 +197,7 @@ EXPORT CuResult cuModuleLoadData(CuModule* module, const void* image) {
   if (capture_forbids()) return kCaptureUnsupported;
   const std::string text(static_cast<const char*>(image), strnlen(static_cast<const char*>(image), 64));
   if (text.starts_with(state.refused_prefix)) return kCuNoBinaryForGpu;
-  *module = reinterpret_cast<CuModule>(new FakeModule{current(), text});
+  *module = reinterpret_cast<CuModule>(new FakeModule{current(), text, strobe::simulator::load(image)});
   return kCuSuccess;
 }
 EXPORT CuResult cuModuleUnload(CuModule) { return kCuSuccess; }
@@ -226,6 +233,12 @@ EXPORT CuResult cuLaunchKernelEx(const CuLaunch* launch, CuFunction function, vo
                               launch->shared_bytes,
                               parameters[0]});
   }
+  if (state.launch_result == kCuSuccess && module->kernel != nullptr) {
+    const strobe::simulator::Index grid{launch->grid_x, launch->grid_y, launch->grid_z};
+    const bool done = strobe::simulator::run(module->kernel, parameters[0], grid, launch->block_x, launch->shared_bytes,
+                                             number_from_environment("STROBE_SIMULATOR_SEED", 1));
+    return done ? kCuSuccess : kLaunchFailed;
+  }
   return state.launch_result;
 }
 EXPORT CuResult cuMemsetD8Async(CuPointer memory, unsigned char value, std::size_t bytes, CuStream stream) {
@@ -249,24 +262,24 @@ EXPORT CuResult cuMemAllocFromPoolAsync(CuPointer* memory, std::size_t bytes, Cu
   if (*reinterpret_cast<int*>(pool) != current()->device) return kCuInvalidValue;
   if (bytes > (std::size_t(1) << 40)) return kCuOutOfMemory;
   ++state.allocations;
-  *memory = reinterpret_cast<CuPointer>(std::malloc(bytes));
+  *memory = reinterpret_cast<CuPointer>(strobe::simulator::allocate_guarded(bytes));
   return kCuSuccess;
 }
 EXPORT CuResult cuMemFreeAsync(CuPointer memory, CuStream stream) {
   if (const CuResult result = check_stream(stream); result != kCuSuccess) return result;
   ++state.frees;
-  std::free(reinterpret_cast<void*>(memory));
+  strobe::simulator::free_guarded(reinterpret_cast<void*>(memory));
   return kCuSuccess;
 }
 EXPORT CuResult cuMemAlloc_v2(CuPointer* memory, std::size_t bytes) {
   if (current() == nullptr) return kInvalidContext;
   if (capture_forbids()) return kCaptureUnsupported;
   ++state.plain_allocations;
-  *memory = reinterpret_cast<CuPointer>(std::malloc(bytes));
+  *memory = reinterpret_cast<CuPointer>(strobe::simulator::allocate_guarded(bytes));
   return kCuSuccess;
 }
 EXPORT CuResult cuMemFree_v2(CuPointer memory) {
-  std::free(reinterpret_cast<void*>(memory));
+  strobe::simulator::free_guarded(reinterpret_cast<void*>(memory));
   return kCuSuccess;
 }
 EXPORT CuResult cuMemcpyHtoDAsync_v2(CuPointer to, const void* from, std::size_t bytes, CuStream stream) {

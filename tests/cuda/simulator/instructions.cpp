@@ -1,0 +1,136 @@
+// Fragments are gathered into matrices, multiplied, and handed back: PTX ISA, "Matrix Fragments for mma.m16n8k16" and
+// "Warp-level matrix load instruction: ldmatrix".
+#include "cuda/simulator/instructions.hpp"
+
+#include <cmath>
+#include <cstring>
+
+#include "cuda/simulator/machine.hpp"
+
+namespace strobe::simulator {
+namespace {
+
+struct MatrixAccess {
+  std::uint32_t address;
+  std::uint32_t* r;
+};
+
+struct Product {
+  float* d;
+  const std::uint32_t* a;
+  std::uint32_t b[2];
+};
+
+float as_float(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+template <Operand kOperand>
+float value_of(std::uint32_t pair, int half) {
+  const std::uint16_t bits = std::uint16_t(pair >> 16 * half);
+  return kOperand == Operand::kFloat16 ? from_float16(bits) : as_float(std::uint32_t(bits) << 16);
+}
+
+template <Operand kOperand>
+void multiply(void* const* lanes) {
+  constexpr int kRows = 16, kColumns = 8, kDepth = 16;
+  float a[kRows][kDepth], b[kDepth][kColumns], d[kRows][kColumns];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const auto& one = *static_cast<const Product*>(lanes[lane]);
+    const int row = lane / 4, pair = lane % 4 * 2;
+    for (int half = 0; half < 2; ++half) {
+      for (int n = 0; n < 4; ++n) a[row + n % 2 * 8][pair + n / 2 * 8 + half] = value_of<kOperand>(one.a[n], half);
+      for (int n = 0; n < 2; ++n) b[pair + n * 8 + half][row] = value_of<kOperand>(one.b[n], half);
+      for (int n = 0; n < 2; ++n) d[row + n * 8][pair + half] = one.d[2 * n + half];
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    for (int k = 0; k < kDepth; ++k) {
+      for (int j = 0; j < kColumns; ++j) d[i][j] += a[i][k] * b[k][j];
+    }
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const auto& one = *static_cast<const Product*>(lanes[lane]);
+    for (int n = 0; n < 4; ++n) one.d[n] = d[lane / 4 + n / 2 * 8][lane % 4 * 2 + n % 2];
+  }
+}
+
+}  // namespace
+
+void ldmatrix_x4(std::uint32_t address, std::uint32_t* r, bool trans) {
+  shared(address, 16);
+  MatrixAccess mine{address, r};
+  const auto load = [](void* const* lanes, bool transposed) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      std::uint16_t elements[8][8];
+      for (int row = 0; row < 8; ++row) {
+        const auto& one = *static_cast<const MatrixAccess*>(lanes[matrix * 8 + row]);
+        std::memcpy(elements[row], shared_memory + one.address, 16);
+      }
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int row = lane / 4, column = lane % 4 * 2;
+        const std::uint32_t low = transposed ? elements[column][row] : elements[row][column];
+        const std::uint32_t high = transposed ? elements[column + 1][row] : elements[row][column + 1];
+        static_cast<const MatrixAccess*>(lanes[lane])->r[matrix] = low | high << 16;
+      }
+    }
+  };
+  static const auto straight = load;
+  trans ? together(~0u, &mine, [](void* const* lanes) { straight(lanes, true); })
+        : together(~0u, &mine, [](void* const* lanes) { straight(lanes, false); });
+}
+
+void stmatrix_x4(std::uint32_t address, const std::uint32_t* r) {
+  shared(address, 16);
+  MatrixAccess mine{address, const_cast<std::uint32_t*>(r)};
+  together(~0u, &mine, [](void* const* lanes) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      for (int row = 0; row < 8; ++row) {
+        std::uint32_t words[4];
+        for (int n = 0; n < 4; ++n) words[n] = static_cast<const MatrixAccess*>(lanes[row * 4 + n])->r[matrix];
+        const auto& one = *static_cast<const MatrixAccess*>(lanes[matrix * 8 + row]);
+        std::memcpy(shared_memory + one.address, words, 16);
+      }
+    }
+  });
+}
+
+void mma_m16n8k16(Operand operand, float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1) {
+  Product mine{d, a, {b0, b1}};
+  together(~0u, &mine, operand == Operand::kFloat16 ? multiply<Operand::kFloat16> : multiply<Operand::kBFloat16>);
+}
+
+std::uint16_t to_bfloat16(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if (std::isnan(value)) return 0x7fff;
+  return std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+std::uint16_t to_float16(float value) {
+  if (std::isnan(value)) return 0x7fff;
+  const _Float16 half = _Float16(value);
+  std::uint16_t bits;
+  std::memcpy(&bits, &half, 2);
+  return bits;
+}
+
+float from_float16(std::uint16_t bits) {
+  _Float16 half;
+  std::memcpy(&half, &bits, 2);
+  return float(half);
+}
+
+float exp2_flushed(float x) {
+  const float result = std::exp2(x);
+  return result < 0x1p-126f ? 0.0f : result;
+}
+
+float reciprocal_flushed(float x) {
+  const float result = 1.0f / x;
+  return std::fabs(result) < 0x1p-126f ? std::copysign(0.0f, result) : result;
+}
+
+}  // namespace strobe::simulator

@@ -1,0 +1,25 @@
+// The instructions of a warp's matrix units, and conversions, as the PTX ISA describes them.
+#pragma once
+
+#include <cstdint>
+
+namespace strobe::simulator {
+
+/// `trans`: each 8 x 8 matrix is transposed on the way.
+void ldmatrix_x4(std::uint32_t address, std::uint32_t* r, bool trans);
+void stmatrix_x4(std::uint32_t address, const std::uint32_t* r);
+
+enum class Operand { kFloat16, kBFloat16 };
+/// d += a b: [16 x 16] [16 x 8], float32 sums.
+void mma_m16n8k16(Operand operand, float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1);
+
+/// Rounded to nearest, ties to even.
+std::uint16_t to_bfloat16(float value);
+std::uint16_t to_float16(float value);
+float from_float16(std::uint16_t bits);
+
+/// 2^x, 1 / x: subnormal results become zero.
+float exp2_flushed(float x);
+float reciprocal_flushed(float x);
+
+}  // namespace strobe::simulator

@@ -1,0 +1,17 @@
+// Loading and launching what nvrtc.cpp compiles, for the fake driver.
+#pragma once
+
+#include "cuda/simulator/machine.hpp"
+
+namespace strobe::simulator {
+
+using Kernel = void (*)(const void* params);
+
+/// The kernel of an image; null if it is not one for the simulated GPU.
+Kernel load(const void* image);
+
+/// Memory whose end is the end of a page, with a page behind it that nobody may touch. 16-byte aligned.
+void* allocate_guarded(std::size_t bytes);
+void free_guarded(void* memory);
+
+}  // namespace strobe::simulator

@@ -1,0 +1,56 @@
+// A GPU on the CPU: the threads of a block as fibers that take turns, warps whose lanes act together, barriers, copies
+// in the background. Kernels are compiled by a C++ compiler against cuda.hpp and the ptx.cuh of this folder, and run by
+// the fake driver. README.md says what this finds and what it cannot.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace strobe::simulator {
+
+constexpr int kLanes = 32;
+constexpr std::size_t kMostShared = 227 << 10;
+
+struct Index {
+  unsigned x = 0, y = 0, z = 0;
+};
+
+/// Of the thread that runs at present, as the variables of CUDA of the same names.
+extern Index thread_index, block_index, block_size, grid_size;
+
+/// Dynamic shared memory. Each block finds it full of NaN.
+alignas(128) extern char shared_memory[kMostShared];
+
+/// Waits until all lanes of the mask have come here with a `mine` of their own; then `act` is called once with what
+/// they brought, by lane, and may write into it.
+void together(std::uint32_t mask, void* mine, void (*act)(void* const* lanes));
+
+/// Named barriers. `threads` of 0: all threads of the block that have not returned.
+void barrier_wait(int barrier, int threads);
+void barrier_arrive(int barrier, int threads);
+/// A barrier of the whole block that also tells whether one of its threads came with `value`.
+bool any_of_block(bool value);
+
+/// A copy of 16 bytes (or zeros) to shared memory that happens as late as it may: when its group is waited for.
+void copy_later(std::uint32_t to, const void* from, bool wanted);
+void commit_copies();
+void wait_for_copies(int pending);
+
+/// Lets other threads run. A thread that does so too often waits for something that will not come.
+void spin();
+
+/// Where an address of shared memory lies.
+/// Ends the block with an error if [address, address + bytes) is outside of it or the address is not a multiple of
+/// `bytes`.
+char* shared(std::uint32_t address, std::size_t bytes);
+std::uint32_t shared_address(const void* pointer);
+
+/// Ends the launch with an error: prints which thread of which block did `what`.
+[[noreturn]] void fail(const char* what);
+
+/// Runs a grid, block after block. The order of a block's warps depends on `seed`.
+/// @return false after an error.
+bool run(void (*kernel)(const void* params), const void* params, Index grid, unsigned threads, std::size_t shared_bytes,
+         unsigned seed);
+
+}  // namespace strobe::simulator
