@@ -1,4 +1,9 @@
-// The 16-bit element types as traits of the matrix kernels, and elements of any type as floats.
+// Element types as traits of the matrix kernels, and elements of any type as floats.
+//
+// A matrix product goes in steps of kStep columns of its left and rows of its right factor. A left factor of a step is
+// 16 rows in four words a lane, a right factor 8 columns in two, as ldmatrix finds them in tiles of any type. Where
+// both factors of a step may take their columns and rows in another order, float32 has the one in which accumulators
+// lie in registers: left_factor and, for the rows of a tile, load_right_rows (tile.cuh).
 #pragma once
 
 #include "cuda/device/ptx.cuh"
@@ -8,7 +13,10 @@ namespace strobe::cuda {
 
 STROBE_DEVICE float bfloat16_value(u16 bits) { return __int_as_float(int(u32(bits) << 16)); }
 
+STROBE_DEVICE bool is_finite(float x) { return fabsf(x) <= 3.4028235e38f; }
+
 struct Float16 {
+  static constexpr int kBytes = 2, kStep = 16;
   static constexpr float kLargeWeights = 0x1p15f;  // the type holds twice as much
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_f16x2(low, high); }
   static STROBE_DEVICE float low(u32 pair) { return ptx::cvt_f32_f16(u16(pair)); }
@@ -19,6 +27,7 @@ struct Float16 {
 };
 
 struct BFloat16 {
+  static constexpr int kBytes = 2, kStep = 16;
   static constexpr float kLargeWeights = 0x1p40f;  // leaves float32 sums of any length finite
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_bf16x2(low, high); }
   static STROBE_DEVICE float low(u32 pair) { return __int_as_float(int(pair << 16)); }
@@ -28,9 +37,66 @@ struct BFloat16 {
   }
 };
 
+/// float32 on tensor cores that multiply tf32, which has 11 significant bits: each factor is the sum of two such
+/// numbers, and all products but that of the two small ones are added up. (Ootomo and Yokota, arXiv 2203.03341.) The
+/// tensor cores cut sums off instead of rounding them, so long sums are left to ordinary additions.
+struct Float32 {
+  static constexpr int kBytes = 4, kStep = 8;
+  static constexpr float kLargeWeights = 0x1p40f;
+
+  static STROBE_DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    const u32 a_high[4] = {rounded(a[0]), rounded(a[1]), rounded(a[2]), rounded(a[3])};
+    const u32 a_low[4] = {rest(a[0], a_high[0]), rest(a[1], a_high[1]), rest(a[2], a_high[2]), rest(a[3], a_high[3])};
+    const u32 b0_high = rounded(b0), b1_high = rounded(b1);
+    float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    ptx::mma_m16n8k8_tf32(sum, a_low, b0_high, b1_high);
+    ptx::mma_m16n8k8_tf32(sum, a_high, rest(b0, b0_high), rest(b1, b1_high));
+    ptx::mma_m16n8k8_tf32(sum, a_high, b0_high, b1_high);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) d[e] += sum[e];
+  }
+
+ private:
+  /// To tf32, in float32's bits.
+  static STROBE_DEVICE u32 rounded(u32 x) { return (x + 0x1000u) & 0xffffe000u; }
+  static STROBE_DEVICE u32 rest(u32 x, u32 rounded) {
+    const float high = __int_as_float(int(rounded));
+    return is_finite(high) ? u32(__float_as_int(__int_as_float(int(x)) - high)) : 0u;
+  }
+};
+
+/// The left factor of a step from accumulators of 16 x 8 elements: two of them for 16-bit types, one for float32.
+template <class Element>
+STROBE_DEVICE void left_factor(const float (*sums)[4], u32 (&a)[4]) {
+#pragma unroll
+  for (int n = 0; n < 4; ++n) {
+    if constexpr (Element::kBytes == 2) {
+      a[n] = Element::pack(sums[n / 2][n % 2 * 2], sums[n / 2][n % 2 * 2 + 1]);
+    } else {
+      a[n] = u32(__float_as_int(sums[0][n % 2 * 2 + n / 2]));
+    }
+  }
+}
+
+/// A word of elements, those that are infinite or NaN replaced by zeros.
+template <class Element>
+STROBE_DEVICE u32 finite_elements(u32 word) {
+  if constexpr (Element::kBytes == 2) {
+    const float low = Element::low(word), high = Element::high(word);
+    if (is_finite(low) && is_finite(high)) return word;
+    return Element::pack(is_finite(low) ? low : 0.0f, is_finite(high) ? high : 0.0f);
+  } else {
+    return is_finite(__int_as_float(int(word))) ? word : 0u;
+  }
+}
+
 /// The traits of a STROBE_TYPE option.
 template <int kElement>
 struct ElementOf;
+template <>
+struct ElementOf<int(Element::kFloat32)> {
+  using Type = Float32;
+};
 template <>
 struct ElementOf<int(Element::kFloat16)> {
   using Type = Float16;

@@ -1,17 +1,19 @@
-// Tiles of 16-bit elements in shared memory: [rows][kDims], 16-byte chunks swizzled so that ldmatrix finds eight rows
-// of one chunk column in eight different bank groups; filled from global memory in the background.
+// Tiles in shared memory: [rows][kDims] elements, 16-byte chunks swizzled so that ldmatrix finds eight rows of one
+// chunk column in eight different bank groups; filled from global memory in the background.
 #pragma once
 
 #include "cuda/device/element.cuh"
 
 namespace strobe::cuda {
 
-constexpr int kChunkBytes = 16, kChunkElements = 8;
+constexpr int kChunkBytes = 16;
 
-template <int kRows_, int kDims_>
+template <class Element_, int kRows_, int kDims_>
 struct Tile {
+  using Element = Element_;
   static constexpr int kRows = kRows_, kDims = kDims_;
-  static constexpr int kRowBytes = kDims * 2, kRowChunks = kDims / kChunkElements;
+  static constexpr int kChunkElements = kChunkBytes / Element::kBytes;
+  static constexpr int kRowBytes = kDims * Element::kBytes, kRowChunks = kDims / kChunkElements;
   static constexpr int kBytes = kRows * kRowBytes;
   static_assert(kDims % 32 == 0, "the swizzle needs rows of at least four chunks");
 
@@ -31,15 +33,20 @@ struct RowAddress {
   STROBE_DEVICE const char* operator()(int row) const { return data + row * row_bytes; }
 };
 
-/// Eight elements of a row of any alignment, zero past `count`.
+/// A chunk of a row of any alignment, zero past `count` elements.
+template <class Element>
 STROBE_DEVICE uint4 gather_chunk(const char* from, int count) {
-  const u16* elements = reinterpret_cast<const u16*>(from);
   u32 words[4];
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
-    const u32 low = 2 * w < count ? elements[2 * w] : 0;
-    const u32 high = 2 * w + 1 < count ? elements[2 * w + 1] : 0;
-    words[w] = low | high << 16;
+    if constexpr (Element::kBytes == 2) {
+      const u16* elements = reinterpret_cast<const u16*>(from);
+      const u32 low = 2 * w < count ? elements[2 * w] : 0;
+      const u32 high = 2 * w + 1 < count ? elements[2 * w + 1] : 0;
+      words[w] = low | high << 16;
+    } else {
+      words[w] = w < count ? reinterpret_cast<const u32*>(from)[w] : 0;
+    }
   }
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
@@ -55,9 +62,9 @@ struct RowWindow {
 /// of eight apart, so that its places in the tile differ by constants.
 template <class T, int kThreads>
 struct Shares {
-  static constexpr int kAcross = T::kRowChunks & -T::kRowChunks;  // threads to a row
+  static constexpr int kAcross = smaller(T::kRowChunks & -T::kRowChunks, kThreads / 8);  // threads to a row
   static constexpr int kSteps = T::kRowChunks / kAcross, kDown = kThreads / kAcross;
-  static_assert(kDown % 8 == 0 && T::kRows % kDown == 0, "every thread has whole rows of the same phase");
+  static constexpr bool kEven = kDown % 8 == 0 && T::kRows % kDown == 0;  // every thread has as many rows, in phase
 };
 
 /// Brings the window's rows into the tile in the background (cp.async: commit and wait are the caller's); rows outside
@@ -66,6 +73,7 @@ struct Shares {
 template <class T, int kThreads>
 STROBE_DEVICE void load_tile(u32 tile, const RowAddress& address, RowWindow window, int dims) {
   using S = Shares<T, kThreads>;
+  static_assert(S::kEven);
   const int chunk = int(threadIdx.x) % S::kAcross, row = int(threadIdx.x) / S::kAcross;
   const char* from = address(window.first + row) + chunk * kChunkBytes;
   const u32 to = tile + T::offset(row, chunk);
@@ -76,7 +84,7 @@ STROBE_DEVICE void load_tile(u32 tile, const RowAddress& address, RowWindow wind
 #pragma unroll
     for (int n = 0; n < S::kSteps; ++n) {
       ptx::cp_async_16(to + r * T::kRowBytes + n * S::kAcross * kChunkBytes, from + n * S::kAcross * kChunkBytes,
-                       inside && (chunk + n * S::kAcross) * kChunkElements < dims);
+                       inside && (chunk + n * S::kAcross) * T::kChunkElements < dims);
     }
     from += down;
   }
@@ -89,13 +97,64 @@ STROBE_DEVICE void load_scattered_tile(u32 tile, const Address& address, RowWind
 #pragma unroll 1
   for (int index = int(threadIdx.x); index < T::kRows * T::kRowChunks; index += kThreads) {
     const int row = index / T::kRowChunks, chunk = index % T::kRowChunks;
-    const int left = window.holds(window.first + row) ? larger(dims - chunk * kChunkElements, 0) : 0;
+    const int left = window.holds(window.first + row) ? larger(dims - chunk * T::kChunkElements, 0) : 0;
     const char* const from = left > 0 ? address(window.first + row) + chunk * kChunkBytes : address.data;
     if (vectors) {
       ptx::cp_async_16(tile + T::offset(row, chunk), from, left > 0);
     } else {
-      ptx::st_shared_16(tile + T::offset(row, chunk), gather_chunk(from, left));
+      ptx::st_shared_16(tile + T::offset(row, chunk), gather_chunk<typename T::Element>(from, left));
     }
+  }
+}
+
+/// The same for rows of float32 and a tile of a 16-bit type, to which they are rounded. There when all threads have
+/// returned.
+template <class T, int kThreads>
+STROBE_DEVICE void load_rounded_tile(u32 tile, const RowAddress& address, RowWindow window, int dims) {
+#pragma unroll 1
+  for (int index = int(threadIdx.x); index < T::kRows * T::kRowChunks; index += kThreads) {
+    const int row = index / T::kRowChunks, chunk = index % T::kRowChunks, first = chunk * T::kChunkElements;
+    const int left = window.holds(window.first + row) ? dims - first : 0;
+    const float* const from = reinterpret_cast<const float*>(address(window.first + row)) + first;
+    u32 words[4];
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      words[w] = T::Element::pack(2 * w < left ? from[2 * w] : 0.0f, 2 * w + 1 < left ? from[2 * w + 1] : 0.0f);
+    }
+    ptx::st_shared_16(tile + T::offset(row, chunk), make_uint4(words[0], words[1], words[2], words[3]));
+  }
+}
+
+/// Of a tile of float32: the element in row `row` + 2 (lane % 4) + `second` and column 8 `column` + lane / 4, where
+/// `row` is a multiple of eight. Written so that what depends on the lane is the same for all columns.
+template <class T>
+STROBE_DEVICE u32 load_transposed(u32 tile, int lane, int row, int second, int column) {
+  const int in_step = 2 * (lane % 4) + second, phase = lane / 16 ^ in_step;
+  const int chunk = 2 * column / 8 * 8 + (phase ^ 2 * column % 8);
+  return ptx::ld_shared_4(tile + (row + in_step) * T::kRowBytes + chunk * kChunkBytes + lane / 4 % 4 * 4);
+}
+
+/// The right factors of a step for columns [8 column, 8 column + 16) of a tile, from its rows [row, row + kStep): two
+/// words for the first eight columns, two for the others. `row` is a multiple of eight.
+template <class T>
+STROBE_DEVICE void load_right_rows(u32 tile, int lane, int row, int column, u32 (&b)[4]) {
+  if constexpr (T::Element::kBytes == 2) {
+    ptx::ldmatrix_x4_trans(tile + T::offset(row + lane % 16, column + lane / 16), b);
+  } else {
+#pragma unroll
+    for (int n = 0; n < 4; ++n) b[n] = load_transposed<T>(tile, lane, row, n % 2, column + n / 2);
+  }
+}
+
+/// The left factor of a step for columns [8 column, 8 column + 16) of a tile, which become rows, from its rows
+/// [row, row + kStep).
+template <class T>
+STROBE_DEVICE void load_left_columns(u32 tile, int lane, int row, int column, u32 (&a)[4]) {
+  if constexpr (T::Element::kBytes == 2) {
+    ptx::ldmatrix_x4_trans(tile + T::offset(row + lane % 8 + lane / 16 * 8, column + lane / 8 % 2), a);
+  } else {
+#pragma unroll
+    for (int n = 0; n < 4; ++n) a[n] = load_transposed<T>(tile, lane, row, n / 2, column + n % 2);
   }
 }
 

@@ -1,4 +1,4 @@
-// Fragments are gathered into matrices, multiplied, and handed back: PTX ISA, "Matrix Fragments for mma.m16n8k16" and
+// Fragments are gathered into matrices, multiplied, and handed back: PTX ISA, "Matrix Fragments for mma.m16n8k16" (and m16n8k8) and
 // "Warp-level matrix load instruction: ldmatrix".
 #include "cuda/simulator/instructions.hpp"
 
@@ -27,33 +27,61 @@ float as_float(std::uint32_t bits) {
   return value;
 }
 
+/// Element `n` of a word of operands.
 template <Operand kOperand>
-float value_of(std::uint32_t pair, int half) {
-  const std::uint16_t bits = std::uint16_t(pair >> 16 * half);
-  return kOperand == Operand::kFloat16 ? from_float16(bits) : as_float(std::uint32_t(bits) << 16);
+float value_of(std::uint32_t word, int n) {
+  const auto half = std::uint16_t(word >> 16 * n);
+  if (kOperand == Operand::kFloat16) return from_float16(half);
+  if (kOperand == Operand::kBFloat16) return as_float(std::uint32_t(half) << 16);
+  return as_float(word & 0xffffe000u);
+}
+
+float truncated(double x) {
+  const auto rounded = float(x);
+  return std::fabs(double(rounded)) > std::fabs(x) ? std::nextafter(rounded, 0.0f) : rounded;
 }
 
 template <Operand kOperand>
 void multiply(void* const* lanes) {
-  constexpr int kRows = 16, kColumns = 8, kDepth = 16;
-  float a[kRows][kDepth], b[kDepth][kColumns], d[kRows][kColumns];
+  constexpr int kRows = 16, kColumns = 8, kElements = kOperand == Operand::kTf32 ? 1 : 2;  // of a word
+  constexpr int kDepth = 8 * kElements;
+  float a[kRows][kDepth], b[kDepth][kColumns];
+  double d[kRows][kColumns];
   for (int lane = 0; lane < kLanes; ++lane) {
     const auto& one = *static_cast<const Product*>(lanes[lane]);
-    const int row = lane / 4, pair = lane % 4 * 2;
-    for (int half = 0; half < 2; ++half) {
-      for (int n = 0; n < 4; ++n) a[row + n % 2 * 8][pair + n / 2 * 8 + half] = value_of<kOperand>(one.a[n], half);
-      for (int n = 0; n < 2; ++n) b[pair + n * 8 + half][row] = value_of<kOperand>(one.b[n], half);
-      for (int n = 0; n < 2; ++n) d[row + n * 8][pair + half] = one.d[2 * n + half];
+    const int row = lane / 4, place = lane % 4;
+    for (int i = 0; i < kElements; ++i) {
+      const int k = place * kElements + i;
+      for (int n = 0; n < 4; ++n) a[row + n % 2 * 8][k + n / 2 * (kDepth / 2)] = value_of<kOperand>(one.a[n], i);
+      for (int n = 0; n < 2; ++n) b[k + n * (kDepth / 2)][row] = value_of<kOperand>(one.b[n], i);
     }
+    for (int n = 0; n < 4; ++n) d[row + n / 2 * 8][place * 2 + n % 2] = double(one.d[n]);
   }
   for (int i = 0; i < kRows; ++i) {
     for (int k = 0; k < kDepth; ++k) {
-      for (int j = 0; j < kColumns; ++j) d[i][j] += a[i][k] * b[k][j];
+      for (int j = 0; j < kColumns; ++j) d[i][j] += double(a[i][k]) * double(b[k][j]);
     }
   }
   for (int lane = 0; lane < kLanes; ++lane) {
     const auto& one = *static_cast<const Product*>(lanes[lane]);
-    for (int n = 0; n < 4; ++n) one.d[n] = d[lane / 4 + n / 2 * 8][lane % 4 * 2 + n % 2];
+    for (int n = 0; n < 4; ++n) one.d[n] = truncated(d[lane / 4 + n / 2 * 8][lane % 4 * 2 + n % 2]);
+  }
+}
+
+template <bool kTrans>
+void load_matrices(void* const* lanes) {
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    std::uint16_t elements[8][8];
+    for (int row = 0; row < 8; ++row) {
+      const auto& one = *static_cast<const MatrixAccess*>(lanes[matrix * 8 + row]);
+      std::memcpy(elements[row], shared_memory + one.address, 16);
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int row = lane / 4, column = lane % 4 * 2;
+      const std::uint32_t low = kTrans ? elements[column][row] : elements[row][column];
+      const std::uint32_t high = kTrans ? elements[column + 1][row] : elements[row][column + 1];
+      static_cast<const MatrixAccess*>(lanes[lane])->r[matrix] = low | high << 16;
+    }
   }
 }
 
@@ -62,24 +90,7 @@ void multiply(void* const* lanes) {
 void ldmatrix_x4(std::uint32_t address, std::uint32_t* r, bool trans) {
   shared(address, 16);
   MatrixAccess mine{address, r};
-  const auto load = [](void* const* lanes, bool transposed) {
-    for (int matrix = 0; matrix < 4; ++matrix) {
-      std::uint16_t elements[8][8];
-      for (int row = 0; row < 8; ++row) {
-        const auto& one = *static_cast<const MatrixAccess*>(lanes[matrix * 8 + row]);
-        std::memcpy(elements[row], shared_memory + one.address, 16);
-      }
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const int row = lane / 4, column = lane % 4 * 2;
-        const std::uint32_t low = transposed ? elements[column][row] : elements[row][column];
-        const std::uint32_t high = transposed ? elements[column + 1][row] : elements[row][column + 1];
-        static_cast<const MatrixAccess*>(lanes[lane])->r[matrix] = low | high << 16;
-      }
-    }
-  };
-  static const auto straight = load;
-  trans ? together(~0u, &mine, [](void* const* lanes) { straight(lanes, true); })
-        : together(~0u, &mine, [](void* const* lanes) { straight(lanes, false); });
+  together(~0u, &mine, trans ? load_matrices<true> : load_matrices<false>);
 }
 
 void stmatrix_x4(std::uint32_t address, const std::uint32_t* r) {
@@ -97,9 +108,16 @@ void stmatrix_x4(std::uint32_t address, const std::uint32_t* r) {
   });
 }
 
-void mma_m16n8k16(Operand operand, float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1) {
+void mma(Operand operand, float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1) {
   Product mine{d, a, {b0, b1}};
-  together(~0u, &mine, operand == Operand::kFloat16 ? multiply<Operand::kFloat16> : multiply<Operand::kBFloat16>);
+  switch (operand) {
+    case Operand::kFloat16:
+      return together(~0u, &mine, multiply<Operand::kFloat16>);
+    case Operand::kBFloat16:
+      return together(~0u, &mine, multiply<Operand::kBFloat16>);
+    case Operand::kTf32:
+      return together(~0u, &mine, multiply<Operand::kTf32>);
+  }
 }
 
 std::uint16_t to_bfloat16(float value) {

@@ -9,9 +9,10 @@ namespace strobe::simulator {
 void ldmatrix_x4(std::uint32_t address, std::uint32_t* r, bool trans);
 void stmatrix_x4(std::uint32_t address, const std::uint32_t* r);
 
-enum class Operand { kFloat16, kBFloat16 };
-/// d += a b: [16 x 16] [16 x 8], float32 sums.
-void mma_m16n8k16(Operand operand, float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1);
+enum class Operand { kFloat16, kBFloat16, kTf32 };
+/// d += a b: [16 x 16] [16 x 8], for tf32 [16 x 8] [8 x 8]. Exact sums, of which float32 keeps what it can without
+/// rounding: as far off as tensor cores may be.
+void mma(Operand operand, float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1);
 
 /// Rounded to nearest, ties to even.
 std::uint16_t to_bfloat16(float value);

@@ -1,5 +1,6 @@
 #include "cuda/simulator/load.hpp"
 
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -36,6 +37,7 @@ Kernel load(const void* image) {
   const bool written = file >= 0 && write(file, image, bytes) == ssize_t(bytes);
   const std::string path = "/proc/self/fd/" + std::to_string(file);
   void* library = written ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
+  if (library == nullptr) std::fprintf(stderr, "simulated GPU: %s\n", dlerror());
   if (library == nullptr) return nullptr;  // the file stays open: dlopen knows libraries by their path
   return reinterpret_cast<Kernel>(dlsym(library, "strobe_simulated_kernel"));
 }

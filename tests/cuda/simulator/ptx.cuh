@@ -41,10 +41,13 @@ inline void ldmatrix_x4_trans(u32 address, u32 (&r)[4]) { sim::ldmatrix_x4(addre
 inline void stmatrix_x4(u32 address, const u32 (&r)[4]) { sim::stmatrix_x4(address, r); }
 
 inline void mma_m16n8k16_f16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-  sim::mma_m16n8k16(sim::Operand::kFloat16, d, a, b0, b1);
+  sim::mma(sim::Operand::kFloat16, d, a, b0, b1);
 }
 inline void mma_m16n8k16_bf16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-  sim::mma_m16n8k16(sim::Operand::kBFloat16, d, a, b0, b1);
+  sim::mma(sim::Operand::kBFloat16, d, a, b0, b1);
+}
+inline void mma_m16n8k8_tf32(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+  sim::mma(sim::Operand::kTf32, d, a, b0, b1);
 }
 
 inline u32 cvt_bf16x2(float low, float high) { return sim::to_bfloat16(low) | u32(sim::to_bfloat16(high)) << 16; }

@@ -16,16 +16,16 @@ template <int kType, int kHeadDim_, int kValueDim_, int kFeatures_, int kArchite
 struct BiasConfig {
   using Element = typename ElementOf<kType>::Type;
   static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
-  static constexpr int kWarps = 4, kThreads = kWarps * kWarpLanes, kRows = kBiasRows, kRowTiles = 1;
-  static constexpr int kKeys = bias_keys(kHeadDim, kValueDim, kArchitecture), kKeyTiles = kKeys / 8;
-  using QueryTile = Tile<kRows, kHeadDim>;
-  using GradOutputTile = Tile<kRows, kValueDim>;
-  using KeyTile = Tile<kKeys, kHeadDim>;
-  using ValueTile = Tile<kKeys, kValueDim>;
+  static constexpr BiasTile kTile = bias_tile(Element::kBytes, kHeadDim, kValueDim, kArchitecture);
+  static constexpr int kWarps = kTile.warps, kThreads = kTile.threads(), kRows = kTile.rows(), kRowTiles = 1;
+  static constexpr int kKeys = kTile.keys, kKeyTiles = kKeys / 8;
+  using QueryTile = Tile<Element, kRows, kHeadDim>;
+  using GradOutputTile = Tile<Element, kRows, kValueDim>;
+  using KeyTile = Tile<Element, kKeys, kHeadDim>;
+  using ValueTile = Tile<Element, kKeys, kValueDim>;
   static constexpr int kGradOutputsAt = QueryTile::kBytes, kKeysAt = kGradOutputsAt + GradOutputTile::kBytes;
   static constexpr int kValuesAt = kKeysAt + KeyTile::kBytes;
-  static_assert(kValuesAt + ValueTile::kBytes == bias_shared_bytes(kHeadDim, kValueDim, kArchitecture));
-  static_assert(kRows == 16 * kWarps);
+  static_assert(kValuesAt + ValueTile::kBytes == bias_shared_bytes(kTile, Element::kBytes, kHeadDim, kValueDim));
   using Scores = float[kRowTiles][kKeyTiles][4];
 };
 
@@ -45,7 +45,12 @@ struct BiasTask {
 
   template <class T>
   STROBE_DEVICE void load(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
-    load_scattered_tile<T, C::kThreads>(tile, RowAddress{data, view.row_stride * 2}, window, dims,
+    if constexpr (Element::kBytes == 2) {  // gradients come in the outputs' type
+      if (view.type == strobe::cuda::Element::kFloat32) {
+        return load_rounded_tile<T, C::kThreads>(tile, {data, view.row_stride * 4}, window, dims);
+      }
+    }
+    load_scattered_tile<T, C::kThreads>(tile, RowAddress{data, view.row_stride * Element::kBytes}, window, dims,
                                         view.vector_bytes == kChunkBytes);
   }
 
@@ -137,7 +142,8 @@ struct BiasTask {
       __syncthreads();
       float total = 0.0f;
       for (int n = int(threadIdx.x); n < C::kKeys; n += C::kThreads) {
-        const float sum = parts[0][n] + parts[1][n] + parts[2][n] + parts[3][n];
+        float sum = parts[0][n];
+        for (int other = 1; other < C::kWarps; ++other) sum += parts[other][n];
         const int j = block * C::kKeys + n;
         if (one_key)
           parts[0][n] = sum;

@@ -12,8 +12,8 @@ struct BackwardConfig {
   using Element = typename ElementOf<kType>::Type;
   static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
   static constexpr int kArchitecture = kArchitecture_;
-  static constexpr BackwardTile kTile = backward_tile(kHeadDim, kValueDim, kFeatures, kArchitecture);
-  static constexpr BackwardShared kAt = backward_shared(kTile, kHeadDim, kValueDim);
+  static constexpr BackwardTile kTile = backward_tile(Element::kBytes, kHeadDim, kValueDim, kFeatures, kArchitecture);
+  static constexpr BackwardShared kAt = backward_shared(kTile, Element::kBytes, kHeadDim, kValueDim);
   static constexpr int kThreads = kTile.threads(), kPairs = kTile.pairs, kRowTiles = kTile.row_tiles;
   static constexpr int kStages = kTile.stages, kSharedBytes = kAt.bytes, kFacts = fact_floats(kTile.query_tile);
   static constexpr int kWarpKeys = 16 * kRowTiles, kKeyBlock = kTile.key_block(), kQueryTile = kTile.query_tile;
@@ -21,16 +21,17 @@ struct BackwardConfig {
   static constexpr bool kHidesByData = (kFeatures & (kDocuments | kMask | kBlockMask)) != 0;
   static constexpr bool kSoftcaps = (kFeatures & kSoftcap) != 0, kDrops = (kFeatures & kDropout) != 0;
 
-  using KeyTile = Tile<kKeyBlock, kHeadDim>;
-  using ValueTile = Tile<kKeyBlock, kValueDim>;
-  using QueryTile = Tile<kQueryTile, kHeadDim>;
-  using GradOutputTile = Tile<kQueryTile, kValueDim>;
-  using GradScoreTile = Tile<kKeyBlock, kQueryTile>;
+  using KeyTile = Tile<Element, kKeyBlock, kHeadDim>;
+  using ValueTile = Tile<Element, kKeyBlock, kValueDim>;
+  using QueryTile = Tile<Element, kQueryTile, kHeadDim>;
+  using GradOutputTile = Tile<Element, kQueryTile, kValueDim>;
+  using GradScoreTile = Tile<Element, kKeyBlock, kQueryTile>;
 
-  // S^T and dP^T of a warp: rows are keys, columns are queries. A step is 16 queries; pairs meet after half of them.
-  static constexpr int kScoreTiles = kQueryTile / 8, kSteps = kQueryTile / 16, kHalf = kSteps / 2;
+  // S^T and dP^T of a warp: rows are keys, columns are queries. Pairs of warps meet after half of the steps.
+  static constexpr int kScoreTiles = kQueryTile / 8, kStepTiles = Element::kStep / 8;
+  static constexpr int kSteps = kScoreTiles / kStepTiles, kHalf = kSteps / 2;
   using Scores = float[kRowTiles][kScoreTiles][4];
-  using Factor = u32[kRowTiles][4];  // P^T or dS^T of a step, 16-bit elements
+  using Factor = u32[kRowTiles][4];  // P^T or dS^T of a step
   // dV or dK of a warp.
   static constexpr int kSumTiles = larger(kHeadDim, kValueDim) / 8;
   using Sums = float[kRowTiles][kSumTiles][4];

@@ -51,7 +51,9 @@ struct BackwardTask {
   STROBE_DEVICE bool is_first_warp() const { return thread < C::kThreads / 2; }
   STROBE_DEVICE int pair() const { return warp() % C::kPairs; }
   STROBE_DEVICE int warp_key() const { return pair() * C::kWarpKeys; }
-  STROBE_DEVICE u32 exchange() const { return memory + C::kAt.weights + pair() * (C::kWarpKeys * C::kQueryTile * 2); }
+  STROBE_DEVICE u32 exchange() const {
+    return memory + C::kAt.weights + pair() * (C::kWarpKeys * C::kQueryTile * Element::kBytes);
+  }
   /// Of the first or second half of the steps.
   STROBE_DEVICE int pair_barrier(int half) const { return 1 + 2 * pair() + half; }
 
@@ -65,11 +67,14 @@ struct BackwardTask {
 
   template <class T, int kThreads>
   STROBE_DEVICE void load_rows(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
-    const RowAddress rows{data, view.row_stride * 2};
+    if constexpr (Element::kBytes == 2) {  // gradients come in the outputs' type
+      if (view.type == strobe::cuda::Element::kFloat32) {
+        return load_rounded_tile<T, kThreads>(tile, {data, view.row_stride * 4}, window, dims);
+      }
+    }
+    const RowAddress rows{data, view.row_stride * Element::kBytes};
     const bool vectors = view.vector_bytes == kChunkBytes;
-    // The fast way asks for eight rows at least that are loaded side by side; long rows and few threads have fewer.
-    constexpr int kRowsAbreast = kThreads / (T::kRowChunks & -T::kRowChunks);
-    if constexpr (kRowsAbreast % 8 == 0 && T::kRows % kRowsAbreast == 0) {
+    if constexpr (Shares<T, kThreads>::kEven) {
       if (vectors) return load_tile<T, kThreads>(tile, rows, window, dims);
     }
     load_scattered_tile<T, kThreads>(tile, rows, window, dims, vectors);

@@ -11,24 +11,18 @@ namespace {
 
 using sm80::BackwardParams;
 using sm80::BackwardTile;
+using sm80::BuiltDims;
 
 constexpr float kLog2E = 1.44269504f;
-constexpr unsigned kPrepareThreads = 256, kBiasThreads = 128;  // as in prepare.cuh and bias.cuh
+constexpr unsigned kPrepareThreads = 256;  // as in prepare.cuh
 
-struct Dims {
-  int head, value;
-};
+int element_bytes(const Problem& problem) { return int(size_of(problem.query_type)); }
 
-/// The dimensions of the kernel that serves the problem's: equal ones, but for 192 with 128.
-Dims built_dims(const Problem& problem) {
-  const int head = sm80::built_dim(int(problem.head_dim)), value = sm80::built_dim(int(problem.value_dim));
-  if (head == 192 && value <= 128) return {192, 128};
-  return {std::max(head, value), std::max(head, value)};
-}
+BuiltDims built_dims(const Problem& problem) { return sm80::built_dims(int(problem.head_dim), int(problem.value_dim)); }
 
 BackwardTile tile_of(const Problem& problem, const CudaDevice& device) {
-  const Dims dims = built_dims(problem);
-  return sm80::backward_tile(dims.head, dims.value, features_of(problem), device.architecture);
+  const BuiltDims dims = built_dims(problem);
+  return sm80::backward_tile(element_bytes(problem), dims.head, dims.value, features_of(problem), device.architecture);
 }
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -83,8 +77,8 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int head_dim)
 /// another there, as many as there are, once sequences are long. README.md has the measurements.
 int heads_per_group(const Problem& problem, const CudaDevice& device, std::int64_t heads) {
   if (problem.causal && problem.deterministic && problem.query_length >= 2048) return int(heads);
-  const std::int64_t bytes =
-      problem.query_length * problem.group() * (2 * problem.head_dim + 2 * problem.value_dim + 4 * problem.head_dim);
+  const std::int64_t bytes = problem.query_length * problem.group() *
+                             (element_bytes(problem) * (problem.head_dim + problem.value_dim) + 4 * problem.head_dim);
   return int(std::clamp<std::int64_t>(device.l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, heads));
 }
 
@@ -136,9 +130,7 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
     return false;
   };
   if (problem.head_dim > 256 || problem.value_dim > 256) return refuse("head dimensions above 256 are not built");
-  if (problem.key_type != problem.query_type || problem.output_type != problem.query_type) {
-    return refuse("keys and outputs must be of the queries' type");
-  }
+  if (problem.key_type != problem.query_type) return refuse("keys must be of the queries' type");
   const BackwardTile tile = tile_of(problem, device);
   const std::int64_t most = (std::int64_t(1) << 31) - 1;
   if (blocks_of(problem, tile.key_block()) * heads_of(problem) > most ||
@@ -155,7 +147,7 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
 }
 
 void decide(const Problem& problem, const CudaDevice& device, CudaDecision& decision) {
-  const Dims dims = built_dims(problem);
+  const BuiltDims dims = built_dims(problem);
   const BackwardTile tile = tile_of(problem, device);
   const int type = int(problem.query_type), features = features_of(problem);
   const int tile_features = features == kAllFeatures ? kAllFeatures : 0;  // all that the finishing kernel depends on
@@ -190,20 +182,20 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const unsigned blocks = unsigned(params.blocks) * unsigned(params.heads);
   if (wants_rows(problem) && blocks > 0) {
     launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
-                    unsigned(sm80::backward_shared(tile, head_dim, value_dim).bytes), &params);
+                    unsigned(sm80::backward_shared(tile, element_bytes(problem), head_dim, value_dim).bytes), &params);
   }
   for (int n = 2; n < decision.kernel_count; ++n) {
     const KernelKey& more = decision.kernels[n];
     if (more.id == KernelId::kBackwardFinish && has_queries) {
       launcher.launch(more, {.x = slots, .y = heads}, unsigned(tile.threads()), 0, &params);
     } else if (more.id == KernelId::kBackwardBias) {
-      const auto keys = unsigned(sm80::bias_keys(head_dim, value_dim, device.architecture));
-      const Grid grid{.x = (unsigned(params.bias_keys) + keys - 1) / keys,
-                      .y = (unsigned(params.bias_rows) + sm80::kBiasRows - 1) / sm80::kBiasRows,
+      const sm80::BiasTile piece = sm80::bias_tile(element_bytes(problem), head_dim, value_dim, device.architecture);
+      const Grid grid{.x = unsigned(ceil_div(params.bias_keys, piece.keys)),
+                      .y = unsigned(ceil_div(params.bias_rows, piece.rows())),
                       .z = unsigned(params.bias_batches) * unsigned(params.bias_heads)};
       if (grid.x == 0 || grid.y == 0 || grid.z == 0) continue;
-      launcher.launch(more, grid, kBiasThreads,
-                      unsigned(sm80::bias_shared_bytes(head_dim, value_dim, device.architecture)), &params);
+      launcher.launch(more, grid, unsigned(piece.threads()),
+                      unsigned(sm80::bias_shared_bytes(piece, element_bytes(problem), head_dim, value_dim)), &params);
     }
   }
 }

@@ -25,8 +25,9 @@ STROBE_DEVICE void multiply_rows(int lane, u32 a, int row, u32 b, float (&sums)[
   const int a_row = row + lane % 16, a_chunk = lane / 16;
   const int b_row = lane % 8 + lane / 16 * 8, b_chunk = lane / 8 % 2;
   clear(sums);
-#pragma unroll
-  for (int k = 0; k < A::kDims / 16; ++k) {
+  constexpr int kSteps = A::kDims / Element::kStep, kUnrolled = Element::kBytes == 4 ? 4 : kSteps;
+#pragma unroll kUnrolled
+  for (int k = 0; k < kSteps; ++k) {
     u32 left[kRowTiles][4];
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) ptx::ldmatrix_x4(a + A::offset(a_row + 16 * r, 2 * k + a_chunk), left[r]);
@@ -43,16 +44,15 @@ STROBE_DEVICE void multiply_rows(int lane, u32 a, int row, u32 b, float (&sums)[
   }
 }
 
-/// sums += A B for 16 rows of B from 16 k on, where A lies in registers: dV += P^T dO, dK += dS^T Q.
+/// sums += A B for step k of B's rows, where A lies in registers: dV += P^T dO, dK += dS^T Q.
 template <class Element, class B, int kRowTiles, int kTiles>
 STROBE_DEVICE void multiply_step(int lane, const u32 (&a)[kRowTiles][4], u32 b, int k,
                                  float (&sums)[kRowTiles][kTiles][4]) {
   static_assert(B::kDims / 8 <= kTiles);
-  const int b_row = lane % 16, b_chunk = lane / 16;
 #pragma unroll
   for (int t = 0; t < B::kDims / 8; t += 2) {
     u32 right[4];
-    ptx::ldmatrix_x4_trans(b + B::offset(16 * k + b_row, t + b_chunk), right);
+    load_right_rows<B>(b, lane, Element::kStep * k, t, right);
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
       Element::mma(sums[r][t], a[r], right[0], right[1]);
@@ -66,18 +66,17 @@ template <class Element, class A, class B, int kRowTiles, int kTiles>
 STROBE_DEVICE void multiply_columns(int lane, u32 a, int a_column, u32 b, int b_column,
                                     float (&sums)[kRowTiles][kTiles][4]) {
   static_assert(A::kRows == B::kRows);
-  const int a_row = lane % 8 + lane / 16 * 8, a_chunk = a_column / kChunkElements + lane / 8 % 2;
-  const int b_row = lane % 16, b_chunk = b_column / kChunkElements + lane / 16;
+  constexpr int kStep = Element::kStep;
   clear(sums);
 #pragma unroll
-  for (int k = 0; k < A::kRows / 16; ++k) {
+  for (int k = 0; k < A::kRows / kStep; ++k) {
     u32 left[kRowTiles][4];
 #pragma unroll
-    for (int r = 0; r < kRowTiles; ++r) ptx::ldmatrix_x4_trans(a + A::offset(16 * k + a_row, 2 * r + a_chunk), left[r]);
+    for (int r = 0; r < kRowTiles; ++r) load_left_columns<A>(a, lane, kStep * k, a_column / 8 + 2 * r, left[r]);
 #pragma unroll
     for (int t = 0; t < kTiles; t += 2) {
       u32 right[4];
-      ptx::ldmatrix_x4_trans(b + B::offset(16 * k + b_row, t + b_chunk), right);
+      load_right_rows<B>(b, lane, kStep * k, b_column / 8 + t, right);
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r) {
         Element::mma(sums[r][t], left[r], right[0], right[1]);

@@ -45,9 +45,20 @@ constexpr BackwardTile small_tile(int dim) {
   return {2, 1, 32, 1, 2, 2, 1};
 }
 
+/// For float32.
+constexpr BackwardTile wide_backward_tile(int dim, bool small) {
+  if (dim <= 32) return {4, 1, 64, 2, 4, 1, 1};
+  if (dim <= 64) return small ? BackwardTile{4, 1, 32, 2, 2, 1, 1} : BackwardTile{4, 1, 64, 2, 4, 1, 1};
+  if (dim <= 96) return {2, 1, 32, 2, 2, 1, 1};
+  if (dim <= 128) return small ? BackwardTile{2, 1, 32, 1, 2, 1, 1} : BackwardTile{4, 1, 32, 2, 2, 1, 1};
+  if (dim <= 192) return small ? BackwardTile{2, 1, 16, 1, 1, 1, 1} : BackwardTile{2, 1, 32, 1, 2, 1, 1};
+  return small ? BackwardTile{1, 1, 16, 1, 1, 2, 1} : BackwardTile{2, 1, 32, 1, 2, 2, 1};
+}
+
 /// Kernels with all features take small tiles: their text grows with a warp's scores, and the time to compile with it.
-constexpr BackwardTile backward_tile(int head_dim, int value_dim, int features, int architecture) {
+constexpr BackwardTile backward_tile(int element_bytes, int head_dim, int value_dim, int features, int architecture) {
   const int dim = head_dim > value_dim ? head_dim : value_dim;
+  if (element_bytes == 4) return wide_backward_tile(dim, has_small_shared_memory(architecture));
   if (has_small_shared_memory(architecture)) return small_tile(dim);
   if (features == kAllFeatures && dim <= 64) return small_tile(dim);
   return features == kAllFeatures || architecture == 80 ? middling_tile(dim) : large_tile(dim);
@@ -66,26 +77,35 @@ struct BackwardShared {
   int bytes;
 };
 
-constexpr BackwardShared backward_shared(const BackwardTile& tile, int head_dim, int value_dim) {
-  const int scores = tile.key_block() * tile.query_tile * 2;
+constexpr BackwardShared backward_shared(const BackwardTile& tile, int element_bytes, int head_dim, int value_dim) {
+  const int scores = tile.key_block() * tile.query_tile * element_bytes;
+  const int head_bytes = head_dim * element_bytes, value_bytes = value_dim * element_bytes;
   BackwardShared at{};
-  at.values = at.keys + tile.key_block() * head_dim * 2;
-  at.queries = at.values + tile.key_block() * value_dim * 2;
-  at.grad_outputs = at.queries + tile.stages * tile.query_tile * head_dim * 2;
-  at.facts = at.grad_outputs + tile.stages * tile.query_tile * value_dim * 2;
+  at.values = at.keys + tile.key_block() * head_bytes;
+  at.queries = at.values + tile.key_block() * value_bytes;
+  at.grad_outputs = at.queries + tile.stages * tile.query_tile * head_bytes;
+  at.facts = at.grad_outputs + tile.stages * tile.query_tile * value_bytes;
   at.weights = at.facts + tile.stages * fact_floats(tile.query_tile) * 4;
   at.grad_scores = at.weights + scores;
   at.bytes = at.grad_scores + 2 * scores;
   return at;
 }
 
-/// The bias gradient's kernel: rows and keys of a tile.
-constexpr int kBiasRows = 64;
-constexpr int bias_keys(int head_dim, int value_dim, int architecture) {
-  return head_dim + value_dim > 320 && has_small_shared_memory(architecture) ? 32 : 64;
+/// The bias gradient's kernel.
+struct BiasTile {
+  int warps;  // each for 16 rows
+  int keys;
+
+  constexpr int rows() const { return 16 * warps; }
+  constexpr int threads() const { return 32 * warps; }
+};
+constexpr BiasTile bias_tile(int element_bytes, int head_dim, int value_dim, int architecture) {
+  const int dims = head_dim + value_dim;
+  if (element_bytes == 4) return dims > 256 ? BiasTile{2, 16} : BiasTile{4, 32};
+  return {4, dims > 320 && has_small_shared_memory(architecture) ? 32 : 64};
 }
-constexpr int bias_shared_bytes(int head_dim, int value_dim, int architecture) {
-  return (kBiasRows + bias_keys(head_dim, value_dim, architecture)) * (head_dim + value_dim) * 2;
+constexpr int bias_shared_bytes(const BiasTile& tile, int element_bytes, int head_dim, int value_dim) {
+  return (tile.rows() + tile.keys) * (head_dim + value_dim) * element_bytes;
 }
 
 }  // namespace strobe::cuda::sm80

@@ -80,6 +80,26 @@ STROBE_DEVICE void load_sums(const float* from, typename C::GradQuery& g) {
   }
 }
 
+/// A part of a warp's share of dQ to rows of 16-bit elements, two at a time.
+template <class C>
+STROBE_DEVICE void write_grad_pairs(const RowAddress& rows, int first_row, int last_row, const Share<C>& share,
+                                    int dims, float scale, const typename C::GradQuery& g) {
+#pragma unroll
+  for (int r = 0; r < C::kGradRowTiles; ++r) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = first_row + share.row + 16 * r + 8 * half;
+      char* const to = const_cast<char*>(rows(row)) + share.dim * 2;
+      const int left = row < last_row ? dims - share.dim : 0;
+#pragma unroll
+      for (int t = 0; t < C::kGradTiles; ++t) {
+        const u32 pair = C::Element::pack(g[r][t][2 * half] * scale, g[r][t][2 * half + 1] * scale);
+        if (8 * t < left) *reinterpret_cast<u32*>(to + 16 * t) = pair;
+      }
+    }
+  }
+}
+
 /// Writes a part of a warp's share of dQ to the gradient. `sums` is its place in memory, which nobody needs any more.
 template <class C>
 STROBE_DEVICE void write_grad_query(const BackwardParams& f, const Sequence& s, const Visit& visit, int part,
@@ -88,24 +108,11 @@ STROBE_DEVICE void write_grad_query(const BackwardParams& f, const Sequence& s, 
   const RowAddress rows = query_rows(p, f.grad_query, s, visit.head);
   const int first_row = visit.tile * C::kQueryTile;
   const Share<C> share(part, thread);
-  if (f.grad_query.type == Element::kFloat32 || f.grad_query.vector_bytes < 4) {
+  if (C::Element::kBytes == 4 || f.grad_query.type == Element::kFloat32 || f.grad_query.vector_bytes < 4) {
     store_sums<C>(sums, g);
     write_from_sums<C>(f.grad_query, rows, first_row, s.queries, share, p.head_dim, p.scale, sums);
-    return;
-  }
-#pragma unroll
-  for (int r = 0; r < C::kGradRowTiles; ++r) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = first_row + share.row + 16 * r + 8 * half;
-      char* const to = const_cast<char*>(rows(row)) + share.dim * 2;
-      const int left = row < s.queries ? p.head_dim - share.dim : 0;
-#pragma unroll
-      for (int t = 0; t < C::kGradTiles; ++t) {
-        const u32 pair = C::Element::pack(g[r][t][2 * half] * p.scale, g[r][t][2 * half + 1] * p.scale);
-        if (8 * t < left) *reinterpret_cast<u32*>(to + 16 * t) = pair;
-      }
-    }
+  } else if constexpr (C::Element::kBytes == 2) {
+    write_grad_pairs<C>(rows, first_row, s.queries, share, p.head_dim, p.scale, g);
   }
 }
 

@@ -12,11 +12,9 @@ STROBE_DEVICE bool row_is_finite(u32 tile, int row) {
   bool finite = true;
   for (int chunk = lane_index(); chunk < T::kRowChunks; chunk += kWarpLanes) {
     const uint4 value = ptx::ld_shared_16(tile + T::offset(row, chunk));
-    const u32 pairs[4] = {value.x, value.y, value.z, value.w};
+    const u32 words[4] = {value.x, value.y, value.z, value.w};
 #pragma unroll
-    for (const u32 pair : pairs) {
-      finite &= fabsf(C::Element::low(pair)) <= 3.4028235e38f && fabsf(C::Element::high(pair)) <= 3.4028235e38f;
-    }
+    for (const u32 word : words) finite &= finite_elements<typename C::Element>(word) == word;
   }
   return __all_sync(~0u, finite);
 }

@@ -25,14 +25,15 @@ STROBE_DEVICE void hide_by_position(const Sight& sight, int lane, int query, int
   }
 }
 
-/// P of 16 queries (step k) in kernels that edit scores; 0 where hidden. `slope` receives softcap's derivative.
+/// P of step k in kernels that edit scores; 0 where hidden. `slope` receives softcap's derivative.
 template <class C>
 STROBE_DEVICE void weigh_edited(const AttentionParams& p, const Sequence& sequence, int head, const TileView& view,
                                 const Sight& sight, bool edge, int lane, int first_key, u32 lse, int k,
-                                typename C::Scores& s, float (&slope)[C::kRowTiles][2][4]) {
+                                typename C::Scores& s, float (&slope)[C::kRowTiles][C::kStepTiles][4]) {
 #pragma unroll
-  for (int column = 0; column < 4; ++column) {
-    const int t = 2 * k + column / 2, in_tile = 8 * t + 2 * (lane % 4) + column % 2, i = view.first_row + in_tile;
+  for (int column = 0; column < 2 * C::kStepTiles; ++column) {
+    const int t = C::kStepTiles * k + column / 2, in_tile = 8 * t + 2 * (lane % 4) + column % 2,
+              i = view.first_row + in_tile;
     const ScoreRow row = score_row<C::kFeatures>(p, sequence, head, i);
     const float shift = __int_as_float(int(ptx::ld_shared_4(lse + in_tile * 4)));
 #pragma unroll
@@ -70,10 +71,40 @@ STROBE_DEVICE u32 dropped(const AttentionParams& p, u64 stream, int lane, int qu
   return drops;
 }
 
-constexpr u32 kSignLow = 0x8000u, kSignHigh = 0x80000000u;
+/// The words of a left factor: which elements of the step's accumulators they hold (as left_factor of element.cuh), and
+/// their signs, which are free in P, where none is negative.
+template <class Element>
+struct FactorWord {
+  static constexpr int kElements = 4 / Element::kBytes;
+  static constexpr u32 kLastSign = 0x80000000u, kSigns = kElements == 2 ? 0x80008000u : kLastSign;
 
-/// From S^T of a warp and tile to P^T as a left factor, 16 queries at a time; and P (1 - tanh^2) to memory for the
-/// other warp of the pair, where a minus sign marks what dropout drops.
+  static STROBE_DEVICE constexpr int tile(int n) { return kElements == 2 ? n / 2 : 0; }
+  /// Of the first element; the second, if there is one, follows.
+  static STROBE_DEVICE constexpr int element(int n) { return kElements == 2 ? n % 2 * 2 : n % 2 * 2 + n / 2; }
+
+  static STROBE_DEVICE u32 sign(int i) { return i + 1 == kElements ? kLastSign : 0x8000u; }
+  /// All bits of the elements whose sign is set.
+  static STROBE_DEVICE u32 spread(u32 signs) {
+    return kElements == 2 ? (signs >> 15) * 0xffffu : signs != 0 ? ~0u : 0u;
+  }
+  static STROBE_DEVICE float value(u32 word, int i) {
+    if constexpr (kElements == 2) {
+      return i == 0 ? Element::low(word) : Element::high(word);
+    } else {
+      return __int_as_float(int(word));
+    }
+  }
+  static STROBE_DEVICE u32 of(const float (&x)[kElements]) {
+    if constexpr (kElements == 2) {
+      return Element::pack(x[0], x[1]);
+    } else {
+      return u32(__float_as_int(x[0]));
+    }
+  }
+};
+
+/// From S^T of a warp and tile to P^T as a left factor, step by step; and P (1 - tanh^2) to memory for the other warp
+/// of the pair, where a minus sign marks what dropout drops.
 template <class C>
 struct Weigher {
   const AttentionParams& p;
@@ -84,7 +115,8 @@ struct Weigher {
   bool edge;
   int lane, first_key;
   u32 lse, exchange;
-  float2 shifts[2][2];  // LSE of this step and the next: loaded before this one's stores, which no load can overtake
+  float2 shifts[2][C::kStepTiles];  // LSE of this step and the next: loaded before this one's stores, which no load can
+                                    // overtake
 
   STROBE_DEVICE void start(typename C::Scores& s) {
     if constexpr (!C::kEdits) {
@@ -95,26 +127,28 @@ struct Weigher {
 
   STROBE_DEVICE void load(int k) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      shifts[k % 2][half] = ptx::ld_shared_f32x2(lse + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
+    for (int t = 0; t < C::kStepTiles; ++t) {
+      shifts[k % 2][t] = ptx::ld_shared_f32x2(lse + (8 * (C::kStepTiles * k + t) + 2 * (lane % 4)) * 4);
     }
   }
 
   STROBE_DEVICE void step(int k, typename C::Scores& s, u32 (&weights)[C::kRowTiles][4]) {
-    float slope[C::kRowTiles][2][4];
+    using Word = FactorWord<typename C::Element>;
+    float slope[C::kRowTiles][C::kStepTiles][4];
     if constexpr (C::kEdits) {
       weigh_edited<C>(p, sequence, head, view, sight, edge, lane, first_key, lse, k, s, slope);
     } else {
       if (k + 1 < C::kSteps) load(k + 1);
       const float unit = p.scale * kLog2E;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float2 shift = shifts[k % 2][half];
+      for (int t = 0; t < C::kStepTiles; ++t) {
+        const float2 shift = shifts[k % 2][t];
 #pragma unroll
         for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            s[r][2 * k + half][e] = ptx::ex2(fmaf(s[r][2 * k + half][e], unit, e % 2 == 0 ? -shift.x : -shift.y));
+            float& x = s[r][C::kStepTiles * k + t][e];
+            x = ptx::ex2(fmaf(x, unit, e % 2 == 0 ? -shift.x : -shift.y));
           }
         }
       }
@@ -124,10 +158,15 @@ struct Weigher {
       u32 given[4];
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
-        const int half = n / 2, e = n % 2 * 2;  // mma's order of a left factor
-        const float low = s[r][2 * k + half][e], high = s[r][2 * k + half][e + 1];
-        weights[r][n] = given[n] = C::Element::pack(low, high);
-        if constexpr (C::kSoftcaps) given[n] = C::Element::pack(low * slope[r][half][e], high * slope[r][half][e + 1]);
+        float x[Word::kElements];
+#pragma unroll
+        for (int i = 0; i < Word::kElements; ++i) x[i] = s[r][C::kStepTiles * k + Word::tile(n)][Word::element(n) + i];
+        weights[r][n] = given[n] = Word::of(x);
+        if constexpr (C::kSoftcaps) {
+#pragma unroll
+          for (int i = 0; i < Word::kElements; ++i) x[i] *= slope[r][Word::tile(n)][Word::element(n) + i];
+          given[n] = Word::of(x);
+        }
       }
       if constexpr (C::kDrops) drop(k, r, given, weights[r]);
       ptx::st_shared_16(exchange + ((r * C::kSteps + k) * kWarpLanes + lane) * 16,
@@ -137,32 +176,37 @@ struct Weigher {
 
  private:
   STROBE_DEVICE void drop(int k, int r, u32 (&given)[4], u32 (&weights)[4]) const {
+    using Word = FactorWord<typename C::Element>;
     const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
+    u32 drops[C::kStepTiles];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const u32 drops = dropped(p, stream, lane, view.first_row + 16 * k + 8 * half, first_key + 16 * r);
+    for (int t = 0; t < C::kStepTiles; ++t) {
+      drops[t] = dropped(p, stream, lane, view.first_row + 8 * (C::kStepTiles * k + t), first_key + 16 * r);
+    }
 #pragma unroll
-      for (int n = 2 * half; n < 2 * half + 2; ++n) {
-        const u32 bits = drops >> (n % 2 * 2);
-        const u32 signs = ((bits & 1) != 0 ? kSignLow : 0) | ((bits & 2) != 0 ? kSignHigh : 0);
-        given[n] |= signs;
-        weights[n] &= ~((signs >> 15) * 0xffffu);
+    for (int n = 0; n < 4; ++n) {
+      u32 signs = 0;
+#pragma unroll
+      for (int i = 0; i < Word::kElements; ++i) {
+        if ((drops[Word::tile(n)] >> (Word::element(n) + i) & 1) != 0) signs |= Word::sign(i);
       }
+      given[n] |= signs;
+      weights[n] &= ~Word::spread(signs);
     }
   }
 };
 
-/// What dS^T of 16 queries needs besides dP^T: P from the other warp, and delta. Loaded a step ahead, since no load can
+/// What dS^T of a step needs besides dP^T: P from the other warp, and delta. Loaded a step ahead, since no load can
 /// overtake a store.
 template <class C>
 struct GradeStep {
   uint4 weights[C::kRowTiles];
-  float2 delta[2];
+  float2 delta[C::kStepTiles];
 
   STROBE_DEVICE void load(int lane, u32 delta_row, u32 exchange, int k) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      delta[half] = ptx::ld_shared_f32x2(delta_row + (16 * k + 8 * half + 2 * (lane % 4)) * 4);
+    for (int t = 0; t < C::kStepTiles; ++t) {
+      delta[t] = ptx::ld_shared_f32x2(delta_row + (8 * (C::kStepTiles * k + t) + 2 * (lane % 4)) * 4);
     }
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
@@ -171,10 +215,16 @@ struct GradeStep {
   }
 };
 
-/// Stores a 16 x 16 piece of dS^T, a left factor, to the tile of dS: keys from `key` on, queries of step k.
+/// Stores 16 keys of dS^T, a left factor, to the tile of dS: keys from `key` on, queries of step k.
 template <class C>
 STROBE_DEVICE void store_grads(int lane, u32 grad_scores, int key, int k, const u32 (&grads)[4]) {
-  if constexpr (C::kArchitecture >= 90) {
+  if constexpr (C::Element::kBytes == 4) {
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      const int row = key + n % 2 * 8 + lane / 4, column = 2 * (lane % 4) + n / 2;
+      ptx::st_shared_4(grad_scores + C::GradScoreTile::offset(row, 2 * k + column / 4) + column % 4 * 4, grads[n]);
+    }
+  } else if constexpr (C::kArchitecture >= 90) {
     ptx::stmatrix_x4(grad_scores + C::GradScoreTile::offset(key + lane % 16, 2 * k + lane / 16), grads);
   } else {
 #pragma unroll
@@ -185,29 +235,29 @@ STROBE_DEVICE void store_grads(int lane, u32 grad_scores, int key, int k, const 
   }
 }
 
-/// dS^T of 16 queries (step k) as a left factor, from dP^T and what the other warp left, and to the tile of dS for dQ.
+/// dS^T of step k as a left factor, from dP^T and what the other warp left, and to the tile of dS for dQ.
 template <class C>
 STROBE_DEVICE void grade(const AttentionParams& p, int lane, const GradeStep<C>& step, u32 grad_scores, int warp_key,
                          int k, const typename C::Scores& s, u32 (&grads)[C::kRowTiles][4]) {
+  using Word = FactorWord<typename C::Element>;
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
     const u32 words[4] = {step.weights[r].x, step.weights[r].y, step.weights[r].z, step.weights[r].w};
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
-      const int half = n / 2, e = n % 2 * 2;  // mma's order of a left factor
-      const u32 word = C::kDrops ? words[n] & ~(kSignLow | kSignHigh) : words[n];
-      float low = s[r][2 * k + half][e], high = s[r][2 * k + half][e + 1];
-      if constexpr (C::kDrops) {
-        low = (words[n] & kSignLow) != 0 ? 0.0f : low * p.dropout_scale;
-        high = (words[n] & kSignHigh) != 0 ? 0.0f : high * p.dropout_scale;
+      const u32 word = C::kDrops ? words[n] & ~Word::kSigns : words[n];
+      float x[Word::kElements];
+#pragma unroll
+      for (int i = 0; i < Word::kElements; ++i) {
+        const int t = Word::tile(n), e = Word::element(n) + i;
+        float grad = s[r][C::kStepTiles * k + t][e];
+        if constexpr (C::kDrops) grad = (words[n] & Word::sign(i)) != 0 ? 0.0f : grad * p.dropout_scale;
+        x[i] = Word::value(word, i) * (grad - (e % 2 == 0 ? step.delta[t].x : step.delta[t].y));
+        if constexpr (C::kEdits) {  // what is hidden stays zero, whatever dP is
+          if (Word::value(word, i) == 0.0f) x[i] = 0.0f;
+        }
       }
-      low = C::Element::low(word) * (low - step.delta[half].x);
-      high = C::Element::high(word) * (high - step.delta[half].y);
-      if constexpr (C::kEdits) {  // what is hidden stays zero, whatever dP is
-        if ((word & 0x7fffu) == 0) low = 0.0f;
-        if ((word & 0x7fff0000u) == 0) high = 0.0f;
-      }
-      grads[r][n] = C::Element::pack(low, high);
+      grads[r][n] = Word::of(x);
     }
     store_grads<C>(lane, grad_scores, warp_key + 16 * r, k, grads[r]);
   }

@@ -14,16 +14,16 @@ template <int kType, int kHeadDim_, int kValueDim_, int kFeatures_, int kArchite
 struct DecodeConfig {
   using Element = typename ElementOf<kType>::Type;
   static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
-  static constexpr DecodeTile kTile = decode_tile(kHeadDim, kValueDim, kArchitecture);
+  static constexpr DecodeTile kTile = decode_tile(Element::kBytes, kHeadDim, kValueDim, kArchitecture);
   static constexpr int kThreads = kTile.threads(), kWarps = kTile.warps, kStages = kTile.stages;
   static constexpr int kRowTiles = 1, kWarpRows = 0;  // all warps have the same rows
   static constexpr int kKeyBlock = kDecodeStep, kPartKeys = kDecodeStep;
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kValueDim / 8;
   static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
 
-  using QueryTile = Tile<kDecodeRows, kHeadDim>;
-  using KeyTile = Tile<kKeyBlock, kHeadDim>;
-  using ValueTile = Tile<kKeyBlock, kValueDim>;
+  using QueryTile = Tile<Element, kDecodeRows, kHeadDim>;
+  using KeyTile = Tile<Element, kKeyBlock, kHeadDim>;
+  using ValueTile = Tile<Element, kKeyBlock, kValueDim>;
   static constexpr int kStageBytes = KeyTile::kBytes + ValueTile::kBytes;
 
   using Scores = float[kRowTiles][kKeyTiles][4];

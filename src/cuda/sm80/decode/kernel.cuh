@@ -34,14 +34,14 @@ struct DecodeTask {
     const bool vectors = p.query.vector_bytes == kChunkBytes;
     for (int n = int(threadIdx.x); n < kDecodeRows * C::QueryTile::kRowChunks; n += C::kThreads) {
       const int row = n / C::QueryTile::kRowChunks, chunk = n % C::QueryTile::kRowChunks;
-      const int left = row < rows ? larger(p.head_dim - chunk * kChunkElements, 0) : 0;
+      const int left = row < rows ? larger(p.head_dim - chunk * C::QueryTile::kChunkElements, 0) : 0;
       const RowAddress address = query_rows(p, p.query, s, head_of(smaller(row, rows - 1)));
       const char* const from = address(query_of(smaller(row, rows - 1))) + chunk * kChunkBytes;
       const u32 to = memory + C::QueryTile::offset(row, chunk);
       if (vectors) {
         ptx::cp_async_16(to, left > 0 ? from : address.data, left > 0);
       } else {
-        ptx::st_shared_16(to, gather_chunk(from, left));
+        ptx::st_shared_16(to, gather_chunk<typename C::Element>(from, left));
       }
     }
   }
@@ -74,7 +74,10 @@ struct DecodeTask {
     softmax.follow(unit, scores, o);
     softmax.weigh(unit, scores, total);
     softmax.add(total);
-    if (careful) clear_warp_suspects<C>(tiles + C::KeyTile::kBytes);
+    if (careful) {
+      clear_suspects<typename C::ValueTile>(tiles + C::KeyTile::kBytes, lane_index(), kWarpLanes);
+      __syncwarp();
+    }
     multiply_weights_and_values<C>(scores, tiles + C::KeyTile::kBytes, 0, o);
   }
 
@@ -166,18 +169,6 @@ struct DecodeTask {
     }
     write(softmax, o);
     if (careful) add_row_suspects();
-  }
-
-  template <class>
-  STROBE_DEVICE void clear_warp_suspects(u32 tile) const {
-#pragma unroll 1
-    for (int n = lane_index() * 4; n < C::ValueTile::kBytes; n += kWarpLanes * 4) {
-      const u32 pair = ptx::ld_shared_4(tile + n);
-      const float low = C::Element::low(pair), high = C::Element::high(pair);
-      if (is_finite(low) && is_finite(high)) continue;
-      ptx::st_shared_4(tile + n, C::Element::pack(is_finite(low) ? low : 0.0f, is_finite(high) ? high : 0.0f));
-    }
-    __syncwarp();
   }
 
   /// As the forward kernel's add_suspects, for this block's rows.

@@ -74,8 +74,8 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (problem.batch > 65535 || problem.kv_heads * std::max<std::int64_t>(row_groups(problem), 1) > 65535) {
     return refuse("more than 65535 sequences or heads");
   }
-  const int dim = built_dim(problem);
-  if (sm80::decode_shared_bytes(dim, dim, device.architecture) > device.shared_bytes_per_block) {
+  const int dim = built_dim(problem), bytes = int(size_of(problem.query_type));
+  if (sm80::decode_shared_bytes(bytes, dim, dim, device.architecture) > device.shared_bytes_per_block) {
     return refuse("too little shared memory a block");
   }
   return true;
@@ -134,12 +134,14 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
     params.part_stride = parts.part_stride;
     params.part_lse_stride = parts.part_lse_stride;
   }
-  const DecodeTile tile = sm80::decode_tile(dim, dim, architecture);
+  const int bytes = int(size_of(problem.query_type));
+  const DecodeTile tile = sm80::decode_tile(bytes, dim, dim, architecture);
   launcher.launch(key,
                   {.x = unsigned(splits),
                    .y = unsigned(problem.kv_heads) * unsigned(params.row_groups),
                    .z = unsigned(problem.batch)},
-                  unsigned(tile.threads()), unsigned(sm80::decode_shared_bytes(dim, dim, architecture)), &params);
+                  unsigned(tile.threads()), unsigned(sm80::decode_shared_bytes(bytes, dim, dim, architecture)),
+                  &params);
   if (splits > 1) sm80_merge::merge(parts, launcher);
 }
 

@@ -22,12 +22,13 @@ STROBE_DEVICE void load_warp_tile(u32 tile, const KeyAddress& address, RowWindow
   for (int n = 0; n < T::kRows * T::kRowChunks / kWarpLanes; ++n) {
     const int index = n * kWarpLanes + lane, row = index / T::kRowChunks, chunk = index % T::kRowChunks;
     const char* const from = address_of_lane(row_of_lane, row);
-    const bool wanted = from != nullptr && chunk * kChunkElements < dims;
+    const bool wanted = from != nullptr && chunk * T::kChunkElements < dims;
     const u32 to = tile + T::offset(row, chunk);
     if (vectors) {
       ptx::cp_async_16(to, wanted ? from + chunk * kChunkBytes : address.data, wanted);
     } else {
-      ptx::st_shared_16(to, gather_chunk(from + chunk * kChunkBytes, wanted ? dims - chunk * kChunkElements : 0));
+      const int left = wanted ? dims - chunk * T::kChunkElements : 0;
+      ptx::st_shared_16(to, gather_chunk<typename T::Element>(from + chunk * kChunkBytes, left));
     }
   }
 }

@@ -17,20 +17,21 @@ struct DecodeTile {
 };
 
 /// Bytes on their way are what keeps memory busy: about 96 KiB a multiprocessor.
-constexpr DecodeTile decode_tile(int head_dim, int value_dim, int architecture) {
-  const int dim = head_dim > value_dim ? head_dim : value_dim;
+constexpr DecodeTile decode_tile(int element_bytes, int head_dim, int value_dim, int architecture) {
+  const int row_bytes = (head_dim > value_dim ? head_dim : value_dim) * element_bytes;
   const bool small = has_small_shared_memory(architecture);
-  if (dim <= 64) return {.warps = 4, .stages = 6};
-  if (dim <= 128) return {.warps = 4, .stages = small ? 2 : 3};
-  return {.warps = small ? 2 : 4, .stages = 2};
+  if (row_bytes <= 128) return {.warps = 4, .stages = 6};
+  if (row_bytes <= 256) return {.warps = 4, .stages = small ? 2 : 3};
+  if (row_bytes <= 512) return {.warps = small ? 2 : 4, .stages = 2};
+  return {.warps = small ? 1 : 2, .stages = 2};
 }
 
 /// Queries, then the stages of every warp; at the end the warps' results lie there instead.
-constexpr int decode_shared_bytes(int head_dim, int value_dim, int architecture) {
-  const DecodeTile tile = decode_tile(head_dim, value_dim, architecture);
-  const int stages = tile.warps * tile.stages * kDecodeStep * (head_dim + value_dim) * 2;
+constexpr int decode_shared_bytes(int element_bytes, int head_dim, int value_dim, int architecture) {
+  const DecodeTile tile = decode_tile(element_bytes, head_dim, value_dim, architecture);
+  const int stages = tile.warps * tile.stages * kDecodeStep * (head_dim + value_dim) * element_bytes;
   const int results = tile.warps * kDecodeRows * (value_dim + 2) * 4;
-  return kDecodeRows * head_dim * 2 + (stages > results ? stages : results);
+  return kDecodeRows * head_dim * element_bytes + (stages > results ? stages : results);
 }
 
 }  // namespace strobe::cuda::sm80

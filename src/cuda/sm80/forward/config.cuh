@@ -11,7 +11,7 @@ template <int kType, int kHeadDim_, int kValueDim_, int kFeatures_, int kArchite
 struct ForwardConfig {
   using Element = typename ElementOf<kType>::Type;
   static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
-  static constexpr ForwardTile kTile = forward_tile(kHeadDim, kValueDim, kArchitecture);
+  static constexpr ForwardTile kTile = forward_tile(Element::kBytes, kHeadDim, kValueDim, kArchitecture);
   static constexpr int kThreads = kTile.threads(), kRowTiles = kTile.row_tiles, kStages = kTile.stages,
                        kBlocks = kTile.blocks;
   static constexpr int kWarpRows = 16 * kRowTiles, kQueryTile = kTile.query_tile(), kKeyBlock = kTile.key_block;
@@ -19,15 +19,15 @@ struct ForwardConfig {
   static constexpr int kKeyTiles = kPartKeys / 8, kValueTiles = kValueDim / 8;  // accumulators of 8 columns
   static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
 
-  using QueryTile = Tile<kQueryTile, kHeadDim>;
-  using OutputTile = Tile<kQueryTile, kValueDim>;  // takes the queries' place at the end
-  using KeyTile = Tile<kKeyBlock, kHeadDim>;
-  using ValueTile = Tile<kKeyBlock, kValueDim>;
+  using QueryTile = Tile<Element, kQueryTile, kHeadDim>;
+  using OutputTile = Tile<Element, kQueryTile, kValueDim>;  // takes the queries' place at the end
+  using KeyTile = Tile<Element, kKeyBlock, kHeadDim>;
+  using ValueTile = Tile<Element, kKeyBlock, kValueDim>;
 
   static constexpr int kKeysAt = larger(QueryTile::kBytes, OutputTile::kBytes);
   static constexpr int kValuesAt = kKeysAt + kStages * KeyTile::kBytes;
   static constexpr int kSharedBytes = kValuesAt + kStages * ValueTile::kBytes;
-  static_assert(kSharedBytes == forward_shared_bytes(kHeadDim, kValueDim, kArchitecture));
+  static_assert(kSharedBytes == forward_shared_bytes(Element::kBytes, kHeadDim, kValueDim, kArchitecture));
 
   using Scores = float[kRowTiles][kKeyTiles][4];
   using Outputs = float[kRowTiles][kValueTiles][4];

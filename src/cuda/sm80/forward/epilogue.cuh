@@ -25,7 +25,7 @@ STROBE_DEVICE void write_tile(const AttentionParams& p, const Sequence& s, int h
                               Softmax<C>& softmax, typename C::Outputs& o, u32 stage) {
   const int lane = lane_index(), warp_row = warp_index() * C::kWarpRows;
   const RowAddress output = query_rows(p, p.output, s, head);
-  const bool staged = p.output.type != Element::kFloat32;
+  const bool staged = C::Element::kBytes == 2 && p.output.type != Element::kFloat32;
   float sink = minus_infinity();
   if (p.sink.data) sink = reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride];
 #pragma unroll
@@ -54,7 +54,9 @@ STROBE_DEVICE void write_tile(const AttentionParams& p, const Sequence& s, int h
                     high = empty ? 0.0f : o[r][t][2 * half + 1] * factor;
         const int d = 8 * t + 2 * (lane % 4);
         if (staged) {
-          ptx::st_shared_4(stage + C::OutputTile::offset(in_tile, t) + lane % 4 * 4, C::Element::pack(low, high));
+          if constexpr (C::Element::kBytes == 2) {
+            ptx::st_shared_4(stage + C::OutputTile::offset(in_tile, t) + lane % 4 * 4, C::Element::pack(low, high));
+          }
         } else if (row < view.last_row) {
           if (d < p.value_dim) wide[d] = low;
           if (d + 1 < p.value_dim) wide[d + 1] = high;
@@ -65,7 +67,7 @@ STROBE_DEVICE void write_tile(const AttentionParams& p, const Sequence& s, int h
   if (!staged) return;
   __syncwarp();
   // Each warp writes the rows that it staged.
-  constexpr int kChunks = C::OutputTile::kRowChunks;
+  constexpr int kChunks = C::OutputTile::kRowChunks, kChunkElements = C::OutputTile::kChunkElements;
 #pragma unroll 2
   for (int n = lane; n < C::kWarpRows * kChunks; n += kWarpLanes) {
     const int in_tile = warp_row + n / kChunks, chunk = n % kChunks, row = view.first_row + in_tile;

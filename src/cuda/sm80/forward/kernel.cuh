@@ -50,7 +50,7 @@ struct ForwardTask {
   STROBE_DEVICE void load_rows(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
     const bool vectors = view.vector_bytes == kChunkBytes;
     if (p.page_size == 0 && vectors) {
-      load_tile<T, C::kThreads>(tile, {data, view.row_stride * 2}, window, dims);
+      load_tile<T, C::kThreads>(tile, {data, view.row_stride * C::Element::kBytes}, window, dims);
     } else {
       load_scattered_tile<T, C::kThreads>(tile, key_rows(p, view, s, head / p.group), window, dims, vectors);
     }
@@ -114,7 +114,8 @@ struct ForwardTask {
   STROBE_DEVICE void visit(int block, int stage, bool careful, Softmax<C>& softmax, typename C::Outputs& o) const {
     int part = 0;
     if (careful) {
-      clear_suspects<C>(values(stage));
+      clear_suspects<typename C::ValueTile>(values(stage), int(threadIdx.x), C::kThreads);
+      __syncthreads();
     } else if (softmax.settled() && sees_all(view, block * C::kKeyBlock, (block + 1) * C::kKeyBlock)) {
       part = visit_settled(block, stage, softmax, o);
     }

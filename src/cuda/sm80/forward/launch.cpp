@@ -9,18 +9,15 @@
 namespace strobe::cuda::sm80_forward {
 namespace {
 
+using sm80::BuiltDims;
 using sm80::ForwardParams;
 using sm80::ForwardTile;
 
-struct Dims {
-  int head, value;
-};
+BuiltDims built_dims(const Problem& problem) { return sm80::built_dims(int(problem.head_dim), int(problem.value_dim)); }
 
-/// The dimensions of the kernel that serves the problem's: equal ones, but for 192 with 128.
-Dims built_dims(const Problem& problem) {
-  const int head = sm80::built_dim(int(problem.head_dim)), value = sm80::built_dim(int(problem.value_dim));
-  if (head == 192 && value <= 128) return {192, 128};
-  return {std::max(head, value), std::max(head, value)};
+ForwardTile tile_of(const Problem& problem, const CudaDevice& device) {
+  const BuiltDims dims = built_dims(problem);
+  return sm80::forward_tile(int(size_of(problem.query_type)), dims.head, dims.value, device.architecture);
 }
 
 std::int64_t tiles_of(const Problem& problem, int query_tile) {
@@ -42,17 +39,15 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   };
   if (problem.head_dim > 256 || problem.value_dim > 256) return refuse("head dimensions above 256 are not built");
   if (problem.key_type != problem.query_type) return refuse("keys must be of the queries' type");
-  const Dims dims = built_dims(problem);
-  const ForwardTile tile = sm80::forward_tile(dims.head, dims.value, device.architecture);
-  if (tiles_of(problem, tile.query_tile()) * heads_of(problem) >= std::int64_t(1) << 31) {
+  if (tiles_of(problem, tile_of(problem, device).query_tile()) * heads_of(problem) >= std::int64_t(1) << 31) {
     return refuse("more than 2^31 tiles of queries");
   }
   return true;
 }
 
 void decide(const Problem& problem, const CudaDevice& device, CudaDecision& decision) {
-  const Dims dims = built_dims(problem);
-  const ForwardTile tile = sm80::forward_tile(dims.head, dims.value, device.architecture);
+  const BuiltDims dims = built_dims(problem);
+  const ForwardTile tile = tile_of(problem, device);
   decision.variant = Variant::kPrefill;
   decision.kernels[0] = {KernelId::kForward, {int(problem.query_type), dims.head, dims.value, features_of(problem)}};
   decision.kernel_count = 1;
@@ -63,18 +58,21 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher, void*) {
   const CudaDevice& device = launcher.device();
   const KernelKey& key = decision.kernels[0];
-  const ForwardTile tile = sm80::forward_tile(key.values[1], key.values[2], device.architecture);
+  const ForwardTile tile = tile_of(problem, device);
+  const int element_bytes = int(size_of(problem.query_type));
   ForwardParams params{};
   params.attention = params_of(problem, buffers);
   params.tiles = int(tiles_of(problem, tile.query_tile()));
   params.heads = int(heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
   // As many heads at a time as leave half of the second-level cache to queries and outputs.
-  const std::int64_t bytes = params.attention.key_length * (problem.head_dim + problem.value_dim) * 2 / problem.group();
+  const std::int64_t bytes =
+      params.attention.key_length * (problem.head_dim + problem.value_dim) * element_bytes / problem.group();
   params.heads_per_group =
       int(std::clamp<std::int64_t>(device.l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, params.heads));
+  const int shared = sm80::forward_shared_bytes(element_bytes, key.values[1], key.values[2], device.architecture);
   launcher.launch(key, {.x = unsigned(params.tiles) * unsigned(params.heads)}, unsigned(tile.threads()),
-                  unsigned(sm80::forward_shared_bytes(key.values[1], key.values[2], device.architecture)), &params);
+                  unsigned(shared), &params);
 }
 
 }  // namespace strobe::cuda::sm80_forward

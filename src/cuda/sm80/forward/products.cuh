@@ -19,8 +19,9 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, typ
       for (int e = 0; e < 4; ++e) s[r][t][e] = 0.0f;
     }
   }
-#pragma unroll
-  for (int k = 0; k < C::kHeadDim / 16; ++k) {
+  constexpr int kSteps = C::kHeadDim / C::Element::kStep, kUnrolled = C::Element::kBytes == 4 ? 4 : kSteps;
+#pragma unroll kUnrolled
+  for (int k = 0; k < kSteps; ++k) {
     u32 q[C::kRowTiles][4];
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
@@ -43,22 +44,17 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, typ
 template <class C>
 STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, int first,
                                                typename C::Outputs& o) {
+  constexpr int kStep = C::Element::kStep;
   const int lane = lane_index();
-  const int value_row = lane % 16, value_chunk = lane / 16;
 #pragma unroll
-  for (int k = 0; k < C::kPartKeys / 16; ++k) {
+  for (int k = 0; k < C::kPartKeys / kStep; ++k) {
     u32 weights[C::kRowTiles][4];
 #pragma unroll
-    for (int r = 0; r < C::kRowTiles; ++r) {
-      weights[r][0] = C::Element::pack(p[r][2 * k][0], p[r][2 * k][1]);
-      weights[r][1] = C::Element::pack(p[r][2 * k][2], p[r][2 * k][3]);
-      weights[r][2] = C::Element::pack(p[r][2 * k + 1][0], p[r][2 * k + 1][1]);
-      weights[r][3] = C::Element::pack(p[r][2 * k + 1][2], p[r][2 * k + 1][3]);
-    }
+    for (int r = 0; r < C::kRowTiles; ++r) left_factor<typename C::Element>(&p[r][k * kStep / 8], weights[r]);
 #pragma unroll
     for (int t = 0; t < C::kValueTiles; t += 2) {
       u32 value[4];
-      ptx::ldmatrix_x4_trans(values + C::ValueTile::offset(first + 16 * k + value_row, t + value_chunk), value);
+      load_right_rows<typename C::ValueTile>(values, lane, first + kStep * k, t, value);
 #pragma unroll
       for (int r = 0; r < C::kRowTiles; ++r) {
         C::Element::mma(o[r][t], weights[r], value[0], value[1]);

@@ -8,8 +8,6 @@
 
 namespace strobe::cuda::sm80 {
 
-STROBE_DEVICE bool is_finite(float x) { return fabsf(x) <= 3.4028235e38f; }
-
 template <class C>
 STROBE_DEVICE bool any_not_finite(const typename C::Outputs& o) {
   float sum = 0.0f;  // zero, unless something is infinite or NaN
@@ -24,17 +22,14 @@ STROBE_DEVICE bool any_not_finite(const typename C::Outputs& o) {
   return !(sum == 0.0f);
 }
 
-/// Clears infinite and NaN elements of a tile. All threads of the block come here together.
-template <class C>
-STROBE_DEVICE void clear_suspects(u32 tile) {
+/// Clears infinite and NaN elements of a tile, which `threads` threads share. They wait for each other afterwards.
+template <class T>
+STROBE_DEVICE void clear_suspects(u32 tile, int thread, int threads) {
 #pragma unroll 1
-  for (int n = int(threadIdx.x) * 4; n < C::ValueTile::kBytes; n += C::kThreads * 4) {
-    const u32 pair = ptx::ld_shared_4(tile + n);
-    const float low = C::Element::low(pair), high = C::Element::high(pair);
-    if (is_finite(low) && is_finite(high)) continue;
-    ptx::st_shared_4(tile + n, C::Element::pack(is_finite(low) ? low : 0.0f, is_finite(high) ? high : 0.0f));
+  for (int n = thread * 4; n < T::kBytes; n += threads * 4) {
+    const u32 word = ptx::ld_shared_4(tile + n), finite = finite_elements<typename T::Element>(word);
+    if (finite != word) ptx::st_shared_4(tile + n, finite);
   }
-  __syncthreads();
 }
 
 /// Adds infinite and NaN values to the outputs of the rows that see them. The tile's finite outputs are in memory.

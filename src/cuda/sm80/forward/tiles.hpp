@@ -25,14 +25,32 @@ constexpr int built_dim(int dim) {
   return 0;
 }
 
+/// The dimensions of the kernel that serves a problem's: equal ones, but for 192 with 128.
+struct BuiltDims {
+  int head, value;
+};
+constexpr BuiltDims built_dims(int head_dim, int value_dim) {
+  const int head = built_dim(head_dim), value = built_dim(value_dim), larger = head > value ? head : value;
+  return head == 192 && value <= 128 ? BuiltDims{192, 128} : BuiltDims{larger, larger};
+}
+
 /// Shared memory that a block may have: 99 KiB on the consumer cards' architectures, 163 KiB on sm_80, 227 KiB since.
 constexpr bool has_small_shared_memory(int architecture) {
   return architecture == 86 || architecture == 89 || architecture == 120;
 }
 
-constexpr ForwardTile forward_tile(int head_dim, int value_dim, int architecture) {
+/// For float32, whose kernels fit where shared memory is small.
+constexpr ForwardTile wide_forward_tile(int dim, int architecture) {
+  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 64, .parts = 1, .stages = 2, .blocks = 2};
+  if (dim <= 128) return {.warps = 4, .row_tiles = 1, .key_block = 32, .parts = 1, .stages = 2, .blocks = 2};
+  const int stages = dim > 192 && has_small_shared_memory(architecture) ? 1 : 2;
+  return {.warps = 4, .row_tiles = 1, .key_block = 16, .parts = 1, .stages = stages, .blocks = 1};
+}
+
+constexpr ForwardTile forward_tile(int element_bytes, int head_dim, int value_dim, int architecture) {
   const int dim = head_dim > value_dim ? head_dim : value_dim;
   const bool small = has_small_shared_memory(architecture);
+  if (element_bytes == 4) return wide_forward_tile(dim, architecture);
   if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 128, .parts = 2, .stages = 2, .blocks = 2};
   if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .parts = 1, .stages = 2, .blocks = 2};
   const int key_block = (dim <= 192 || architecture >= 90) && !small ? 64 : 32;
@@ -40,10 +58,10 @@ constexpr ForwardTile forward_tile(int head_dim, int value_dim, int architecture
   return {.warps = 8, .row_tiles = 1, .key_block = key_block, .parts = 1, .stages = stages, .blocks = 1};
 }
 
-constexpr int forward_shared_bytes(int head_dim, int value_dim, int architecture) {
-  const ForwardTile tile = forward_tile(head_dim, value_dim, architecture);
-  const int query = tile.query_tile() * head_dim * 2, output = tile.query_tile() * value_dim * 2;
-  return (query > output ? query : output) + tile.stages * tile.key_block * (head_dim + value_dim) * 2;
+constexpr int forward_shared_bytes(int element_bytes, int head_dim, int value_dim, int architecture) {
+  const ForwardTile tile = forward_tile(element_bytes, head_dim, value_dim, architecture);
+  const int dim = head_dim > value_dim ? head_dim : value_dim;  // outputs take the queries' place
+  return (tile.query_tile() * dim + tile.stages * tile.key_block * (head_dim + value_dim)) * element_bytes;
 }
 
 }  // namespace strobe::cuda::sm80
