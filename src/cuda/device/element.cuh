@@ -15,8 +15,14 @@ STROBE_DEVICE float bfloat16_value(u16 bits) { return __int_as_float(int(u32(bit
 
 STROBE_DEVICE bool is_finite(float x) { return fabsf(x) <= 3.4028235e38f; }
 
+/// How far, in powers of two, weights may grow above one before the origin of their exponentials follows the maximum. In
+/// 16-bit results nobody sees it; in float32, where a row's weight is all on one key, that key's value would not come
+/// out to the bit.
+constexpr float kHalfOriginSlack = 8.0f;
+
 struct Float16 {
   static constexpr int kBytes = 2, kStep = 16;
+  static constexpr float kOriginSlack = kHalfOriginSlack;
   static constexpr float kLargeWeights = 0x1p15f;  // the type holds twice as much
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_f16x2(low, high); }
   static STROBE_DEVICE float low(u32 pair) { return ptx::cvt_f32_f16(u16(pair)); }
@@ -28,6 +34,7 @@ struct Float16 {
 
 struct BFloat16 {
   static constexpr int kBytes = 2, kStep = 16;
+  static constexpr float kOriginSlack = kHalfOriginSlack;
   static constexpr float kLargeWeights = 0x1p40f;  // leaves float32 sums of any length finite
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_bf16x2(low, high); }
   static STROBE_DEVICE float low(u32 pair) { return __int_as_float(int(pair << 16)); }
@@ -42,6 +49,7 @@ struct BFloat16 {
 /// tensor cores cut sums off instead of rounding them, so long sums are left to ordinary additions.
 struct Float32 {
   static constexpr int kBytes = 4, kStep = 8;
+  static constexpr float kOriginSlack = 0.0f;
   static constexpr float kLargeWeights = 0x1p40f;
 
   static STROBE_DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {

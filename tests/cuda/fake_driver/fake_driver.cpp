@@ -18,6 +18,16 @@ using strobe::cuda::testing::FakeLaunch;
 
 namespace {
 
+unsigned number_from_environment(const char* name, unsigned otherwise) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? unsigned(std::atoi(text)) : otherwise;
+}
+
+/// The architecture that is simulated, and the shared memory that a block may have there, in KiB.
+int architecture() { return int(number_from_environment("STROBE_SIMULATED_ARCHITECTURE", 90)); }
+int shared_kib() { return architecture() >= 90 && architecture() < 120 ? 227 : architecture() == 80 ? 163 : 99; }
+
+constexpr int kStaticShared = 1024;
 constexpr CuResult kInvalidContext = 201, kInvalidHandle = 400, kLaunchFailed = 719, kCaptureUnsupported = 900;
 
 struct FakeContext {
@@ -41,11 +51,6 @@ std::atomic<int> captures{0};
 std::atomic<FakeContext*> primaries[16];
 thread_local std::vector<FakeContext*> stack;
 thread_local int capture_mode = 0;  // 0 global, 2 relaxed
-
-unsigned number_from_environment(const char* name, unsigned otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? unsigned(std::atoi(text)) : otherwise;
-}
 
 /// What nobody gives back, as with a real driver, which keeps it until the process ends.
 template <typename Object>
@@ -133,16 +138,16 @@ EXPORT CuResult cuDeviceGetAttribute(int* value, int attribute, CuDevice) {
       *value = 50 << 20;
       break;
     case kCuCapabilityMajor:
-      *value = 9;
+      *value = architecture() / 10;
       break;
     case kCuCapabilityMinor:
-      *value = 0;
+      *value = architecture() % 10;
       break;
     case kCuSharedPerMultiprocessor:
-      *value = 228 << 10;
+      *value = (shared_kib() + 1) << 10;
       break;
     case kCuSharedPerBlockOptIn:
-      *value = 227 << 10;
+      *value = shared_kib() << 10;
       break;
     case kCuMemoryPools:
       *value = state.memory_pools ? 1 : 0;
@@ -206,11 +211,11 @@ EXPORT CuResult cuModuleGetFunction(CuFunction* function, CuModule module, const
   return kCuSuccess;
 }
 EXPORT CuResult cuFuncGetAttribute(int* value, int attribute, CuFunction) {
-  *value = attribute == kCuStaticShared ? 1024 : 0;
+  *value = attribute == kCuStaticShared ? kStaticShared : 0;
   return kCuSuccess;
 }
 EXPORT CuResult cuFuncSetAttribute(CuFunction, int attribute, int value) {
-  if (attribute != kCuMaxDynamicShared || value > (227 << 10) - 1024) return kCuInvalidValue;
+  if (attribute != kCuMaxDynamicShared || value > (shared_kib() << 10) - kStaticShared) return kCuInvalidValue;
   ++state.shared_limits;
   return kCuSuccess;
 }

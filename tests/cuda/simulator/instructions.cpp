@@ -1,9 +1,11 @@
-// Fragments are gathered into matrices, multiplied, and handed back: PTX ISA, "Matrix Fragments for mma.m16n8k16" (and m16n8k8) and
-// "Warp-level matrix load instruction: ldmatrix".
+// Fragments are gathered into matrices, multiplied, and handed back: PTX ISA, "Matrix Fragments for mma.m16n8k16" (and
+// m16n8k8) and "Warp-level matrix load instruction: ldmatrix".
 #include "cuda/simulator/instructions.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "cuda/simulator/machine.hpp"
 
@@ -36,17 +38,30 @@ float value_of(std::uint32_t word, int n) {
   return as_float(word & 0xffffe000u);
 }
 
-float truncated(double x) {
-  const auto rounded = float(x);
-  return std::fabs(double(rounded)) > std::fabs(x) ? std::nextafter(rounded, 0.0f) : rounded;
+double cut(double x, double unit) { return std::trunc(x / unit) * unit; }
+
+/// A sum as tensor cores make it, as far as is known (Fasi, Higham, Mikaitis and Pranesh, "Numerical behavior of NVIDIA
+/// tensor cores", PeerJ CS 2021): what lies below 24 bits of the largest addend is cut off each of them, and so is what
+/// float32 cannot hold of the sum.
+float tensor_core_sum(const double* addends, int count) {
+  double largest = 0;
+  for (int n = 0; n < count; ++n) {
+    if (!std::isfinite(addends[n])) return float(std::accumulate(addends, addends + count, 0.0));
+    largest = std::max(largest, std::fabs(addends[n]));
+  }
+  if (largest == 0) return 0.0f;
+  const double unit = std::ldexp(1.0, std::ilogb(largest) - 24);
+  double sum = 0;
+  for (int n = 0; n < count; ++n) sum += cut(addends[n], unit);
+  const auto rounded = float(sum);
+  return std::fabs(double(rounded)) > std::fabs(sum) ? std::nextafter(rounded, 0.0f) : rounded;
 }
 
 template <Operand kOperand>
 void multiply(void* const* lanes) {
   constexpr int kRows = 16, kColumns = 8, kElements = kOperand == Operand::kTf32 ? 1 : 2;  // of a word
   constexpr int kDepth = 8 * kElements;
-  float a[kRows][kDepth], b[kDepth][kColumns];
-  double d[kRows][kColumns];
+  float a[kRows][kDepth], b[kDepth][kColumns], d[kRows][kColumns];
   for (int lane = 0; lane < kLanes; ++lane) {
     const auto& one = *static_cast<const Product*>(lanes[lane]);
     const int row = lane / 4, place = lane % 4;
@@ -55,16 +70,19 @@ void multiply(void* const* lanes) {
       for (int n = 0; n < 4; ++n) a[row + n % 2 * 8][k + n / 2 * (kDepth / 2)] = value_of<kOperand>(one.a[n], i);
       for (int n = 0; n < 2; ++n) b[k + n * (kDepth / 2)][row] = value_of<kOperand>(one.b[n], i);
     }
-    for (int n = 0; n < 4; ++n) d[row + n / 2 * 8][place * 2 + n % 2] = double(one.d[n]);
+    for (int n = 0; n < 4; ++n) d[row + n / 2 * 8][place * 2 + n % 2] = one.d[n];
   }
   for (int i = 0; i < kRows; ++i) {
-    for (int k = 0; k < kDepth; ++k) {
-      for (int j = 0; j < kColumns; ++j) d[i][j] += double(a[i][k]) * double(b[k][j]);
+    for (int j = 0; j < kColumns; ++j) {
+      double addends[kDepth + 1];
+      for (int k = 0; k < kDepth; ++k) addends[k] = double(a[i][k]) * double(b[k][j]);
+      addends[kDepth] = double(d[i][j]);
+      d[i][j] = tensor_core_sum(addends, kDepth + 1);
     }
   }
   for (int lane = 0; lane < kLanes; ++lane) {
     const auto& one = *static_cast<const Product*>(lanes[lane]);
-    for (int n = 0; n < 4; ++n) one.d[n] = truncated(d[lane / 4 + n / 2 * 8][lane % 4 * 2 + n % 2]);
+    for (int n = 0; n < 4; ++n) one.d[n] = d[lane / 4 + n / 2 * 8][lane % 4 * 2 + n % 2];
   }
 }
 

@@ -10,8 +10,7 @@ void ldmatrix_x4(std::uint32_t address, std::uint32_t* r, bool trans);
 void stmatrix_x4(std::uint32_t address, const std::uint32_t* r);
 
 enum class Operand { kFloat16, kBFloat16, kTf32 };
-/// d += a b: [16 x 16] [16 x 8], for tf32 [16 x 8] [8 x 8]. Exact sums, of which float32 keeps what it can without
-/// rounding: as far off as tensor cores may be.
+/// d += a b: [16 x 16] [16 x 8], for tf32 [16 x 8] [8 x 8]. Sums are cut off, not rounded.
 void mma(Operand operand, float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1);
 
 /// Rounded to nearest, ties to even.

@@ -123,7 +123,8 @@ void prepare(Fiber& fiber) {
   fiber = Fiber();
   fiber.stack = stack;
   if (stack == nullptr) {
-    void* memory = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory =
+        mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     fiber.stack = static_cast<char*>(memory);
     mprotect(fiber.stack, 4096, PROT_NONE);  // catches a stack that grows too far
   }
@@ -154,7 +155,8 @@ void report_deadlock() {
   std::fprintf(stderr, "simulated GPU: block (%u, %u, %u) cannot go on:", block_index.x, block_index.y, block_index.z);
   for (std::size_t thread = 0; thread < block.fibers.size(); thread += kLanes) {
     const Fiber& fiber = block.fibers[thread];
-    std::fprintf(stderr, " thread %zu %s%s;", thread, fiber.done ? "is done" : "waits for ", fiber.done ? "" : fiber.waits_for);
+    std::fprintf(stderr, " thread %zu %s%s;", thread, fiber.done ? "is done" : "waits for ",
+                 fiber.done ? "" : fiber.waits_for);
   }
   std::fprintf(stderr, "\n");
   block.failed = true;

@@ -35,8 +35,7 @@ void replace(std::string& text, const std::string& old_part, const std::string& 
 /// What a C++ compiler reads in place of a kernel's text.
 std::string translated(const std::string& path, std::string text) {
   if (path == "cuda/device/ptx.cuh") return content(fs::path(STROBE_TESTS) / "cuda/simulator/ptx.cuh");
-  replace(text, "extern __shared__ __align__(128) char shared_memory[];",
-          "using ::strobe::simulator::shared_memory;");
+  replace(text, "extern __shared__ __align__(128) char shared_memory[];", "using ::strobe::simulator::shared_memory;");
   const std::size_t kernel = text.find("__global__"), name = text.find("strobe_sm", kernel);
   if (kernel == text.npos || name == text.npos) return text;
   const std::string function = text.substr(name, text.find('(', name) - name);
@@ -67,8 +66,8 @@ EXPORT int nvrtcVersion(int* major, int* minor) {
 EXPORT const char* nvrtcGetErrorString(int result) {
   return result == kSuccess ? "NVRTC_SUCCESS" : "NVRTC_ERROR_COMPILATION";
 }
-EXPORT int nvrtcCreateProgram(Program** result, const char* text, const char* name, int count, const char* const* headers,
-                              const char* const* names) {
+EXPORT int nvrtcCreateProgram(Program** result, const char* text, const char* name, int count,
+                              const char* const* headers, const char* const* names) {
   auto* program = new Program;
   std::string folder = (fs::temp_directory_path() / "strobe-simulated-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) return kCompilation;
@@ -89,14 +88,15 @@ EXPORT int nvrtcDestroyProgram(Program** program) {
 EXPORT int nvrtcCompileProgram(Program* program, int count, const char* const* options) {
   const fs::path library = program->folder / "kernel.so", log = program->folder / "log";
   std::string command = STROBE_COMPILER
-      " -x c++ -std=c++20 -O1 -fPIC -shared -w -fno-strict-aliasing -fno-stack-protector -include cuda/simulator/cuda.hpp";
+      " -x c++ -std=c++20 -O1 -fPIC -shared -w -fno-strict-aliasing -fno-stack-protector -include "
+      "cuda/simulator/cuda.hpp";
   command += " -I" + program->folder.string() + " -I" STROBE_TESTS;
   for (int n = 0; n < count; ++n) {
     const std::string option = options[n];
     if (option.starts_with("-D")) command += " '" + option + "'";
   }
-  command += " " + (program->folder / program->name).string() + " -o " + library.string() + " -x none " STROBE_FAKE_DRIVER
-             " >" + log.string() + " 2>&1";
+  command += " " + (program->folder / program->name).string() + " -o " + library.string() +
+             " -x none " STROBE_FAKE_DRIVER " >" + log.string() + " 2>&1";
   const int status = std::system(command.c_str());
   program->log = content(log);
   program->image = content(library);

@@ -116,8 +116,10 @@ struct ForwardTask {
     if (careful) {
       clear_suspects<typename C::ValueTile>(values(stage), int(threadIdx.x), C::kThreads);
       __syncthreads();
-    } else if (softmax.settled() && sees_all(view, block * C::kKeyBlock, (block + 1) * C::kKeyBlock)) {
-      part = visit_settled(block, stage, softmax, o);
+    } else if constexpr (C::Element::kOriginSlack > 0.0f) {
+      if (softmax.settled() && sees_all(view, block * C::kKeyBlock, (block + 1) * C::kKeyBlock)) {
+        part = visit_settled(block, stage, softmax, o);
+      }
     }
 #pragma unroll 1
     for (; part < C::kParts; ++part) visit_part(block, part, stage, softmax, o);

@@ -1,6 +1,6 @@
-// The online softmax of a warp's rows (FlashAttention-2, arXiv 2307.08691, algorithm 1), with two changes. The origin
-// of the exponentials follows the maximum only when that has grown by more than 8 in powers of two, so outputs are
-// seldom rescaled. And where a row has an origin already, weights may be taken against it without looking for the
+// The online softmax of a warp's rows (FlashAttention-2, arXiv 2307.08691, algorithm 1), with two changes for 16-bit
+// types. The origin of the exponentials follows the maximum only when that has grown by more than kOriginSlack in powers
+// of two, so outputs are seldom rescaled. And where a row has an origin already, weights may be taken against it without looking for the
 // maximum at all, as long as they stay in the range of their type: a later look at their sums tells.
 #pragma once
 
@@ -8,8 +8,6 @@
 #include "cuda/sm80/forward/config.cuh"
 
 namespace strobe::cuda::sm80 {
-
-constexpr float kOriginSlack = 8.0f;
 
 /// The largest value among the four lanes that share a row.
 STROBE_DEVICE float largest_in_row(float x) {
@@ -58,7 +56,7 @@ struct Softmax {
         for (int t = 1; t < C::kKeyTiles; ++t) m = fmaxf(m, fmaxf(s[r][t][2 * half], s[r][t][2 * half + 1]));
         largest[r][half] = m = largest_in_row(m);
         // Subtracting from an origin of -inf would give NaN for a row that still sees nothing.
-        grown |= m > origin[r][half] && !((m - origin[r][half]) * unit <= kOriginSlack);
+        grown |= m > origin[r][half] && !((m - origin[r][half]) * unit <= C::Element::kOriginSlack);
       }
     }
     if (__any_sync(~0u, grown)) move_origins(unit, largest, o);
@@ -70,13 +68,15 @@ struct Softmax {
     for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float shift = origin[r][half] == minus_infinity() ? 0.0f : origin[r][half] * unit;
+        const float from = origin[r][half] == minus_infinity() ? 0.0f : origin[r][half], shift = from * unit;
         total[r][half] = 0.0f;
 #pragma unroll
         for (int t = 0; t < C::kKeyTiles; ++t) {
 #pragma unroll
           for (int e = 2 * half; e < 2 * half + 2; ++e) {
-            s[r][t][e] = ptx::ex2(fmaf(s[r][t][e], unit, -shift));
+            // In float32 the largest weight is 1 to the bit, for an instruction more.
+            constexpr bool kExact = C::Element::kOriginSlack == 0.0f;
+            s[r][t][e] = ptx::ex2(kExact ? (s[r][t][e] - from) * unit : fmaf(s[r][t][e], unit, -shift));
             total[r][half] += s[r][t][e];
           }
         }

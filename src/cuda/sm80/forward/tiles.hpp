@@ -41,7 +41,7 @@ constexpr bool has_small_shared_memory(int architecture) {
 
 /// For float32, whose kernels fit where shared memory is small.
 constexpr ForwardTile wide_forward_tile(int dim, int architecture) {
-  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 64, .parts = 1, .stages = 2, .blocks = 2};
+  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 32, .parts = 1, .stages = 2, .blocks = 2};
   if (dim <= 128) return {.warps = 4, .row_tiles = 1, .key_block = 32, .parts = 1, .stages = 2, .blocks = 2};
   const int stages = dim > 192 && has_small_shared_memory(architecture) ? 1 : 2;
   return {.warps = 4, .row_tiles = 1, .key_block = 16, .parts = 1, .stages = stages, .blocks = 1};
