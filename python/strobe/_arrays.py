@@ -1,0 +1,63 @@
+"""What strobe needs of array libraries beside DLPack: fresh memory, and the stream that they work on.
+
+No library but NumPy is imported; PyTorch and CuPy are recognised where the caller has imported them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy
+
+_CPU_DEVICES = (1, 3)  # DLPack's numbers for the CPU, and for the CPU's memory that a GPU can reach
+
+
+def _belongs_to(array: Any, library: str, type_name: str) -> bool:
+    module = sys.modules.get(library)
+    return module is not None and isinstance(array, getattr(module, type_name))
+
+
+def empty(shape: tuple[int, ...], like: Any, dtype: str | None = None) -> Any:
+    """An uninitialised array of `like`'s library, on its device, in its type unless `dtype` names another.
+
+    On the CPU, libraries that let nobody write into their arrays (JAX) get NumPy's.
+    """
+    if _belongs_to(like, "torch", "Tensor"):
+        return like.new_empty(shape, dtype=getattr(sys.modules["torch"], dtype) if dtype else None)
+    if _belongs_to(like, "cupy", "ndarray"):
+        with like.device:
+            return sys.modules["cupy"].empty(shape, dtype or like.dtype)
+    if like.__dlpack_device__()[0] not in _CPU_DEVICES:
+        raise TypeError(f"out is not given, must be given for arrays of type {type(like).__name__} on a GPU")
+    return numpy.empty(shape, dtype or like.dtype)
+
+
+def current_stream(array: Any) -> int | None:
+    """The address of the CUDA stream on which `array`'s library works at present.
+
+    None where there is none, and for types whose DLPack table of C functions tells it, as that of PyTorch since 2.10.
+    """
+    if hasattr(type(array), "__dlpack_c_exchange_api__"):
+        return None
+    if _belongs_to(array, "torch", "Tensor") and array.is_cuda:
+        return sys.modules["torch"].cuda.current_stream(array.device).cuda_stream
+    if _belongs_to(array, "cupy", "ndarray"):
+        return sys.modules["cupy"].cuda.get_current_stream().ptr
+    return None
+
+
+def require_arrays(**arrays: Any) -> None:
+    """Refuses what is no array."""
+    for name, array in arrays.items():
+        if not hasattr(array, "__dlpack__"):
+            raise TypeError(f"{name} is of type {type(array).__name__}, must be an array (of NumPy, PyTorch, CuPy or "
+                            "another library that speaks DLPack)")
+
+
+def refuse_recorded_gradients(**arguments: Any) -> None:
+    """Refuses tensors whose gradients PyTorch records: these calls would lose them silently."""
+    for name, argument in arguments.items():
+        if getattr(argument, "requires_grad", False) and sys.modules["torch"].is_grad_enabled():
+            raise ValueError(f"{name} is a tensor that requires gradients, must be detached, or the call be made under "
+                             "torch.no_grad(): this call records none (attention_backward computes them)")
