@@ -189,7 +189,7 @@ Tensor Arrays::accept(const char* argument, const dlpack::Tensor& from) {
                 .dtype = data_type_of(argument, from.type),
                 .rank = from.rank};
   std::copy_n(from.shape, from.rank, tensor.shape);
-  if (from.strides != nullptr) {
+  if (from.strides != nullptr && tensor.elements() > 0) {  // NumPy's empty arrays have strides of zero
     std::copy_n(from.strides, from.rank, tensor.strides);
   } else {
     std::int64_t stride = 1;

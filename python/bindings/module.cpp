@@ -169,7 +169,7 @@ void forward(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
              const nb::dict& options) {
   Arrays arrays;
   const Attention attention = attention_of(query, key, value, options, arrays);
-  const ForwardOutputs outputs{.output = arrays.view("output", out, Access::kWrite),
+  const ForwardOutputs outputs{.output = arrays.view("out", out, Access::kWrite),
                                .lse = view_if_given("lse", lse, arrays, Access::kWrite)};
   const Execution execution = execution_of(arrays, stream);
   const nb::gil_scoped_release released;
@@ -181,9 +181,9 @@ void backward(nb::handle grad_out, nb::handle query, nb::handle key, nb::handle 
               nb::handle grad_lse, const nb::dict& gradients, nb::handle stream, const nb::dict& options) {
   Arrays arrays;
   const Attention attention = attention_of(query, key, value, options, arrays);
-  const BackwardInputs inputs{.output = arrays.view("output", out),
+  const BackwardInputs inputs{.output = arrays.view("out", out),
                               .lse = arrays.view("lse", lse),
-                              .grad_output = arrays.view("grad_output", grad_out),
+                              .grad_output = arrays.view("grad_out", grad_out),
                               .grad_lse = view_if_given("grad_lse", grad_lse, arrays)};
   const auto gradient = [&](const char* name, const char* argument) {
     return gradients.contains(name) ? arrays.view(argument, gradients[name], Access::kWrite) : Tensor{};
