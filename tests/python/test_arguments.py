@@ -67,6 +67,11 @@ def test_kinds_of_options():
     refused(TypeError, "stream", stream="fast")
 
 
+@pytest.mark.parametrize("name", strobe.Options.__annotations__)
+def test_every_option_is_looked_at(name):
+    refused(TypeError, name, **{name: object()})
+
+
 def test_unknown_option():
     with pytest.raises(TypeError, match='"casual"'):
         strobe.attention(QUERY, KEY, VALUE, casual=True)

@@ -213,8 +213,3 @@ def test_plan():
     assert strobe.plan(query[:, :1], key, value).kernel.startswith("cpu.decode.")
     assert strobe.plan(query, key, value, backward=True).kernel.startswith("cpu.backward.")
     assert plan.kernel in repr(plan)
-
-
-def test_version_and_devices():
-    assert strobe.__version__.count(".") == 2
-    assert strobe.cuda_device_count() >= 0
