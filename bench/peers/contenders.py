@@ -4,59 +4,14 @@ A contender offers prepare(case, tensors) -> Prepared, or a reason (str) why it 
 there; Prepared.run is what is timed. All tensors are PyTorch tensors in storage order [batch, heads, length, dim].
 """
 
-import dataclasses
 import math
-from typing import Callable
 
 import numpy as np
 import onnxruntime
 import torch
 from onnx import TensorProto, helper
 
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One problem. `kind` is forward, backward or decode; sizes are [batch, heads, length, dim]."""
-
-    kind: str
-    dtype: str
-    length: int
-    dim: int
-    causal: bool
-    batch: int = 1
-    query_heads: int = 16
-    kv_heads: int = 16
-    query_length: int = 0  # 0: as length
-
-    @property
-    def queries(self) -> int:
-        return self.query_length or self.length
-
-    @property
-    def name(self) -> str:
-        heads = f"h{self.query_heads}" + (f"/{self.kv_heads}" if self.kv_heads != self.query_heads else "")
-        return f"{self.kind}-{self.dtype}-d{self.dim}-n{self.length}-{heads}-{'causal' if self.causal else 'full'}"
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        return getattr(torch, self.dtype)
-
-    @property
-    def flops(self) -> float:
-        """By the FlashAttention papers' count: half when causal, 2.5 times forward for backward."""
-        forward = 4.0 * self.batch * self.query_heads * self.queries * self.length * self.dim
-        return forward * (0.5 if self.causal else 1.0) * (2.5 if self.kind == "backward" else 1.0)
-
-    @property
-    def bytes_of_keys_and_values(self) -> float:
-        return 2.0 * self.batch * self.kv_heads * self.length * self.dim * self.torch_dtype.itemsize
-
-
-@dataclasses.dataclass
-class Prepared:
-    run: Callable[[], object]
-    results: Callable[[], list[torch.Tensor]]  # of the last run: [output], or [dQ, dK, dV], as [batch, heads, length, dim]
-    kernel: str
+from cases import FOR_DECODING_ONLY, Case, Prepared
 
 
 class Torch:
@@ -94,7 +49,7 @@ class TorchGroupsAsRows:
 
     def prepare(self, case: Case, tensors: dict[str, torch.Tensor]) -> Prepared | str:
         if case.kind != "decode" or case.queries != 1:
-            return "for decoding only"
+            return FOR_DECODING_ONLY
         query = tensors["query"].view(case.batch, case.kv_heads, case.query_heads // case.kv_heads, case.dim)
         last: list[torch.Tensor] = []
 

@@ -32,7 +32,8 @@ os.environ["STROBE_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(arguments
 import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 
-from contenders import Case, OnnxRuntime, Prepared, Torch, TorchGroupsAsRows  # noqa: E402
+from cases import Case, Prepared, largest_difference  # noqa: E402
+from contenders import OnnxRuntime, Torch, TorchGroupsAsRows  # noqa: E402
 from strobe_abi import Strobe  # noqa: E402
 
 REST_SECONDS = 0.05
@@ -61,11 +62,6 @@ def make_tensors(case: Case) -> dict[str, torch.Tensor]:
     normal = lambda heads, length: torch.randn(case.batch, heads, length, case.dim, generator=generator).to(case.torch_dtype)
     return {"query": normal(case.query_heads, case.queries), "key": normal(case.kv_heads, case.length),
             "value": normal(case.kv_heads, case.length), "grad_output": normal(case.query_heads, case.queries)}
-
-
-def largest_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
-    """Over the largest magnitude of each tensor."""
-    return max(float((a.double() - b.double()).abs().max() / b.double().abs().max()) for a, b in zip(ours, theirs, strict=True))
 
 
 def time_once(prepared: Prepared) -> float:

@@ -6,7 +6,7 @@ import pathlib
 
 import torch
 
-from contenders import Case, Prepared
+from cases import Case, Prepared
 
 MAX_RANK = 5
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}

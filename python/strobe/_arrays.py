@@ -61,3 +61,10 @@ def refuse_recorded_gradients(**arguments: Any) -> None:
         if getattr(argument, "requires_grad", False) and sys.modules["torch"].is_grad_enabled():
             raise ValueError(f"{name} is a tensor that requires gradients, must be detached, or the call be made under "
                              "torch.no_grad(): this call records none (attention_backward computes them)")
+
+
+def require_writable(**arrays: Any) -> None:
+    """Refuses JAX's arrays as outputs: they lend their memory, but their library counts on nobody writing to it."""
+    for name, array in arrays.items():
+        if _belongs_to(array, "jax", "Array"):
+            raise ValueError(f"{name} is a JAX array, must be an array that can be written to")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from strobe import _core
-from strobe._arrays import current_stream, empty, refuse_recorded_gradients, require_arrays
+from strobe._arrays import current_stream, empty, refuse_recorded_gradients, require_arrays, require_writable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,6 +61,10 @@ def attention(
     if out is None:
         float8 = str(query.dtype).removeprefix("torch.") in _FLOAT8
         out = empty((*query.shape[:-1], *value.shape[-1:]), query, "float32" if float8 else None)
+    else:
+        require_writable(out=out)
+    if options.get("new_key") is not None:
+        require_writable(key=key, value=value)
     lse = empty(_lse_shape(query), query, "float32") if return_lse else None
     _core.forward(query, key, value, out, lse, _stream(stream, query), options)
     return (out, lse) if return_lse else out

@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Strobe and PyTorch's FlashAttention-2 and cuDNN on the same tensors, in turn, in one process, on a GPU.
+
+The cases are the FlashAttention papers' grid, forward and backward, and decoding. Results are compared first; a peer whose
+results differ is not timed against. Then come rounds: in each, every contender rests, warms up and is timed call by call with
+CUDA events, after a read of more memory than the L2 cache holds, so that no input waits there. A round's figure is the median
+of its calls, a case's the mean over rounds; the spread is (largest - smallest round) / mean. Ratios are the peer's time
+over Strobe's. A table and JSON lines go to bench/results. bench/peers/run --vs torch sets everything up.
+
+With --device cpu and few --tokens the whole script can be tried without a GPU; its figures mean nothing then.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+from cases import BYTES, FOR_DECODING_ONLY, Case, Prepared, decode_cases, largest_difference, papers_grid, quick
+
+PASSES = ("forward", "backward", "decode")
+LARGEST_DIFFERENCE = 2e-2  # of bfloat16 results, over the largest value
+WARM_UPS = 5
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=PASSES, action="append", help="this pass; may be given several times")
+    parser.add_argument("--filter", default="", help="a regular expression: the cases whose name it matches")
+    parser.add_argument("--quick", action="store_true", help="three lengths, head dimensions 64 and 128, one round")
+    parser.add_argument("--rounds", type=int, help="2 unless given, with --quick 1")
+    parser.add_argument("--repeats", type=int, default=30, help="timed calls in a round")
+    parser.add_argument("--rest", type=float, default=0.2, help="seconds of rest before a contender is timed")
+    parser.add_argument("--nondeterministic", action="store_true",
+                        help="let Strobe's backward give other bits when run twice, as the peers' do")
+    parser.add_argument("--tokens", type=int, default=16384, help="batch x length of the papers' grid")
+    parser.add_argument("--hidden", type=int, default=2048, help="heads x head dimension of the papers' grid")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parents[1] / "results")
+    parser.add_argument("--dry-run", action="store_true", help="print the cases and stop; needs neither PyTorch nor a GPU")
+    arguments = parser.parse_args()
+    arguments.rounds = arguments.rounds or (1 if arguments.quick else 2)
+    return arguments
+
+
+def chosen_cases(arguments: argparse.Namespace) -> list[Case]:
+    cases = papers_grid(arguments.tokens, arguments.hidden)
+    cases += decode_cases() if arguments.tokens >= 16384 else decode_cases(arguments.tokens)
+    if arguments.quick:
+        cases = quick(cases)
+    return [case for case in cases if case.kind in (arguments.only or PASSES) and re.search(arguments.filter, case.name)]
+
+
+def print_cases(cases: list[Case]) -> None:
+    for case in cases:
+        work = f"{case.bytes_of_keys_and_values * 1e-9:9.3f} GB" if case.kind == "decode" else f"{case.flops * 1e-12:9.3f} TFLOP"
+        print(f"{case.name:48} {work}")
+    print(f"{len(cases)} cases")
+
+
+def make_tensors(case: Case, device: str) -> dict:
+    import torch
+
+    generator = torch.Generator(device).manual_seed(20)
+    normal = lambda heads, length: torch.randn(case.batch, length, heads, case.dim, generator=generator, device=device,
+                                               dtype=case.torch_dtype)
+    return {"query": normal(case.query_heads, case.queries), "key": normal(case.kv_heads, case.length),
+            "value": normal(case.kv_heads, case.length), "grad_out": normal(case.query_heads, case.queries)}
+
+
+class CudaClock:
+    """Times calls by events on the current stream, each after the L2 cache has been filled with something else.
+
+    That something is read, not written: the cache would write it back to memory while the call is timed.
+    """
+
+    def __init__(self):
+        import torch
+
+        self.torch = torch
+        cache_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+        self.other = torch.zeros(4 * cache_bytes // BYTES["float32"], device="cuda")
+        self.total = torch.zeros((), device="cuda")
+
+    def seconds(self, run, repeats: int) -> list[float]:
+        cuda = self.torch.cuda
+        events = [(cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)) for _ in range(repeats)]
+        for begin, end in events:
+            self.torch.sum(self.other, dim=0, out=self.total)
+            begin.record()
+            run()
+            end.record()
+        cuda.synchronize()
+        return [begin.elapsed_time(end) * 1e-3 for begin, end in events]
+
+    def wait(self) -> None:
+        self.torch.cuda.synchronize()
+
+    def machine(self) -> dict:
+        torch = self.torch
+        driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
+                                text=True, check=False).stdout.splitlines()
+        cudnn = torch.backends.cudnn.version()  # 91900 is 9.19.0
+        return {"device": torch.cuda.get_device_name(), "driver": driver[0] if driver else "unknown", "cuda": torch.version.cuda,
+                "cudnn": f"{cudnn // 10000}.{cudnn // 100 % 100}.{cudnn % 100}"}
+
+
+class CpuClock:
+    """To try the script without a GPU."""
+
+    def seconds(self, run, repeats: int) -> list[float]:
+        times = []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - begin)
+        return times
+
+    def wait(self) -> None:
+        pass
+
+    def machine(self) -> dict:
+        return {"device": f"CPU ({platform.machine()})"}
+
+
+def prepare(case: Case, contenders: list, tensors: dict) -> tuple[dict[str, Prepared], dict[str, str]]:
+    """Those that can run the case, and why the others cannot."""
+    ready, refused = {}, {}
+    for contender in contenders:
+        outcome = contender.prepare(case, tensors)
+        if isinstance(outcome, Prepared):
+            ready[contender.name] = outcome
+        else:
+            refused[contender.name] = outcome
+    return ready, refused
+
+
+def measure(case: Case, contenders: list, clock, arguments: argparse.Namespace) -> list[dict]:
+    """A row for every contender; `ms` is None for one that did not run or whose results differ, and `why` tells."""
+    ready, why = prepare(case, contenders, make_tensors(case, arguments.device))
+    differences = {}
+    if "strobe" in ready:
+        for prepared in ready.values():
+            with prepared.setting():
+                prepared.run()
+        ours = ready["strobe"].results()
+        differences = {name: largest_difference(ours, prepared.results()) for name, prepared in ready.items()}
+        for name, difference in differences.items():
+            if not difference <= LARGEST_DIFFERENCE:
+                why[name] = f"results differ from Strobe's by {difference:.2g} of the largest value"
+                del ready[name]
+
+    medians: dict[str, list[float]] = {name: [] for name in ready}
+    for turn in range(arguments.rounds):
+        for name, prepared in list(ready.items())[:: 1 if turn % 2 == 0 else -1]:  # nobody is always the first
+            with prepared.setting():
+                clock.wait()
+                time.sleep(arguments.rest)
+                clock.seconds(prepared.run, WARM_UPS)
+                medians[name].append(statistics.median(clock.seconds(prepared.run, arguments.repeats)))
+
+    rows = []
+    for contender in contenders:
+        name, seconds = contender.name, None
+        row = {"case": case.name, "backend": arguments.device, "kernel": None, "pass": case.kind, "dtype": case.dtype,
+               "head_dim": case.dim, "value_dim": case.dim, "batch": case.batch, "query_heads": case.query_heads,
+               "kv_heads": case.kv_heads, "query_length": case.queries, "key_length": case.length, "causal": case.causal,
+               "ms": None, "spread": None, "tflops": None, "gbps": None, "peer": None if name == "strobe" else name,
+               "ratio": None, "difference": differences.get(name), "rounds": arguments.rounds, "why": why.get(name)}
+        if name in ready:
+            seconds = statistics.mean(medians[name])
+            row |= {"kernel": ready[name].kernel, "ms": seconds * 1e3, "tflops": case.flops / seconds * 1e-12,
+                    "spread": (max(medians[name]) - min(medians[name])) / seconds,
+                    "gbps": case.bytes_of_keys_and_values / seconds * 1e-9}
+            if name != "strobe" and "strobe" in ready:
+                row["ratio"] = seconds / statistics.mean(medians["strobe"])
+        rows.append(row)
+    return rows
+
+
+def geometric_means(rows: list[dict]) -> dict[tuple[str, str], tuple[float, int]]:
+    """(pass, peer) -> the geometric mean of the ratios, and over how many cases."""
+    ratios: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row["ratio"] is not None:
+            ratios.setdefault((row["pass"], row["peer"]), []).append(row["ratio"])
+    return {key: (math.exp(statistics.fmean(map(math.log, values))), len(values)) for key, values in ratios.items()}
+
+
+def rate_of(row: dict) -> str:
+    if row["ms"] is None:
+        return "-"
+    return f"{row['gbps']:.4g} GB/s" if row["pass"] == "decode" else f"{row['tflops']:.3g}"
+
+
+def line_of(rows: list[dict], separator: str) -> str:
+    """A case as a line: Strobe's rate, and for every peer its rate and the ratio."""
+    cells = [rate_of(rows[0])]
+    for row in rows[1:]:
+        if row["why"] != FOR_DECODING_ONLY:
+            cells.append(f"{rate_of(row)} ({row['ratio']:.2f})" if row["ratio"] is not None else rate_of(row))
+    return separator.join([rows[0]["case"], *cells])
+
+
+def table_of(rows: list[dict], machine: dict) -> str:
+    lines = ["# Strobe and its peers on a GPU", "", ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
+             "bfloat16, storage (batch, length, heads, dim). TFLOP/s (decode: GB/s of keys and values read) by bench/peers/cuda.py,",
+             "and in brackets how many times as fast Strobe is."]
+    for kind in PASSES:
+        of_pass = [row for row in rows if row["pass"] == kind]
+        if not of_pass:
+            continue
+        peers = list(dict.fromkeys(row["peer"] for row in of_pass if row["peer"] and row["why"] != FOR_DECODING_ONLY))
+        lines += ["", f"| {kind} | Strobe | " + " | ".join(peers) + " |", "|---" * (len(peers) + 2) + "|"]
+        for name in dict.fromkeys(row["case"] for row in of_pass):
+            lines.append("| " + line_of([row for row in of_pass if row["case"] == name], " | ") + " |")
+    lines += ["", "Geometric means of these ratios:", ""]
+    lines += [f"- {kind}: {mean:.2f} times {peer} ({count} cases)" for (kind, peer), (mean, count) in geometric_means(rows).items()]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["why"] not in (None, FOR_DECODING_ONLY):
+            reasons.setdefault((row["peer"] or "Strobe", row["why"]), []).append(row["case"])
+    if reasons:
+        lines += ["", "Not counted:", ""]
+        lines += [f"- {name}, {len(names)} cases ({names[0]}{', ...' if names[1:] else ''}): {why}"
+                  for (name, why), names in reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    cases = chosen_cases(arguments)
+    if arguments.dry_run:
+        print_cases(cases)
+        return 0
+    import strobe
+    import torch
+
+    from cuda_contenders import all_contenders
+
+    clock = CudaClock() if arguments.device == "cuda" else CpuClock()
+    machine = clock.machine() | {"torch": torch.__version__, "strobe": strobe.__version__,
+                                 "backward": "nondeterministic" if arguments.nondeterministic else "deterministic (Strobe only)"}
+    print(json.dumps(machine))
+    contenders = all_contenders(deterministic=not arguments.nondeterministic)
+    print("case, strobe, " + ", ".join(f"{contender.name} (ratio)" for contender in contenders[1:]))
+    rows = []
+    for case in cases:
+        rows += measure(case, contenders, clock, arguments)
+        print(line_of(rows[-len(contenders):], "  "), flush=True)
+
+    name = "peers-" + re.sub(r"[^a-z0-9]+", "-", machine["device"].lower().replace("nvidia", "")).strip("-")
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    (arguments.results / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [machine, *rows]))
+    table = table_of(rows, machine)
+    (arguments.results / f"{name}.md").write_text(table)
+    print(table[table.index("Geometric means"):])
+    print(arguments.results / f"{name}.md", "and .jsonl written")
+    return 1 if any("results differ" in (row["why"] or "") for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
