@@ -41,9 +41,9 @@ def current_stream(array: Any) -> int | None:
     if hasattr(type(array), "__dlpack_c_exchange_api__"):
         return None
     if _belongs_to(array, "torch", "Tensor") and array.is_cuda:
-        return sys.modules["torch"].cuda.current_stream(array.device).cuda_stream
+        return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
     if _belongs_to(array, "cupy", "ndarray"):
-        return sys.modules["cupy"].cuda.get_current_stream().ptr
+        return int(sys.modules["cupy"].cuda.get_current_stream().ptr)
     return None
 
 

@@ -1,5 +1,6 @@
 """The compiled extension (python/bindings/module.cpp). `strobe` has the functions to call."""
 
+from collections.abc import Mapping
 from typing import Any
 
 class Plan:
@@ -18,7 +19,15 @@ class Plan:
     @property
     def query_tile(self) -> int: ...
 
-def forward(query: Any, key: Any, value: Any, out: Any, lse: Any | None, stream: int | None, options: dict[str, Any]) -> None: ...
+def forward(
+    query: Any,
+    key: Any,
+    value: Any,
+    out: Any,
+    lse: Any | None,
+    stream: int | None,
+    options: Mapping[str, object],
+) -> None: ...
 def backward(
     grad_out: Any,
     query: Any,
@@ -27,10 +36,10 @@ def backward(
     out: Any,
     lse: Any,
     grad_lse: Any | None,
-    gradients: dict[str, Any],
+    gradients: Mapping[str, Any],
     stream: int | None,
-    options: dict[str, Any],
+    options: Mapping[str, object],
 ) -> None: ...
-def plan(query: Any, key: Any, value: Any, backward: bool, options: dict[str, Any]) -> Plan: ...
+def plan(query: Any, key: Any, value: Any, backward: bool, options: Mapping[str, object]) -> Plan: ...
 def cuda_device_count() -> int: ...
 def version() -> str: ...
