@@ -29,7 +29,8 @@ def empty(shape: tuple[int, ...], like: Any, dtype: str | None = None) -> Any:
         with like.device:
             return sys.modules["cupy"].empty(shape, dtype or like.dtype)
     if like.__dlpack_device__()[0] not in _CPU_DEVICES:
-        raise TypeError(f"out is not given, must be given for arrays of type {type(like).__name__} on a GPU")
+        raise TypeError(f"query is of type {type(like).__name__} on a GPU, must be PyTorch's or CuPy's, which allocate the "
+                        "results, or out= be given")
     return numpy.empty(shape, dtype or like.dtype)
 
 

@@ -1,0 +1,94 @@
+"""The way of a call to a GPU, on the GPU that the tests simulate: STROBE_CUDA_DRIVER and STROBE_NVRTC name its libraries
+(tests/cuda/simulator), as scripts/test does. Its memory is the host's, so NumPy allocates it."""
+
+import contextlib
+import ctypes
+import os
+import sys
+import types
+
+import numpy
+import pytest
+import reference
+import strobe
+
+pytestmark = pytest.mark.skipif("STROBE_CUDA_DRIVER" not in os.environ, reason="no simulated GPU")
+
+CUDA = 2  # DLPack's number
+NUMBERS = numpy.random.default_rng(3)
+
+
+class GpuArray:
+    """An array that says it lies on GPU `index`."""
+
+    def __init__(self, array, index=0):
+        self.array, self.index = array, index
+        self.shape, self.dtype = array.shape, array.dtype
+
+    device = contextlib.nullcontext()  # as CuPy's, to allocate there
+
+    def __dlpack_device__(self):
+        return CUDA, self.index
+
+    def __dlpack__(self, *, stream=None, max_version=None):
+        assert stream == -1  # anything else would make a stream wait
+        capsule = self.array.__dlpack__()
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        device = pointer(capsule, b"dltensor") + 8  # behind the data's address
+        ctypes.c_int32.from_address(device).value = CUDA
+        ctypes.c_int32.from_address(device + 4).value = self.index
+        return capsule
+
+
+def problem(query_length=20):
+    normal = lambda length, heads: NUMBERS.standard_normal((1, length, heads, 64)).astype("float16")
+    return normal(query_length, 4), normal(40, 2), normal(40, 2)
+
+
+def assert_close(actual, expected):
+    numpy.testing.assert_allclose(actual, expected, rtol=4e-3, atol=4e-3)
+
+
+def test_results_that_are_given():
+    arrays = problem()
+    query, key, value = map(GpuArray, arrays)
+    assert strobe.plan(query, key, value, causal=True).kernel.startswith("cuda.")
+    with pytest.raises(TypeError, match="^query is of type GpuArray on a GPU"):
+        strobe.attention(query, key, value)
+    out = GpuArray(numpy.empty_like(arrays[0]))
+    assert strobe.attention(query, key, value, out=out, causal=True, stream=0) is out
+    assert_close(out.array, reference.attention(*arrays, causal=True)[0])
+
+
+def test_results_that_the_library_allocates(monkeypatch):
+    streams = []
+
+    def current_stream():
+        streams.append(0)
+        return types.SimpleNamespace(ptr=0)
+
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(
+        ndarray=GpuArray, empty=lambda shape, dtype: GpuArray(numpy.empty(shape, dtype)),
+        cuda=types.SimpleNamespace(get_current_stream=current_stream)))
+    arrays, grad_out = problem(), problem()[0]
+    query, key, value = map(GpuArray, arrays)
+    out, lse = strobe.attention(query, key, value, causal=True, return_lse=True)
+    expected_out, expected_lse = reference.attention(*arrays, causal=True)
+    assert_close(out.array, expected_out)
+    assert_close(lse.array, expected_lse)
+    gradients = strobe.attention_backward(GpuArray(grad_out), query, key, value, out, lse, causal=True)
+    assert len(streams) == 2
+    on_cpu = strobe.attention_backward(grad_out, *arrays, out.array, lse.array, causal=True)
+    for gradient, expected in zip(gradients, on_cpu):
+        numpy.testing.assert_allclose(gradient.array, expected.astype("float64"), rtol=2e-2, atol=2e-2)
+
+
+def test_one_device():
+    query, key, value = problem()
+    with pytest.raises(ValueError, match="^key is on the CPU, must be on CUDA device 0, as query is"):
+        strobe.attention(GpuArray(query), key, value, out=GpuArray(query.copy()))
+    with pytest.raises(ValueError, match="^out is on CUDA device 0, must be on the CPU"):
+        strobe.attention(query, key, value, out=GpuArray(query.copy()))
+    with pytest.raises(ValueError, match="^key is on CUDA device 0, must be on CUDA device 1"):
+        strobe.attention(GpuArray(query, 1), GpuArray(key), GpuArray(value), out=GpuArray(query.copy()))
