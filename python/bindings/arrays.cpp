@@ -137,8 +137,7 @@ Lent contents_of(nb::handle capsule) {
 
 Tensor Arrays::view(const char* argument, nb::handle array, Access access) {
   const dlpack::ExchangeTable* table = exchange_table(array);
-  const bool first = first_argument_.empty();
-  if (first) table_ = table;
+  if (first_argument_.empty()) table_ = table;
   dlpack::Tensor tensor;
   if (table != nullptr && table->view(array.ptr(), &tensor) == 0) return accept(argument, tensor);
   PyErr_Clear();  // what the table refuses, the method refuses with a shorter message
@@ -206,8 +205,8 @@ Device Arrays::device() const {
   return {.kind = DeviceKind::kCuda, .index = device_.index};
 }
 
-void* Arrays::current_stream() const {
-  if (device().kind == DeviceKind::kCpu || table_ == nullptr) return nullptr;
+std::optional<void*> Arrays::current_stream() const {
+  if (table_ == nullptr) return std::nullopt;
   void* stream = nullptr;
   if (table_->current_stream(device_.type, device_.index, &stream) != 0) throw nb::python_error();
   return stream;

@@ -4,6 +4,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,8 @@ class Arrays {
   Tensor view(const char* argument, nanobind::handle array, Access access = Access::kRead);
 
   Device device() const;
-  /// The stream on which the first array's library works at present; null if it does not tell, and on the CPU.
-  void* current_stream() const;
+  /// The stream on which the first array's library works at present, if its type's table of C functions tells.
+  std::optional<void*> current_stream() const;
 
  private:
   Tensor accept(const char* argument, const dlpack::Tensor& tensor);

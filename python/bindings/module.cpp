@@ -153,15 +153,20 @@ Tensor view_if_given(const char* argument, nb::handle array, Arrays& arrays, Acc
   return array.is_none() ? Tensor{} : arrays.view(argument, array, access);
 }
 
-/// `stream` is the address of a cudaStream_t, or None for the stream on which the arrays' library works.
-Execution execution_of(const Arrays& arrays, nb::handle stream) {
+/// `stream` is the address of a cudaStream_t, or None for the stream on which query's library works.
+Execution execution_of(const Arrays& arrays, nb::handle query, nb::handle stream) {
   Execution execution{.device = arrays.device()};
+  nb::object address = nb::borrow(stream);
   if (stream.is_none()) {
-    execution.stream = arrays.current_stream();
-  } else {
-    const auto address = number_of<std::uintptr_t>("stream", stream, "the address of a CUDA stream, an integer");
-    execution.stream = reinterpret_cast<void*>(address);
+    if (execution.device.kind == DeviceKind::kCpu) return execution;
+    if (const auto current = arrays.current_stream()) {
+      execution.stream = *current;
+      return execution;
+    }
+    address = nb::module_::import_("strobe._arrays").attr("current_stream")(query);
   }
+  const auto number = number_of<std::uintptr_t>("stream", address, "the address of a CUDA stream, an integer");
+  execution.stream = reinterpret_cast<void*>(number);
   return execution;
 }
 
@@ -171,7 +176,7 @@ void forward(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
   const Attention attention = attention_of(query, key, value, options, arrays);
   const ForwardOutputs outputs{.output = arrays.view("out", out, Access::kWrite),
                                .lse = view_if_given("lse", lse, arrays, Access::kWrite)};
-  const Execution execution = execution_of(arrays, stream);
+  const Execution execution = execution_of(arrays, query, stream);
   const nb::gil_scoped_release released;
   strobe::forward(attention, outputs, execution);
 }
@@ -193,7 +198,7 @@ void backward(nb::handle grad_out, nb::handle query, nb::handle key, nb::handle 
                          .value = gradient("value", "gradients.value"),
                          .bias = gradient("bias", "gradients.bias"),
                          .sink = gradient("sink", "gradients.sink")};
-  const Execution execution = execution_of(arrays, stream);
+  const Execution execution = execution_of(arrays, query, stream);
   const nb::gil_scoped_release released;
   strobe::backward(attention, inputs, wanted, execution);
 }

@@ -34,18 +34,16 @@ def empty(shape: tuple[int, ...], like: Any, dtype: str | None = None) -> Any:
     return numpy.empty(shape, dtype or like.dtype)
 
 
-def current_stream(array: Any) -> int | None:
-    """The address of the CUDA stream on which `array`'s library works at present.
+def current_stream(array: Any) -> int:
+    """The address of the CUDA stream on which `array`'s library works at present; 0, the default stream, if unknown.
 
-    None where there is none, and for types whose DLPack table of C functions tells it, as that of PyTorch since 2.10.
+    The extension asks where the type offers no table of C functions that tells it, as that of PyTorch does since 2.10.
     """
-    if hasattr(type(array), "__dlpack_c_exchange_api__"):
-        return None
-    if _belongs_to(array, "torch", "Tensor") and array.is_cuda:
+    if _belongs_to(array, "torch", "Tensor"):
         return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
     if _belongs_to(array, "cupy", "ndarray"):
         return int(sys.modules["cupy"].cuda.get_current_stream().ptr)
-    return None
+    return 0
 
 
 def require_arrays(**arrays: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from strobe import _core
-from strobe._arrays import current_stream, empty, refuse_recorded_gradients, require_arrays, require_writable
+from strobe._arrays import empty, refuse_recorded_gradients, require_arrays, require_writable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -39,8 +39,8 @@ def attention(
             query's type, float32 for float8.
         return_lse: Whether to return the log-sum-exp of each row of scores too, which attention_backward needs.
         stream: On a GPU, the address of the CUDA stream to run on. The stream on which query's library works at present
-            (torch.cuda.current_stream()) unless given; the default stream if that library does not tell. The call
-            returns at once.
+            (torch.cuda.current_stream()) unless given; the default stream if that library does not tell. What other
+            streams compute must be there already. The call returns at once.
         **options: causal=True, window=(left, right), softcap=30.0, bias=..., and all others of `strobe.Options`.
 
     Strides are free but for the innermost, which is 1: transposed storage and slices of a joint array are passed as
@@ -66,7 +66,7 @@ def attention(
     if options.get("new_key") is not None:
         require_writable(key=key, value=value)
     lse = empty(_lse_shape(query), query, "float32") if return_lse else None
-    _core.forward(query, key, value, out, lse, _stream(stream, query), options)
+    _core.forward(query, key, value, out, lse, stream, options)
     return (out, lse) if return_lse else out
 
 
@@ -108,7 +108,7 @@ def attention_backward(
         if inputs.get(name) is None:
             raise ValueError(f'wrt names "{name}", must name inputs that are given, of: {", ".join(inputs)}')
     gradients = {name: empty(tuple(inputs[name].shape), inputs[name]) for name in wrt}
-    _core.backward(grad_out, query, key, value, out, lse, grad_lse, gradients, _stream(stream, query),
+    _core.backward(grad_out, query, key, value, out, lse, grad_lse, gradients, stream,
                    {**options, "deterministic": deterministic})
     return tuple(gradients[name] for name in wrt)
 
@@ -129,7 +129,3 @@ def _lse_shape(query: Array) -> tuple[int, ...]:
         raise ValueError(f"query is of shape {list(query.shape)}, must be [batch, query_length, query_heads, head_dim]")
     *batch, length, heads, _ = query.shape
     return (*batch, heads, length)
-
-
-def _stream(stream: int | None, query: Array) -> int | None:
-    return current_stream(query) if stream is None else stream

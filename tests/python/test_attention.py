@@ -1,5 +1,7 @@
 """strobe.attention on NumPy arrays: each option alone against the float64 definition, and what becomes of the arrays."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import ml_dtypes
 import numpy
 import pytest
@@ -197,7 +199,6 @@ def test_empty():
 
 
 def test_several_threads():
-    from concurrent.futures import ThreadPoolExecutor
     query, key, value = problem()
     expected = strobe.attention(query, key, value, causal=True)
     with ThreadPoolExecutor(4) as threads:
