@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from strobe._options import Array, Options
 
-_FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
-
 
 def attention(
     query: Array,
@@ -59,7 +57,7 @@ def attention(
     require_arrays(query=query, key=key, value=value)
     refuse_recorded_gradients(query=query, key=key, value=value, **options)
     if out is None:
-        float8 = str(query.dtype).removeprefix("torch.") in _FLOAT8
+        float8 = query.dtype.itemsize == 1
         out = empty((*query.shape[:-1], *value.shape[-1:]), query, "float32" if float8 else None)
     else:
         require_writable(out=out)

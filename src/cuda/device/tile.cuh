@@ -15,7 +15,7 @@ struct Tile {
   static constexpr int kChunkElements = kChunkBytes / Element::kBytes;
   static constexpr int kRowBytes = kDims * Element::kBytes, kRowChunks = kDims / kChunkElements;
   static constexpr int kBytes = kRows * kRowBytes;
-  static_assert(kDims % 32 == 0, "the swizzle needs rows of at least four chunks");
+  static_assert(kRowChunks % 4 == 0, "the swizzle needs rows of at least four chunks");
 
   /// Byte offset of a chunk of a row. Rows of a multiple of 128 bytes start in the same bank, so that all eight chunk
   /// places take part; in other rows, neighbours are half a turn of the banks apart and four places are enough.
@@ -64,7 +64,9 @@ template <class T, int kThreads>
 struct Shares {
   static constexpr int kAcross = smaller(T::kRowChunks & -T::kRowChunks, kThreads / 8);  // threads to a row
   static constexpr int kSteps = T::kRowChunks / kAcross, kDown = kThreads / kAcross;
-  static constexpr bool kEven = kDown % 8 == 0 && T::kRows % kDown == 0;  // every thread has as many rows, in phase
+  // Whether every thread has as many rows, all in the same phase of the swizzle, and whole turns of it between chunks.
+  static constexpr bool kEven =
+      kDown % 8 == 0 && T::kRows % kDown == 0 && kAcross % (T::kRowChunks % 8 == 0 ? 8 : 4) == 0;
 };
 
 /// Brings the window's rows into the tile in the background (cp.async: commit and wait are the caller's); rows outside
@@ -126,12 +128,17 @@ STROBE_DEVICE void load_rounded_tile(u32 tile, const RowAddress& address, RowWin
 }
 
 /// Of a tile of float32: the element in row `row` + 2 (lane % 4) + `second` and column 8 `column` + lane / 4, where
-/// `row` is a multiple of eight. Written so that what depends on the lane is the same for all columns.
+/// `row` is a multiple of eight.
 template <class T>
 STROBE_DEVICE u32 load_transposed(u32 tile, int lane, int row, int second, int column) {
-  const int in_step = 2 * (lane % 4) + second, phase = lane / 16 ^ in_step;
-  const int chunk = 2 * column / 8 * 8 + (phase ^ 2 * column % 8);
-  return ptx::ld_shared_4(tile + (row + in_step) * T::kRowBytes + chunk * kChunkBytes + lane / 4 % 4 * 4);
+  const int in_step = 2 * (lane % 4) + second, in_chunk = lane / 4 % 4 * 4;
+  if constexpr (T::kRowChunks % 8 == 0) {
+    // As T::offset has it, written so that what depends on the lane is the same for all columns.
+    const int phase = lane / 16 ^ in_step, chunk = 2 * column / 8 * 8 + (phase ^ 2 * column % 8);
+    return ptx::ld_shared_4(tile + (row + in_step) * T::kRowBytes + chunk * kChunkBytes + in_chunk);
+  } else {
+    return ptx::ld_shared_4(tile + T::offset(row + in_step, 2 * column + lane / 16) + in_chunk);
+  }
 }
 
 /// The right factors of a step for columns [8 column, 8 column + 16) of a tile, from its rows [row, row + kStep): two

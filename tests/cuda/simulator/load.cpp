@@ -1,3 +1,4 @@
+// Images are shared libraries: they are written to files without names, and loaded from there.
 #include "cuda/simulator/load.hpp"
 
 #include <cstdio>

@@ -92,7 +92,7 @@ struct BackwardTask {
   /// Queries and what belongs to them, by the first warps, or by all where half of them had too few rows abreast.
   static constexpr int kWidest = larger(C::QueryTile::kRowChunks & -C::QueryTile::kRowChunks,
                                         C::GradOutputTile::kRowChunks & -C::GradOutputTile::kRowChunks);
-  static constexpr bool kAllLoad = C::kThreads / 2 / kWidest % 8 != 0;
+  static constexpr bool kAllLoad = C::kThreads / 2 < 8 * kWidest;
   STROBE_DEVICE bool loads() const { return kAllLoad || is_first_warp(); }
 
   STROBE_DEVICE void load_visit(const Visit& visit, int stage) const {
