@@ -15,9 +15,9 @@ STROBE_DEVICE float bfloat16_value(u16 bits) { return __int_as_float(int(u32(bit
 
 STROBE_DEVICE bool is_finite(float x) { return fabsf(x) <= 3.4028235e38f; }
 
-/// How far, in powers of two, weights may grow above one before the origin of their exponentials follows the maximum. In
-/// 16-bit results nobody sees it; in float32, where a row's weight is all on one key, that key's value would not come
-/// out to the bit.
+/// How far, in powers of two, weights may grow above one before the origin of their exponentials follows the maximum.
+/// In 16-bit results nobody sees it; in float32, where a row's weight is all on one key, that key's value would not
+/// come out to the bit.
 constexpr float kHalfOriginSlack = 8.0f;
 
 struct Float16 {

@@ -15,7 +15,9 @@ struct ForwardConfig {
   static constexpr int kThreads = kTile.threads(), kRowTiles = kTile.row_tiles, kStages = kTile.stages,
                        kBlocks = kTile.blocks;
   static constexpr int kWarpRows = 16 * kRowTiles, kQueryTile = kTile.query_tile(), kKeyBlock = kTile.key_block;
-  static constexpr int kParts = kTile.parts, kPartKeys = kKeyBlock / kParts;
+  // Kernels with all features take few keys at a time: their text grows with them, and the time to compile it.
+  static constexpr int kParts = kFeatures == kAllFeatures ? kKeyBlock / 16 : kTile.parts,
+                       kPartKeys = kKeyBlock / kParts;
   static constexpr int kKeyTiles = kPartKeys / 8, kValueTiles = kValueDim / 8;  // accumulators of 8 columns
   static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
 

@@ -116,7 +116,7 @@ struct ForwardTask {
     if (careful) {
       clear_suspects<typename C::ValueTile>(values(stage), int(threadIdx.x), C::kThreads);
       __syncthreads();
-    } else if constexpr (C::Element::kOriginSlack > 0.0f) {
+    } else if constexpr (C::Element::kOriginSlack > 0.0f && C::kFeatures != kAllFeatures) {
       if (softmax.settled() && sees_all(view, block * C::kKeyBlock, (block + 1) * C::kKeyBlock)) {
         part = visit_settled(block, stage, softmax, o);
       }

@@ -1,7 +1,8 @@
 // The online softmax of a warp's rows (FlashAttention-2, arXiv 2307.08691, algorithm 1), with two changes for 16-bit
-// types. The origin of the exponentials follows the maximum only when that has grown by more than kOriginSlack in powers
-// of two, so outputs are seldom rescaled. And where a row has an origin already, weights may be taken against it without looking for the
-// maximum at all, as long as they stay in the range of their type: a later look at their sums tells.
+// types. The origin of the exponentials follows the maximum only when that has grown by more than kOriginSlack in
+// powers of two, so outputs are seldom rescaled. And where a row has an origin already, weights may be taken against it
+// without looking for the maximum at all, as long as they stay in the range of their type: a later look at their sums
+// tells.
 #pragma once
 
 #include "cuda/device/philox.cuh"
