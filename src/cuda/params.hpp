@@ -49,6 +49,7 @@ struct AttentionParams {
 
   // Scores.
   float scale, softcap;
+  VectorView query_descale, key_descale, value_descale;  // float32 [b, kv head], for float8; no data: 1
   ScoresView bias;
   VectorView alibi_slopes;  // float32 [b, h]
   VectorView sink;          // float32 [h]

@@ -73,6 +73,11 @@ AttentionParams params_of(const Problem& problem, const Buffers& buffers) {
 
   p.scale = problem.scale;
   p.softcap = problem.softcap;
+  if (problem.has_descale) {
+    p.query_descale = view_of(buffers.query_descale);
+    p.key_descale = view_of(buffers.key_descale);
+    p.value_descale = view_of(buffers.value_descale);
+  }
   if (problem.has_bias) p.bias = view_of(buffers.bias);
   if (problem.has_alibi) p.alibi_slopes = view_of(buffers.alibi_slopes);
   if (problem.has_sink) p.sink = view_of(buffers.sink);

@@ -21,7 +21,7 @@ STROBE_DEVICE bool is_finite(float x) { return fabsf(x) <= 3.4028235e38f; }
 constexpr float kHalfOriginSlack = 8.0f;
 
 struct Float16 {
-  static constexpr int kBytes = 2, kStep = 16;
+  static constexpr int kBytes = 2, kStoredBytes = 2, kStep = 16;
   static constexpr float kOriginSlack = kHalfOriginSlack;
   static constexpr float kLargeWeights = 0x1p15f;  // the type holds twice as much
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_f16x2(low, high); }
@@ -33,7 +33,7 @@ struct Float16 {
 };
 
 struct BFloat16 {
-  static constexpr int kBytes = 2, kStep = 16;
+  static constexpr int kBytes = 2, kStoredBytes = 2, kStep = 16;
   static constexpr float kOriginSlack = kHalfOriginSlack;
   static constexpr float kLargeWeights = 0x1p40f;  // leaves float32 sums of any length finite
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_bf16x2(low, high); }
@@ -48,7 +48,7 @@ struct BFloat16 {
 /// numbers, and all products but that of the two small ones are added up. (Ootomo and Yokota, arXiv 2203.03341.) The
 /// tensor cores cut sums off instead of rounding them, so long sums are left to ordinary additions.
 struct Float32 {
-  static constexpr int kBytes = 4, kStep = 8;
+  static constexpr int kBytes = 4, kStoredBytes = 4, kStep = 8;
   static constexpr float kOriginSlack = 0.0f;
   static constexpr float kLargeWeights = 0x1p40f;
 
@@ -70,6 +70,20 @@ struct Float32 {
   static STROBE_DEVICE u32 rest(u32 x, u32 rounded) {
     const float high = __int_as_float(int(rounded));
     return is_finite(high) ? u32(__float_as_int(__int_as_float(int(x)) - high)) : 0u;
+  }
+};
+
+/// float8 as memory holds it, float16 in tiles and registers, which has every value of both types.
+struct Float8E5M2 : Float16 {
+  static constexpr int kStoredBytes = 1;
+  static STROBE_DEVICE u32 widened(u8 bits) { return u32(bits) << 8; }
+};
+struct Float8E4M3 : Float16 {
+  static constexpr int kStoredBytes = 1;
+  static STROBE_DEVICE u32 widened(u8 bits) {
+    if ((bits & 0x7f) == 0x7f) return 0x7e00u;                        // NaN; there is no infinity
+    const u16 scaled = u16((bits & 0x80) << 8 | (bits & 0x7f) << 7);  // by 2^-8: the exponents' biases are 7 and 15
+    return pack(ptx::cvt_f32_f16(scaled) * 0x1p8f, 0.0f);
   }
 };
 
@@ -98,12 +112,32 @@ STROBE_DEVICE u32 finite_elements(u32 word) {
   }
 }
 
+/// Two neighbouring elements of a 16-bit type or float8 as a word of a tile, zero from `count` on.
+template <class Element>
+STROBE_DEVICE u32 load_pair(const char* from, int count) {
+  if constexpr (Element::kStoredBytes == 2) {
+    const u16* const elements = reinterpret_cast<const u16*>(from);
+    return (count > 0 ? elements[0] : 0u) | (count > 1 ? u32(elements[1]) << 16 : 0u);
+  } else {
+    const u8* const elements = reinterpret_cast<const u8*>(from);
+    return (count > 0 ? Element::widened(elements[0]) : 0u) | (count > 1 ? Element::widened(elements[1]) << 16 : 0u);
+  }
+}
+
 /// The traits of a STROBE_TYPE option.
 template <int kElement>
 struct ElementOf;
 template <>
 struct ElementOf<int(Element::kFloat32)> {
   using Type = Float32;
+};
+template <>
+struct ElementOf<int(Element::kFloat8E4M3)> {
+  using Type = Float8E4M3;
+};
+template <>
+struct ElementOf<int(Element::kFloat8E5M2)> {
+  using Type = Float8E5M2;
 };
 template <>
 struct ElementOf<int(Element::kFloat16)> {
@@ -114,9 +148,11 @@ struct ElementOf<int(Element::kBFloat16)> {
   using Type = BFloat16;
 };
 
-/// Element `index` of an array whose type is known when the kernel runs: float32, float16 or bfloat16.
+/// Element `index` of an array whose type is known when the kernel runs.
 STROBE_DEVICE float load_float(const char* data, Element type, i64 index) {
   if (type == Element::kFloat32) return reinterpret_cast<const float*>(data)[index];
+  if (type == Element::kFloat8E4M3) return Float16::low(Float8E4M3::widened(u8(data[index])));
+  if (type == Element::kFloat8E5M2) return Float16::low(Float8E5M2::widened(u8(data[index])));
   const u16 bits = reinterpret_cast<const u16*>(data)[index];
   return type == Element::kFloat16 ? ptx::cvt_f32_f16(bits) : bfloat16_value(bits);
 }

@@ -111,4 +111,26 @@ STROBE_DEVICE KeyAddress key_rows(const AttentionParams& p, const RowsView& view
   return rows;
 }
 
+/// Whether rows can be copied to tiles chunk by chunk as they are.
+template <class Element>
+STROBE_DEVICE bool copies_chunks(const RowsView& view) {
+  return Element::kStoredBytes == Element::kBytes && view.vector_bytes == kChunkBytes;
+}
+
+STROBE_DEVICE float descale(const VectorView& factors, const Sequence& s, int kv_head) {
+  if (factors.data == nullptr) return 1.0f;
+  return reinterpret_cast<const float*>(factors.data)[s.batch * factors.batch_stride + kv_head * factors.stride];
+}
+/// What float8 scores, and values, are to be multiplied by; 1 for other types.
+template <class Element>
+STROBE_DEVICE float score_factor_of(const AttentionParams& p, const Sequence& s, int kv_head) {
+  if constexpr (Element::kStoredBytes != 1) return 1.0f;
+  return descale(p.query_descale, s, kv_head) * descale(p.key_descale, s, kv_head);
+}
+template <class Element>
+STROBE_DEVICE float value_factor_of(const AttentionParams& p, const Sequence& s, int kv_head) {
+  if constexpr (Element::kStoredBytes != 1) return 1.0f;
+  return descale(p.value_descale, s, kv_head);
+}
+
 }  // namespace strobe::cuda

@@ -14,6 +14,7 @@ struct Tile {
   static constexpr int kRows = kRows_, kDims = kDims_;
   static constexpr int kChunkElements = kChunkBytes / Element::kBytes;
   static constexpr int kRowBytes = kDims * Element::kBytes, kRowChunks = kDims / kChunkElements;
+  static constexpr int kStoredChunkBytes = kChunkElements * Element::kStoredBytes;  // in global memory
   static constexpr int kBytes = kRows * kRowBytes;
   static_assert(kRowChunks % 4 == 0, "the swizzle needs rows of at least four chunks");
 
@@ -40,10 +41,7 @@ STROBE_DEVICE uint4 gather_chunk(const char* from, int count) {
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
     if constexpr (Element::kBytes == 2) {
-      const u16* elements = reinterpret_cast<const u16*>(from);
-      const u32 low = 2 * w < count ? elements[2 * w] : 0;
-      const u32 high = 2 * w + 1 < count ? elements[2 * w + 1] : 0;
-      words[w] = low | high << 16;
+      words[w] = load_pair<Element>(from + 2 * w * Element::kStoredBytes, count - 2 * w);
     } else {
       words[w] = w < count ? reinterpret_cast<const u32*>(from)[w] : 0;
     }
@@ -100,7 +98,7 @@ STROBE_DEVICE void load_scattered_tile(u32 tile, const Address& address, RowWind
   for (int index = int(threadIdx.x); index < T::kRows * T::kRowChunks; index += kThreads) {
     const int row = index / T::kRowChunks, chunk = index % T::kRowChunks;
     const int left = window.holds(window.first + row) ? larger(dims - chunk * T::kChunkElements, 0) : 0;
-    const char* const from = left > 0 ? address(window.first + row) + chunk * kChunkBytes : address.data;
+    const char* const from = left > 0 ? address(window.first + row) + chunk * T::kStoredChunkBytes : address.data;
     if (vectors) {
       ptx::cp_async_16(tile + T::offset(row, chunk), from, left > 0);
     } else {

@@ -20,7 +20,7 @@ struct DecodeTask {
   int split;
   TileView view;   // what its rows see, cut down to the split
   RowWindow keys;  // rows of keys that may be read
-  float unit;
+  float unit, score_factor, value_factor;
   u32 memory;
 
   STROBE_DEVICE int query_of(int row) const { return (first_row + row) / p.group; }
@@ -31,12 +31,12 @@ struct DecodeTask {
   }
 
   STROBE_DEVICE void load_queries() const {
-    const bool vectors = p.query.vector_bytes == kChunkBytes;
+    const bool vectors = copies_chunks<typename C::Element>(p.query);
     for (int n = int(threadIdx.x); n < kDecodeRows * C::QueryTile::kRowChunks; n += C::kThreads) {
       const int row = n / C::QueryTile::kRowChunks, chunk = n % C::QueryTile::kRowChunks;
       const int left = row < rows ? larger(p.head_dim - chunk * C::QueryTile::kChunkElements, 0) : 0;
       const RowAddress address = query_rows(p, p.query, s, head_of(smaller(row, rows - 1)));
-      const char* const from = address(query_of(smaller(row, rows - 1))) + chunk * kChunkBytes;
+      const char* const from = address(query_of(smaller(row, rows - 1))) + chunk * C::QueryTile::kStoredChunkBytes;
       const u32 to = memory + C::QueryTile::offset(row, chunk);
       if (vectors) {
         ptx::cp_async_16(to, left > 0 ? from : address.data, left > 0);
@@ -50,9 +50,9 @@ struct DecodeTask {
     const RowWindow window{step * kDecodeStep, keys.begin, keys.end};
     const u32 to = stage(index);
     load_warp_tile<typename C::KeyTile>(to, key_rows(p, p.key, s, kv_head), window, p.head_dim,
-                                        p.key.vector_bytes == kChunkBytes);
+                                        copies_chunks<typename C::Element>(p.key));
     load_warp_tile<typename C::ValueTile>(to + C::KeyTile::kBytes, key_rows(p, p.value, s, kv_head), window,
-                                          p.value_dim, p.value.vector_bytes == kChunkBytes);
+                                          p.value_dim, copies_chunks<typename C::Element>(p.value));
   }
 
   STROBE_DEVICE ScoreRow row_facts(int row) const {
@@ -66,7 +66,7 @@ struct DecodeTask {
     const int first = step * kDecodeStep;
     typename C::Scores scores;
     float total[C::kRowTiles][2];
-    multiply_queries_and_keys<C>(memory, tiles, 0, scores);
+    multiply_queries_and_keys<C>(memory, tiles, 0, score_factor, scores);
     if (C::kEdits || !sees_all(view, first, first + kDecodeStep)) {
       const ScoreRow facts[2] = {row_facts(lane_index() / 4), row_facts(lane_index() / 4 + 8)};
       finish_scores<C::kFeatures, C::kKeyTiles>(p, s, view.prefix, facts, first, scores[0]);
@@ -149,7 +149,7 @@ struct DecodeTask {
       }
       const bool empty = origin == minus_infinity();
       char* const to = const_cast<char*>(query_rows(p, p.output, s, head)(i));
-      store_float(to + part * size_of(p.output.type), p.output.type, dim, empty ? 0.0f : total / sum);
+      store_float(to + part * size_of(p.output.type), p.output.type, dim, empty ? 0.0f : total / sum * value_factor);
       if (dim == 0 && p.lse.data) (&lse_at(p, s, head, i))[part_lse] = empty ? origin : origin + logf(sum);
     }
   }
@@ -218,6 +218,8 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
                   .view = view,
                   .keys = keys,
                   .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
+                  .score_factor = score_factor_of<typename C::Element>(p, s, kv_head),
+                  .value_factor = value_factor_of<typename C::Element>(p, s, kv_head),
                   .memory = ptx::shared_address(shared_memory)}
         .run();
   }

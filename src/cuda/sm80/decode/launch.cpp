@@ -74,7 +74,7 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (problem.batch > 65535 || problem.kv_heads * std::max<std::int64_t>(row_groups(problem), 1) > 65535) {
     return refuse("more than 65535 sequences or heads");
   }
-  const int dim = built_dim(problem), bytes = int(size_of(problem.query_type));
+  const int dim = built_dim(problem), bytes = sm80::tile_bytes(int(size_of(problem.query_type)));
   if (sm80::decode_shared_bytes(bytes, dim, dim, device.architecture) > device.shared_bytes_per_block) {
     return refuse("too little shared memory a block");
   }
@@ -134,7 +134,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
     params.part_stride = parts.part_stride;
     params.part_lse_stride = parts.part_lse_stride;
   }
-  const int bytes = int(size_of(problem.query_type));
+  const int bytes = sm80::tile_bytes(int(size_of(problem.query_type)));
   const DecodeTile tile = sm80::decode_tile(bytes, dim, dim, architecture);
   launcher.launch(key,
                   {.x = unsigned(splits),

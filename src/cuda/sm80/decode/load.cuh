@@ -28,7 +28,7 @@ STROBE_DEVICE void load_warp_tile(u32 tile, const KeyAddress& address, RowWindow
       ptx::cp_async_16(to, wanted ? from + chunk * kChunkBytes : address.data, wanted);
     } else {
       const int left = wanted ? dims - chunk * T::kChunkElements : 0;
-      ptx::st_shared_16(to, gather_chunk<typename T::Element>(from + chunk * kChunkBytes, left));
+      ptx::st_shared_16(to, gather_chunk<typename T::Element>(from + chunk * T::kStoredChunkBytes, left));
     }
   }
 }

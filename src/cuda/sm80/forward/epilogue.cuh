@@ -22,10 +22,10 @@ STROBE_DEVICE void clear_rows(const AttentionParams& p, const Sequence& s, int h
 /// Writes the tile's rows [first_row, last_row). `stage` is shared memory of an OutputTile that nobody reads any more.
 template <class C>
 STROBE_DEVICE void write_tile(const AttentionParams& p, const Sequence& s, int head, const TileView& view, float unit,
-                              Softmax<C>& softmax, typename C::Outputs& o, u32 stage) {
+                              float value_factor, Softmax<C>& softmax, typename C::Outputs& o, u32 stage) {
   const int lane = lane_index(), warp_row = warp_index() * C::kWarpRows;
   const RowAddress output = query_rows(p, p.output, s, head);
-  const bool staged = C::Element::kBytes == 2 && p.output.type != Element::kFloat32;
+  const bool staged = C::Element::kStoredBytes == 2 && p.output.type != Element::kFloat32;
   float sink = minus_infinity();
   if (p.sink.data) sink = reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride];
 #pragma unroll
@@ -44,22 +44,25 @@ STROBE_DEVICE void write_tile(const AttentionParams& p, const Sequence& s, int h
       }
       const bool empty = origin == minus_infinity();
       factor *= empty ? 0.0f : p.dropout_scale / sum;
+      if constexpr (C::Element::kStoredBytes == 1) factor *= value_factor;
       if (p.lse.data && row < view.last_row && lane % 4 == 0) {
         lse_at(p, s, head, row) = empty ? minus_infinity() : origin + logf(sum);
       }
-      float* const wide = reinterpret_cast<float*>(const_cast<char*>(output(row)));
+      char* const to = const_cast<char*>(output(row));
 #pragma unroll
       for (int t = 0; t < C::kValueTiles; ++t) {
         const float low = empty ? 0.0f : o[r][t][2 * half] * factor,
                     high = empty ? 0.0f : o[r][t][2 * half + 1] * factor;
         const int d = 8 * t + 2 * (lane % 4);
         if (staged) {
-          if constexpr (C::Element::kBytes == 2) {
+          if constexpr (C::Element::kStoredBytes == 2) {
             ptx::st_shared_4(stage + C::OutputTile::offset(in_tile, t) + lane % 4 * 4, C::Element::pack(low, high));
           }
         } else if (row < view.last_row) {
-          if (d < p.value_dim) wide[d] = low;
-          if (d + 1 < p.value_dim) wide[d + 1] = high;
+          // Of float8, outputs are of any wider type.
+          const Element type = C::Element::kStoredBytes == 1 ? p.output.type : Element::kFloat32;
+          if (d < p.value_dim) store_float(to, type, d, low);
+          if (d + 1 < p.value_dim) store_float(to, type, d + 1, high);
         }
       }
     }

@@ -20,6 +20,7 @@ struct ForwardTask {
   TileView view;
   int blocks;                         // key blocks up to the last one that matters
   float unit;                         // from scores to powers of two
+  float score_factor, value_factor;   // of float8
   u32 memory;                         // shared: queries, key stages, value stages
   const char *key_data, *value_data;  // the KV head's first rows, where they are not in pages
 
@@ -33,7 +34,7 @@ struct ForwardTask {
   STROBE_DEVICE void load_queries() const {
     const RowAddress rows = query_rows(p, p.query, s, head);
     const RowWindow window{view.first_row, view.first_row, view.last_row};
-    if (p.query.vector_bytes == kChunkBytes) {
+    if (copies_chunks<typename C::Element>(p.query)) {
       load_tile<typename C::QueryTile, C::kThreads>(memory, rows, window, p.head_dim);
     } else {
       load_scattered_tile<typename C::QueryTile, C::kThreads>(memory, rows, window, p.head_dim, false);
@@ -48,7 +49,7 @@ struct ForwardTask {
 
   template <class T>
   STROBE_DEVICE void load_rows(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
-    const bool vectors = view.vector_bytes == kChunkBytes;
+    const bool vectors = copies_chunks<typename C::Element>(view);
     if (p.page_size == 0 && vectors) {
       load_tile<T, C::kThreads>(tile, {data, view.row_stride * C::Element::kBytes}, window, dims);
     } else {
@@ -86,7 +87,7 @@ struct ForwardTask {
     float total[C::kRowTiles][2];
 #pragma unroll
     for (int part = 0; part < C::kParts; ++part) {
-      multiply_queries_and_keys<C>(memory, keys(stage), part * C::kPartKeys, scores[part]);
+      multiply_queries_and_keys<C>(memory, keys(stage), part * C::kPartKeys, score_factor, scores[part]);
       if (C::kEdits) finish(first + part * C::kPartKeys, scores[part]);
     }
 #pragma unroll
@@ -103,7 +104,7 @@ struct ForwardTask {
     const int in_block = part * C::kPartKeys, first = block * C::kKeyBlock + in_block;
     typename C::Scores scores;
     float total[C::kRowTiles][2];
-    multiply_queries_and_keys<C>(memory, keys(stage), in_block, scores);
+    multiply_queries_and_keys<C>(memory, keys(stage), in_block, score_factor, scores);
     finish(first, scores);
     softmax.follow(unit, scores, o);
     softmax.weigh(unit, scores, total);
@@ -169,7 +170,7 @@ struct ForwardTask {
       if (!__syncthreads_or(any_not_finite<C>(o)) || careful) break;
       careful = true;
     }
-    write_tile<C>(p, s, head, view, unit, softmax, o, memory);
+    write_tile<C>(p, s, head, view, unit, value_factor, softmax, o, memory);
     if (careful) add_suspects<C>(p, s, head, view);
   }
 };
@@ -196,6 +197,8 @@ STROBE_DEVICE void forward(const ForwardParams& f) {
                         .view = view,
                         .blocks = ceil_div(larger(view.end, view.prefix), C::kKeyBlock),
                         .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
+                        .score_factor = score_factor_of<typename C::Element>(p, s, head / p.group),
+                        .value_factor = value_factor_of<typename C::Element>(p, s, head / p.group),
                         .memory = ptx::shared_address(shared_memory),
                         .key_data = key_rows(p, p.key, s, head / p.group).data,
                         .value_data = key_rows(p, p.value, s, head / p.group).data};

@@ -15,9 +15,11 @@ using sm80::ForwardTile;
 
 BuiltDims built_dims(const Problem& problem) { return sm80::built_dims(int(problem.head_dim), int(problem.value_dim)); }
 
+int element_bytes_of(const Problem& problem) { return sm80::tile_bytes(int(size_of(problem.query_type))); }
+
 ForwardTile tile_of(const Problem& problem, const CudaDevice& device) {
   const BuiltDims dims = built_dims(problem);
-  return sm80::forward_tile(int(size_of(problem.query_type)), dims.head, dims.value, device.architecture);
+  return sm80::forward_tile(element_bytes_of(problem), dims.head, dims.value, device.architecture);
 }
 
 std::int64_t tiles_of(const Problem& problem, int query_tile) {
@@ -59,7 +61,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const CudaDevice& device = launcher.device();
   const KernelKey& key = decision.kernels[0];
   const ForwardTile tile = tile_of(problem, device);
-  const int element_bytes = int(size_of(problem.query_type));
+  const int element_bytes = element_bytes_of(problem);
   ForwardParams params{};
   params.attention = params_of(problem, buffers);
   params.tiles = int(tiles_of(problem, tile.query_tile()));

@@ -5,9 +5,9 @@
 
 namespace strobe::cuda::sm80 {
 
-/// S = Q K^T for the warp's rows and the part's keys, whose first is row `first` of the tile.
+/// S = Q K^T for the warp's rows and the part's keys, whose first is row `first` of the tile. float8: times `factor`.
 template <class C>
-STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, typename C::Scores& s) {
+STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, float factor, typename C::Scores& s) {
   const int lane = lane_index(), warp_row = warp_index() * C::kWarpRows;
   const int query_row = lane % 16, query_chunk = lane / 16;
   const int key_row = lane % 8 + lane / 16 * 8, key_chunk = lane / 8 % 2;
@@ -36,6 +36,13 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, typ
         C::Element::mma(s[r][t], q[r], key[0], key[1]);
         C::Element::mma(s[r][t + 1], q[r], key[2], key[3]);
       }
+    }
+  }
+  if constexpr (C::Element::kStoredBytes == 1) {
+#pragma unroll
+    for (int n = 0; n < C::kRowTiles * C::kKeyTiles; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) s[n / C::kKeyTiles][n % C::kKeyTiles][e] *= factor;
     }
   }
 }

@@ -34,6 +34,9 @@ constexpr BuiltDims built_dims(int head_dim, int value_dim) {
   return head == 192 && value <= 128 ? BuiltDims{192, 128} : BuiltDims{larger, larger};
 }
 
+/// Bytes of an element in shared memory, where float8 lies as float16, from its bytes in global memory.
+constexpr int tile_bytes(int stored_bytes) { return stored_bytes > 2 ? stored_bytes : 2; }
+
 /// Shared memory that a block may have: 99 KiB on the consumer cards' architectures, 163 KiB on sm_80, 227 KiB since.
 constexpr bool has_small_shared_memory(int architecture) {
   return architecture == 86 || architecture == 89 || architecture == 120;
