@@ -106,13 +106,13 @@ void load_matrices(void* const* lanes) {
 }  // namespace
 
 void ldmatrix_x4(std::uint32_t address, std::uint32_t* r, bool trans) {
-  shared(address, 16);
+  read(address, 16);
   MatrixAccess mine{address, r};
   together(~0u, &mine, trans ? load_matrices<true> : load_matrices<false>);
 }
 
 void stmatrix_x4(std::uint32_t address, const std::uint32_t* r) {
-  shared(address, 16);
+  written(address, 16);
   MatrixAccess mine{address, const_cast<std::uint32_t*>(r)};
   together(~0u, &mine, [](void* const* lanes) {
     for (int matrix = 0; matrix < 4; ++matrix) {

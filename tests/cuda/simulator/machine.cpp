@@ -15,6 +15,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include "cuda/simulator/races.hpp"
+
 namespace strobe::simulator {
 
 Index thread_index, block_index, block_size, grid_size;
@@ -51,6 +53,7 @@ struct Meeting {
 struct Barrier {
   int here = 0;
   bool some = false, answer = false;
+  Clock clock{};
   std::vector<int> waiting;
 };
 
@@ -58,6 +61,7 @@ struct Block {
   std::vector<Fiber> fibers;
   std::vector<std::array<Meeting, kLanes>> meetings;
   Barrier barriers[kBarriers];
+  Races races;
   std::size_t shared_bytes = 0;
   int live = 0;
   void (*kernel)(const void*) = nullptr;
@@ -86,14 +90,20 @@ void open_barrier(Barrier& barrier) {
   barrier.answer = barrier.some;
   barrier.some = false;
   barrier.here = 0;
-  for (const int thread : barrier.waiting) block.fibers[std::size_t(thread)].ready = true;
+  for (const int thread : barrier.waiting) {
+    block.fibers[std::size_t(thread)].ready = true;
+    block.races.leave(thread / kLanes, barrier.clock);
+  }
   barrier.waiting.clear();
+  barrier.clock = {};
 }
 
-/// Counts the thread that runs; true if it was the last one.
-bool count(Barrier& barrier, int threads) {
+/// Counts the thread that runs, which `waits` or does not; true if it was the last one.
+bool count(Barrier& barrier, int threads, bool waits) {
+  block.races.arrive(current / kLanes, barrier.clock);
   const int wanted = threads > 0 ? (threads + kLanes - 1) / kLanes * kLanes : block.live;
   if (++barrier.here < wanted) return false;
+  if (waits) block.races.leave(current / kLanes, barrier.clock);
   open_barrier(barrier);
   return true;
 }
@@ -151,6 +161,14 @@ bool run_warp(int warp) {
   return some;
 }
 
+/// Where an address lies. Ends the block with an error if [address, address + bytes) is outside of its shared memory,
+/// or not aligned to its size.
+char* shared(std::uint32_t address, std::size_t bytes) {
+  if (address + bytes > block.shared_bytes) fail("leaves the shared memory of its block");
+  if (address % bytes != 0) fail("takes shared memory at an address that is not aligned");
+  return shared_memory + address;
+}
+
 void report_deadlock() {
   std::fprintf(stderr, "simulated GPU: block (%u, %u, %u) cannot go on:", block_index.x, block_index.y, block_index.z);
   for (std::size_t thread = 0; thread < block.fibers.size(); thread += kLanes) {
@@ -167,6 +185,7 @@ void run_block(unsigned threads, std::mt19937& random) {
   block.fibers.resize(threads);
   block.meetings.assign((threads + kLanes - 1) / kLanes, {});
   for (Barrier& barrier : block.barriers) barrier = {};
+  block.races.start(int(block.meetings.size()), block.shared_bytes);
   for (Fiber& fiber : block.fibers) prepare(fiber);
   block.live = int(threads);
   std::vector<int> order(block.meetings.size());
@@ -200,12 +219,12 @@ void together(std::uint32_t mask, void* mine, void (*act)(void* const* lanes)) {
 
 void barrier_wait(int barrier, int threads) {
   Barrier& b = block.barriers[barrier];
-  if (count(b, threads)) return;
+  if (count(b, threads, true)) return;
   b.waiting.push_back(current);
   wait_for("a barrier");
 }
 
-void barrier_arrive(int barrier, int threads) { count(block.barriers[barrier], threads); }
+void barrier_arrive(int barrier, int threads) { count(block.barriers[barrier], threads, false); }
 
 bool any_of_block(bool value) {
   block.barriers[0].some |= value;
@@ -214,7 +233,7 @@ bool any_of_block(bool value) {
 }
 
 void copy_later(std::uint32_t to, const void* from, bool wanted) {
-  shared(to, 16);
+  written(to, 16);
   if (wanted && reinterpret_cast<std::uintptr_t>(from) % 16 != 0) fail("copies from an address that is not aligned");
   self().open.push_back({to, from, wanted});
 }
@@ -227,6 +246,7 @@ void commit_copies() {
 void wait_for_copies(int pending) {
   for (auto& groups = self().groups; int(groups.size()) > pending; groups.pop_front()) {
     for (const Copy& copy : groups.front()) {
+      written(copy.to, 16);
       if (copy.wanted) {
         std::memcpy(shared_memory + copy.to, copy.from, 16);
       } else {
@@ -243,10 +263,16 @@ void spin() {
   self().spins = false;
 }
 
-char* shared(std::uint32_t address, std::size_t bytes) {
-  if (address + bytes > block.shared_bytes) fail("leaves the shared memory of its block");
-  if (address % bytes != 0) fail("takes shared memory at an address that is not aligned");
-  return shared_memory + address;
+const char* read(std::uint32_t address, std::size_t bytes) {
+  char* const place = shared(address, bytes);
+  if (!block.races.read(current / kLanes, address, bytes)) fail("reads what another warp may still write");
+  return place;
+}
+
+char* written(std::uint32_t address, std::size_t bytes) {
+  char* const place = shared(address, bytes);
+  if (!block.races.write(current / kLanes, address, bytes)) fail("writes what another warp may still read or write");
+  return place;
 }
 
 std::uint32_t shared_address(const void* pointer) {

@@ -39,10 +39,10 @@ void wait_for_copies(int pending);
 /// Lets other threads run. A thread that does so too often waits for something that will not come.
 void spin();
 
-/// Where an address of shared memory lies.
-/// Ends the block with an error if [address, address + bytes) is outside of it or the address is not a multiple of
-/// `bytes`.
-char* shared(std::uint32_t address, std::size_t bytes);
+/// Where an address of shared memory lies, to read from or to write to. Ends the launch with an error if it is outside
+/// of the block's, not aligned to `bytes`, or if another warp may write, or read or write there at the same time.
+const char* read(std::uint32_t address, std::size_t bytes);
+char* written(std::uint32_t address, std::size_t bytes);
 std::uint32_t shared_address(const void* pointer);
 
 /// Ends the launch with an error: prints which thread of which block did `what`.

@@ -20,12 +20,12 @@ inline void cp_async_wait() {
 template <typename T>
 inline T ld_shared(u32 from) {
   T value;
-  std::memcpy(&value, sim::shared(from, sizeof(T)), sizeof(T));
+  std::memcpy(&value, sim::read(from, sizeof(T)), sizeof(T));
   return value;
 }
 template <typename T>
 inline void st_shared(u32 to, T value) {
-  std::memcpy(sim::shared(to, sizeof(T)), &value, sizeof(T));
+  std::memcpy(sim::written(to, sizeof(T)), &value, sizeof(T));
 }
 inline void st_shared_16(u32 to, uint4 value) { st_shared(to, value); }
 inline void st_shared_4(u32 to, u32 value) { st_shared(to, value); }
