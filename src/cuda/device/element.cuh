@@ -148,13 +148,21 @@ struct ElementOf<int(Element::kBFloat16)> {
   using Type = BFloat16;
 };
 
-/// Element `index` of an array whose type is known when the kernel runs.
+/// Element `index` of an array whose type is known when the kernel runs: float32, float16 or bfloat16.
 STROBE_DEVICE float load_float(const char* data, Element type, i64 index) {
   if (type == Element::kFloat32) return reinterpret_cast<const float*>(data)[index];
-  if (type == Element::kFloat8E4M3) return Float16::low(Float8E4M3::widened(u8(data[index])));
-  if (type == Element::kFloat8E5M2) return Float16::low(Float8E5M2::widened(u8(data[index])));
   const u16 bits = reinterpret_cast<const u16*>(data)[index];
   return type == Element::kFloat16 ? ptx::cvt_f32_f16(bits) : bfloat16_value(bits);
+}
+
+/// The same of an array of the kernel's own type, float8 too.
+template <class Traits>
+STROBE_DEVICE float load_float_of(const char* data, Element type, i64 index) {
+  if constexpr (Traits::kStoredBytes == 1) {
+    return Float16::low(Traits::widened(u8(data[index])));
+  } else {
+    return load_float(data, type, index);
+  }
 }
 
 STROBE_DEVICE int size_of(Element type) {

@@ -183,7 +183,7 @@ struct DecodeTask {
                        split * d.part_stride * size_of(p.output.type);
       float extra = 0.0f;
       for (int j = keys.begin; j < keys.end; ++j) {
-        const float value = load_float(values(j), p.value.type, dim);
+        const float value = load_float_of<typename C::Element>(values(j), p.value.type, dim);
         if (is_finite(value) || !sees(facts.visible, view.prefix, j)) continue;
         if (data_shows<C::kFeatures>(p, s, facts, j)) extra += value;
       }

@@ -42,7 +42,7 @@ __device__ __noinline__ void add_suspects(const AttentionParams& p, const Sequen
   __syncthreads();
   for (int j = view.prefix > 0 ? 0 : view.begin; j < end; ++j) {
     for (int d = int(threadIdx.x); d < p.value_dim; d += C::kThreads) {
-      const float value = load_float(values(j), p.value.type, d);
+      const float value = load_float_of<typename C::Element>(values(j), p.value.type, d);
       if (is_finite(value)) continue;
       for (int i = view.first_row; i < view.last_row; ++i) {
         const ScoreRow row = score_row<C::kFeatures>(p, s, head, i);
