@@ -6,7 +6,9 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <vector>
 
+#include "base/half.hpp"
 #include "cuda/simulator/machine.hpp"
 
 namespace strobe::simulator {
@@ -138,25 +140,16 @@ void mma(Operand operand, float* d, const std::uint32_t* a, std::uint32_t b0, st
   }
 }
 
-std::uint16_t to_bfloat16(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  if (std::isnan(value)) return 0x7fff;
-  return std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-std::uint16_t to_float16(float value) {
-  if (std::isnan(value)) return 0x7fff;
-  const _Float16 half = _Float16(value);
-  std::uint16_t bits;
-  std::memcpy(&bits, &half, 2);
-  return bits;
-}
+std::uint16_t to_bfloat16(float value) { return bfloat16_from_float(value); }
+std::uint16_t to_float16(float value) { return half_from_float(value); }
 
 float from_float16(std::uint16_t bits) {
-  _Float16 half;
-  std::memcpy(&half, &bits, 2);
-  return float(half);
+  static const std::vector<float>& values = *[] {
+    auto* table = new std::vector<float>(1 << 16);
+    for (std::size_t n = 0; n < table->size(); ++n) (*table)[n] = float_from_half(std::uint16_t(n));
+    return table;
+  }();
+  return values[bits];
 }
 
 float exp2_flushed(float x) {
