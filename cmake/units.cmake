@@ -6,6 +6,15 @@ set(STROBE_FLAGS_avx2 -mavx2 -mfma -mf16c -mtune=haswell)
 set(STROBE_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
 set(STROBE_FLAGS_avx512_bf16 ${STROBE_FLAGS_avx512} -mavx512bf16)
 
+# With sanitizers these take longest to compile: a machine that cannot run them need not optimise them.
+if(STROBE_SANITIZE AND EXISTS /proc/cpuinfo)
+  file(STRINGS /proc/cpuinfo avx512 REGEX "^flags.* avx512bw" LIMIT_COUNT 1)
+  if(NOT avx512)
+    list(APPEND STROBE_FLAGS_avx512 -O0)
+    list(APPEND STROBE_FLAGS_avx512_bf16 -O0)
+  endif()
+endif()
+
 # g++ 12 takes the undefined vectors of its own AVX-512 intrinsics for mistakes (GCC bug 105593).
 set(STROBE_UNIT_WARNINGS $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized;-Wno-maybe-uninitialized>)
 

@@ -14,18 +14,21 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+/// A dot product, and the sum of its absolute terms.
 template <class Real>
-Real dot(const std::vector<Real>& a, const std::vector<Real>& b) {
-  Real sum = 0;
-  for (std::size_t d = 0; d < a.size(); ++d) sum += a[d] * b[d];
-  return sum;
-}
+struct Dot {
+  Real sum = 0, terms = 0;
+};
 
 template <class Real>
-Real absolute_dot(const std::vector<Real>& a, const std::vector<Real>& b) {
-  Real sum = 0;
-  for (std::size_t d = 0; d < a.size(); ++d) sum += std::abs(a[d] * b[d]);
-  return sum;
+Dot<Real> dot(const std::vector<Real>& a, const std::vector<Real>& b) {
+  Dot<Real> result;
+  for (std::size_t d = 0; d < a.size(); ++d) {
+    const Real term = a[d] * b[d];
+    result.sum += term;
+    result.terms += std::abs(term);
+  }
+  return result;
 }
 
 template <class Real>
@@ -123,17 +126,18 @@ class Head {
       const Real largest_dout = largest(dout), largest_q = largest(q_[i]);
       const Real dlse =
           problem_.has_grad_lse ? Real(read(buffers_.grad_lse, s_.b, h_, s_.first_query + i, 0)) : Real(0);
-      const Real delta = dot(dout, out) - dlse;
-      const Real delta_terms = absolute_dot(dout, out) + std::abs(dlse);
+      const Dot<Real> dout_out = dot(dout, out);
+      const Real delta = dout_out.sum - dlse, delta_terms = dout_out.terms + std::abs(dlse);
       for (std::int64_t j = 0; j < s_.keys; ++j) {
         if (!seen_[i][j]) continue;
-        const Real dropped = stored(p_[i][j] * keep(i, j));
+        const Real kept = keep(i, j), dropped = stored(p_[i][j] * kept);
         add_scaled(g.dv[j], dropped, dout);
         g.dv_terms[j] += dropped * largest_dout;
 
-        const Real dp = stored(dot(dout, v_[j])) * keep(i, j);
+        const Dot<Real> dout_v = dot(dout, v_[j]);
+        const Real dp = stored(dout_v.sum) * kept;
         const Real ds = stored(p_[i][j] * (dp - delta));
-        const Real ds_terms = p_[i][j] * (absolute_dot(dout, v_[j]) * keep(i, j) + delta_terms);
+        const Real ds_terms = p_[i][j] * (dout_v.terms * kept + delta_terms);
         g.dbias[i][j] = ds;
         g.dbias_terms[i][j] = ds_terms;
 
@@ -202,8 +206,9 @@ class Head {
       for (std::int64_t j = 0; j < s_.keys; ++j) {
         seen_[i][j] = visible(problem_, buffers_, s_, h_, i, j);
         if (!seen_[i][j]) continue;
-        Real s = stored(Real(problem_.scale) * dot(q_[i], k_[j]));
-        Real terms = std::abs(Real(problem_.scale)) * absolute_dot(q_[i], k_[j]);
+        const Dot<Real> product = dot(q_[i], k_[j]);
+        Real s = stored(Real(problem_.scale) * product.sum);
+        Real terms = std::abs(Real(problem_.scale)) * product.terms;
         cap_slope_[i][j] = 1;
         if (cap > 0) {
           const Real x = s / cap, t = std::tanh(x);
@@ -254,10 +259,9 @@ class Head {
   const Sequence s_;
   const std::int64_t h_, kv_head_;
   Matrix q_, k_, v_;
-  Row largest_k_, largest_v_;  // elements of each row
   Matrix scores_, cap_slope_, p_;
   std::vector<std::vector<char>> seen_;  // not of bool, whose bits are slow to reach
-  Row lse_;
+  Row lse_, largest_k_, largest_v_;      // largest elements of rows
   Real score_terms_ = 0;
 };
 
