@@ -143,7 +143,8 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
     }
   }
   suspicious = __syncthreads_or(suspicious);
-  if (threadIdx.x == 0) facts[2 * f.query_tile] = suspicious ? 1.0f : 0.0f;
+  // Four times, since readers take 16 bytes at a time.
+  if (threadIdx.x < 4) facts[2 * f.query_tile + int(threadIdx.x)] = suspicious ? 1.0f : 0.0f;
   if (f.sink_parts == nullptr) return;
 #pragma unroll
   for (int lane = kWarpLanes / 2; lane > 0; lane /= 2) grad_sink += __shfl_xor_sync(~0u, grad_sink, lane);
