@@ -19,6 +19,7 @@ struct ForwardConfig {
   static constexpr int kParts = kFeatures == kAllFeatures ? kKeyBlock / 16 : kTile.parts,
                        kPartKeys = kKeyBlock / kParts;
   static constexpr int kKeyTiles = kPartKeys / 8, kValueTiles = kValueDim / 8;  // accumulators of 8 columns
+  static constexpr int kPartSteps = kPartKeys / Element::kStep;
   static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
 
   using QueryTile = Tile<Element, kQueryTile, kHeadDim>;
@@ -32,6 +33,7 @@ struct ForwardConfig {
   static_assert(kSharedBytes == forward_shared_bytes(Element::kBytes, kHeadDim, kValueDim, kArchitecture));
 
   using Scores = float[kRowTiles][kKeyTiles][4];
+  using Weights = u32[kRowTiles][kPartSteps][4];  // P as left factors
   using Outputs = float[kRowTiles][kValueTiles][4];
 };
 

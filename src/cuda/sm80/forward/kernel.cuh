@@ -1,6 +1,6 @@
 // The forward kernel for every GPU since Ampere: FlashAttention-2's algorithm 1 (arXiv 2307.08691) on mma.sync and
-// cp.async. A block takes one tile of queries of one head and passes over the keys it may see, block by block; the next
-// block's keys and values arrive while this one is computed. README.md has the timeline and the budget.
+// cp.async. A block takes one tile of queries of one head and passes over the keys it may see, block by block. Values
+// arrive while scores are computed, the next keys while values are added up. README.md has the timeline and the budget.
 #pragma once
 
 #include "cuda/sm80/forward/epilogue.cuh"
@@ -11,13 +11,25 @@ namespace strobe::cuda::sm80 {
 
 extern __shared__ __align__(128) char shared_memory[];
 
+/// Rows first_row.. of a head's queries, into a group of copies that the first keys complete.
+template <class C>
+STROBE_DEVICE void load_queries(const AttentionParams& p, const Sequence& s, int head, int first_row, u32 tile) {
+  const RowAddress rows = query_rows(p, p.query, s, head);
+  const RowWindow window{first_row, 0, s.queries};
+  if (copies_chunks<typename C::Element>(p.query)) {
+    load_near_tile<typename C::QueryTile, C::kThreads>(tile, rows, window, p.head_dim);
+  } else {
+    load_scattered_tile<typename C::QueryTile, C::kThreads>(tile, rows, window, p.head_dim, false);
+  }
+}
+
 /// One tile's work. Rows first_row.. of `head` in sequence s.
 template <class C>
 struct ForwardTask {
   const AttentionParams& p;
   const Sequence& s;
   int head;
-  TileView view;
+  TileView view, mine;                // of the block's rows, of the warp's
   int blocks;                         // key blocks up to the last one that matters
   float unit;                         // from scores to powers of two
   float score_factor, value_factor;   // of float8
@@ -31,27 +43,25 @@ struct ForwardTask {
     return next_block<C::kFeatures, C::kKeyBlock>(p, s, head, view, block, blocks);
   }
 
-  STROBE_DEVICE void load_queries() const {
-    const RowAddress rows = query_rows(p, p.query, s, head);
-    const RowWindow window{view.first_row, view.first_row, view.last_row};
-    if (copies_chunks<typename C::Element>(p.query)) {
-      load_tile<typename C::QueryTile, C::kThreads>(memory, rows, window, p.head_dim);
-    } else {
-      load_scattered_tile<typename C::QueryTile, C::kThreads>(memory, rows, window, p.head_dim, false);
-    }
+  /// Asks for a block's keys, unless it is past the last one. A group of copies of its own, which may be empty.
+  STROBE_DEVICE void load_keys(int block, int stage) const {
+    if (block < blocks) load_rows<typename C::KeyTile>(keys(stage), p.key, key_data, window(block), p.head_dim);
+    ptx::cp_async_commit();
   }
-
-  STROBE_DEVICE void load_block(int block, int stage) const {
-    const RowWindow window{block * C::kKeyBlock, view.prefix > 0 ? 0 : view.begin, larger(view.end, view.prefix)};
-    load_rows<typename C::KeyTile>(keys(stage), p.key, key_data, window, p.head_dim);
-    load_rows<typename C::ValueTile>(values(stage), p.value, value_data, window, p.value_dim);
+  STROBE_DEVICE void load_values(int block, int stage) const {
+    if (block < blocks)
+      load_rows<typename C::ValueTile>(values(stage), p.value, value_data, window(block), p.value_dim);
+    ptx::cp_async_commit();
+  }
+  STROBE_DEVICE RowWindow window(int block) const {
+    return {block * C::kKeyBlock, view.prefix > 0 ? 0 : view.begin, larger(view.end, view.prefix)};
   }
 
   template <class T>
   STROBE_DEVICE void load_rows(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
     const bool vectors = copies_chunks<typename C::Element>(view);
     if (p.page_size == 0 && vectors) {
-      load_tile<T, C::kThreads>(tile, {data, view.row_stride * C::Element::kBytes}, window, dims);
+      load_near_tile<T, C::kThreads>(tile, {data, view.row_stride * C::Element::kBytes}, window, dims);
     } else {
       load_scattered_tile<T, C::kThreads>(tile, key_rows(p, view, s, head / p.group), window, dims, vectors);
     }
@@ -59,75 +69,45 @@ struct ForwardTask {
 
   STROBE_DEVICE int thread_row() const { return view.first_row + warp_index() * C::kWarpRows + lane_index() / 4; }
 
-  /// Edits scores of the keys from `first` on and hides keys, where there is something to do.
+  /// Edits scores of the keys from `first` on and hides keys.
   STROBE_DEVICE void finish(int first, typename C::Scores& scores) const {
-    if (!C::kEdits && sees_all(view, first, first + C::kPartKeys)) return;
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
-      const int row = thread_row() + 16 * r;
+      const int row = ptx::untraced(thread_row()) + 16 * r;  // worked out only where keys are hidden
       const ScoreRow rows[2] = {score_row<C::kFeatures>(p, s, head, row), score_row<C::kFeatures>(p, s, head, row + 8)};
       finish_scores<C::kFeatures, C::kKeyTiles>(p, s, view.prefix, rows, first, scores[r]);
     }
   }
 
-  /// O += P V for the part's keys from `first` on, which is row `in_block` of the block.
-  STROBE_DEVICE void add_values(int first, int in_block, int stage, typename C::Scores& weights,
+  /// P = exp2(S - origin) of S = Q K^T, for the part's keys from `first` on, which is row `in_block` of the tile.
+  /// The maximum is looked for only where rows may have no origin yet, where keys are hidden, or when it turns out that
+  /// weights have grown too large.
+  STROBE_DEVICE void weigh_part(int first, int in_block, u32 keys, Softmax<C>& softmax, typename C::Weights& weights,
                                 typename C::Outputs& o) const {
-    if constexpr ((C::kFeatures & kDropout) != 0) {
-      drop<C>(p, s, head, view.first_row + warp_index() * C::kWarpRows, first, weights);
-    }
-    multiply_weights_and_values<C>(weights, values(stage), in_block, o);
-  }
-
-  /// A whole block of visible keys, without looking for maxima. Returns how many of its parts are done: fewer than all
-  /// when weights grow too large.
-  STROBE_DEVICE int visit_settled(int block, int stage, Softmax<C>& softmax, typename C::Outputs& o) const {
-    const int first = block * C::kKeyBlock;
-    typename C::Scores scores[C::kParts];
-    float total[C::kRowTiles][2];
-#pragma unroll
-    for (int part = 0; part < C::kParts; ++part) {
-      multiply_queries_and_keys<C>(memory, keys(stage), part * C::kPartKeys, score_factor, scores[part]);
-      if (C::kEdits) finish(first + part * C::kPartKeys, scores[part]);
-    }
-#pragma unroll
-    for (int part = 0; part < C::kParts; ++part) {
-      softmax.weigh(unit, scores[part], total);
-      if (softmax.overflows(total)) return part;
-      softmax.add(total);
-      add_values(first + part * C::kPartKeys, part * C::kPartKeys, stage, scores[part], o);
-    }
-    return C::kParts;
-  }
-
-  STROBE_DEVICE void visit_part(int block, int part, int stage, Softmax<C>& softmax, typename C::Outputs& o) const {
-    const int in_block = part * C::kPartKeys, first = block * C::kKeyBlock + in_block;
     typename C::Scores scores;
+    constexpr bool kMayTrust = C::Element::kOriginSlack > 0.0f && C::kFeatures != kAllFeatures;
+    const bool all_visible = sees_all(mine, first, first + C::kPartKeys);
+    bool looks = !kMayTrust || !softmax.settled(all_visible);
     float total[C::kRowTiles][2];
-    multiply_queries_and_keys<C>(memory, keys(stage), in_block, score_factor, scores);
-    finish(first, scores);
-    softmax.follow(unit, scores, o);
-    softmax.weigh(unit, scores, total);
-    softmax.add(total);
-    add_values(first, in_block, stage, scores, o);
-  }
-
-  STROBE_DEVICE void visit(int block, int stage, bool careful, Softmax<C>& softmax, typename C::Outputs& o) const {
-    int part = 0;
-    if (careful) {
-      clear_suspects<typename C::ValueTile>(values(stage), int(threadIdx.x), C::kThreads);
-      __syncthreads();
-    } else if constexpr (C::Element::kOriginSlack > 0.0f && C::kFeatures != kAllFeatures) {
-      if (softmax.settled() && sees_all(view, block * C::kKeyBlock, (block + 1) * C::kKeyBlock)) {
-        part = visit_settled(block, stage, softmax, o);
-      }
+    for (;;) {
+      multiply_queries_and_keys<C>(memory, keys, in_block, score_factor, scores);
+      if (C::kEdits || (looks && !all_visible)) finish(first, scores);
+      if (looks) softmax.follow(unit, scores, o);
+      softmax.weigh(unit, scores, total);
+      if (looks || !softmax.overflows(total)) break;
+      looks = true;
     }
-#pragma unroll 1
-    for (; part < C::kParts; ++part) visit_part(block, part, stage, softmax, o);
+    softmax.add(total);
+    if constexpr ((C::kFeatures & kDropout) != 0) {
+      drop<C>(p, s, head, view.first_row + warp_index() * C::kWarpRows, first, scores);
+    }
+    pack_weights<C>(scores, weights);
   }
 
-  /// One pass over the keys.
+  /// One pass over the keys. Every block's keys and values are asked for and waited for in this order, C::kStages of
+  /// each ahead, so that the groups of copies that may still be under way are always as many.
   STROBE_DEVICE void pass(bool careful, Softmax<C>& softmax, typename C::Outputs& o) const {
+    constexpr int kPending = 2 * (C::kStages - 1);
     softmax.start();
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
@@ -137,31 +117,45 @@ struct ForwardTask {
         for (int e = 0; e < 4; ++e) o[r][t][e] = 0.0f;
       }
     }
-    int block = next(view.prefix > 0 ? 0 : view.begin / C::kKeyBlock), stage = 0;
-    if (block < blocks) load_block(block, stage);
-    ptx::cp_async_commit();
+    int block = next(view.prefix > 0 ? 0 : view.begin / C::kKeyBlock), stage = 0, upcoming = next(block + 1);
+    load_keys(block, 0);
+    if (C::kStages > 1) {
+      load_values(block, 0);
+      load_keys(upcoming, 1);
+    }
     while (block < blocks) {
-      const int upcoming = next(block + 1);
-      ptx::cp_async_wait<0>();
-      __syncthreads();  // the block's tiles are there for everyone, and everyone has left the stage that is filled next
-      if (C::kStages > 1) {
-        if (upcoming < blocks) load_block(upcoming, 1 - stage);
-        ptx::cp_async_commit();
-      }
-      visit(block, stage, careful, softmax, o);
-      if (C::kStages > 1) {
-        stage = 1 - stage;
-      } else {
-        __syncthreads();
-        if (upcoming < blocks) load_block(upcoming, stage);
-        ptx::cp_async_commit();
+      const int later = C::kStages > 1 ? next(upcoming + 1) : upcoming;
+      ptx::cp_async_wait<kPending>();
+      __syncthreads();  // the keys are there for everyone, and everyone has left the last block's values
+      load_values(C::kStages > 1 ? upcoming : block, C::kStages > 1 ? 1 - stage : 0);
+#pragma unroll 1
+      for (int part = 0; part < C::kParts; ++part) {
+        const int in_block = part * C::kPartKeys, first = block * C::kKeyBlock + in_block;
+        typename C::Weights weights;
+        const bool seen = __all_sync(~0u, reaches(mine, first, first + C::kPartKeys));
+        if (seen) weigh_part(first, in_block, keys(stage), softmax, weights, o);
+        if (part == 0) {
+          ptx::cp_async_wait<kPending>();
+          __syncthreads();  // the values are there for everyone
+          if (careful) {
+            clear_suspects<typename C::ValueTile>(values(stage), int(threadIdx.x), C::kThreads);
+            __syncthreads();
+          }
+        }
+        if (part == C::kParts - 1) {
+          if (C::kParts > 1) __syncthreads();
+          load_keys(later, stage);  // everyone has left the keys
+        }
+        if (seen) multiply_weights_and_values<C>(weights, values(stage), in_block, o);
       }
       block = upcoming;
+      upcoming = C::kStages > 1 ? later : next(upcoming + 1);
+      if (C::kStages > 1) stage = 1 - stage;
     }
+    ptx::cp_async_wait<0>();  // a tile that sees no keys has not waited for its queries, whose place outputs take
   }
 
   STROBE_DEVICE void run() {
-    load_queries();
     Softmax<C> softmax;
     typename C::Outputs o;
     bool careful = false;
@@ -190,16 +184,20 @@ STROBE_DEVICE void forward(const ForwardParams& f) {
 
   const int first_row = tile * C::kQueryTile;
   if (first_row < s.queries) {
+    const u32 memory = ptx::shared_address(shared_memory);
+    load_queries<C>(p, s, head, first_row, memory);  // before anything that can be worked out while they arrive
     const TileView view = view_of(p, s, first_row, C::kQueryTile);
+    const int warp_row = first_row + warp_index() * C::kWarpRows;
     ForwardTask<C> task{.p = p,
                         .s = s,
                         .head = head,
                         .view = view,
+                        .mine = warp_row < s.queries ? view_of(p, s, warp_row, C::kWarpRows) : TileView{},
                         .blocks = ceil_div(larger(view.end, view.prefix), C::kKeyBlock),
                         .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
                         .score_factor = score_factor_of<typename C::Element>(p, s, head / p.group),
                         .value_factor = value_factor_of<typename C::Element>(p, s, head / p.group),
-                        .memory = ptx::shared_address(shared_memory),
+                        .memory = memory,
                         .key_data = key_rows(p, p.key, s, head / p.group).data,
                         .value_data = key_rows(p, p.value, s, head / p.group).data};
     task.run();

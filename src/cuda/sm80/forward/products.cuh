@@ -8,9 +8,11 @@ namespace strobe::cuda::sm80 {
 /// S = Q K^T for the warp's rows and the part's keys, whose first is row `first` of the tile. float8: times `factor`.
 template <class C>
 STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, float factor, typename C::Scores& s) {
-  const int lane = lane_index(), warp_row = warp_index() * C::kWarpRows;
-  const int query_row = lane % 16, query_chunk = lane / 16;
-  const int key_row = lane % 8 + lane / 16 * 8, key_chunk = lane / 8 % 2;
+  const u32 lane = u32(ptx::untraced(lane_index()));
+  const int warp_row = warp_index() * C::kWarpRows;
+  const LaneChunks<typename C::QueryTile> queries(query, warp_row + int(lane % 16), int(lane / 16));
+  const LaneChunks<typename C::KeyTile> rights(keys + first * C::KeyTile::kRowBytes, int(lane % 8 + lane / 16 * 8),
+                                               int(lane / 8 % 2));
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -24,13 +26,11 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, flo
   for (int k = 0; k < kSteps; ++k) {
     u32 q[C::kRowTiles][4];
 #pragma unroll
-    for (int r = 0; r < C::kRowTiles; ++r) {
-      ptx::ldmatrix_x4(query + C::QueryTile::offset(warp_row + 16 * r + query_row, 2 * k + query_chunk), q[r]);
-    }
+    for (int r = 0; r < C::kRowTiles; ++r) ptx::ldmatrix_x4(queries.at(16 * r, 2 * k), q[r]);
 #pragma unroll
     for (int t = 0; t < C::kKeyTiles; t += 2) {
       u32 key[4];
-      ptx::ldmatrix_x4(keys + C::KeyTile::offset(first + 8 * t + key_row, 2 * k + key_chunk), key);
+      ptx::ldmatrix_x4(rights.at(8 * t, 2 * k), key);
 #pragma unroll
       for (int r = 0; r < C::kRowTiles; ++r) {
         C::Element::mma(s[r][t], q[r], key[0], key[1]);
@@ -47,25 +47,40 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, flo
   }
 }
 
-/// O += P V, where P lies in registers as the scores did.
+/// P as left factors of the second product.
 template <class C>
-STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, int first,
+STROBE_DEVICE void pack_weights(const typename C::Scores& p, typename C::Weights& weights) {
+#pragma unroll
+  for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+    for (int k = 0; k < C::kPartSteps; ++k) {
+      left_factor<typename C::Element>(&p[r][k * C::Element::kStep / 8], weights[r][k]);
+    }
+  }
+}
+
+/// O += P V, where row `first` of the tile is the part's first key.
+template <class C>
+STROBE_DEVICE void multiply_weights_and_values(const typename C::Weights& p, u32 values, int first,
                                                typename C::Outputs& o) {
-  constexpr int kStep = C::Element::kStep;
-  const int lane = lane_index();
+  const u32 lane = u32(ptx::untraced(lane_index()));
+  const LaneChunks<typename C::ValueTile> rights(values + first * C::ValueTile::kRowBytes, int(lane % 16),
+                                                 int(lane / 16));
 #pragma unroll
-  for (int k = 0; k < C::kPartKeys / kStep; ++k) {
-    u32 weights[C::kRowTiles][4];
-#pragma unroll
-    for (int r = 0; r < C::kRowTiles; ++r) left_factor<typename C::Element>(&p[r][k * kStep / 8], weights[r]);
+  for (int k = 0; k < C::kPartSteps; ++k) {
+    const int row = C::Element::kStep * k;
 #pragma unroll
     for (int t = 0; t < C::kValueTiles; t += 2) {
       u32 value[4];
-      load_right_rows<typename C::ValueTile>(values, lane, first + kStep * k, t, value);
+      if constexpr (C::Element::kBytes == 2) {
+        ptx::ldmatrix_x4_trans(rights.at(row, t), value);
+      } else {
+        load_right_rows<typename C::ValueTile>(values, int(lane), first + row, t, value);
+      }
 #pragma unroll
       for (int r = 0; r < C::kRowTiles; ++r) {
-        C::Element::mma(o[r][t], weights[r], value[0], value[1]);
-        C::Element::mma(o[r][t + 1], weights[r], value[2], value[3]);
+        C::Element::mma(o[r][t], p[r][k], value[0], value[1]);
+        C::Element::mma(o[r][t + 1], p[r][k], value[2], value[3]);
       }
     }
   }

@@ -34,9 +34,9 @@ struct Softmax {
     }
   }
 
-  /// Whether every row of the warp has seen a key.
-  STROBE_DEVICE bool settled() const {
-    bool all = true;
+  /// Whether every row of the warp has seen a key, and `besides` holds for every lane.
+  STROBE_DEVICE bool settled(bool besides) const {
+    bool all = besides;
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
       all &= origin[r][0] != minus_infinity() && origin[r][1] != minus_infinity();

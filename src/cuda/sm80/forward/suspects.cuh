@@ -10,16 +10,16 @@ namespace strobe::cuda::sm80 {
 
 template <class C>
 STROBE_DEVICE bool any_not_finite(const typename C::Outputs& o) {
-  float sum = 0.0f;  // zero, unless something is infinite or NaN
+  float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};  // zero, unless something is infinite or NaN
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
     for (int t = 0; t < C::kValueTiles; ++t) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sum = fmaf(o[r][t][e], 0.0f, sum);
+      for (int e = 0; e < 4; ++e) sums[e] = fmaf(o[r][t][e], 0.0f, sums[e]);
     }
   }
-  return !(sum == 0.0f);
+  return !(sums[0] + sums[1] + sums[2] + sums[3] == 0.0f);
 }
 
 /// Clears infinite and NaN elements of a tile, which `threads` threads share. They wait for each other afterwards.

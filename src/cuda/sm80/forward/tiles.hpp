@@ -44,8 +44,8 @@ constexpr bool has_small_shared_memory(int architecture) {
 
 /// For float32, whose kernels fit where shared memory is small.
 constexpr ForwardTile wide_forward_tile(int dim, int architecture) {
-  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 32, .parts = 1, .stages = 2, .blocks = 2};
-  if (dim <= 128) return {.warps = 4, .row_tiles = 1, .key_block = 32, .parts = 1, .stages = 2, .blocks = 2};
+  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 32, .parts = 1, .stages = 1, .blocks = 2};
+  if (dim <= 128) return {.warps = 4, .row_tiles = 1, .key_block = 32, .parts = 1, .stages = 1, .blocks = 2};
   const int stages = dim > 192 && has_small_shared_memory(architecture) ? 1 : 2;
   return {.warps = 4, .row_tiles = 1, .key_block = 16, .parts = 1, .stages = stages, .blocks = 1};
 }
@@ -54,11 +54,11 @@ constexpr ForwardTile forward_tile(int element_bytes, int head_dim, int value_di
   const int dim = head_dim > value_dim ? head_dim : value_dim;
   const bool small = has_small_shared_memory(architecture);
   if (element_bytes == 4) return wide_forward_tile(dim, architecture);
-  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 128, .parts = 2, .stages = 2, .blocks = 2};
-  if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .parts = 1, .stages = 2, .blocks = 2};
-  const int key_block = (dim <= 192 || architecture >= 90) && !small ? 64 : 32;
-  const int stages = dim > 192 && small ? 1 : 2;
-  return {.warps = 8, .row_tiles = 1, .key_block = key_block, .parts = 1, .stages = stages, .blocks = 1};
+  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 128, .parts = 1, .stages = 1, .blocks = 2};
+  if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .parts = 1, .stages = 1, .blocks = 2};
+  // sm_80 has room for 128 KiB, not for two blocks of 96.
+  const int warps = architecture == 80 ? 8 : 4, blocks = small || architecture == 80 ? 1 : 2;
+  return {.warps = warps, .row_tiles = 1, .key_block = 64, .parts = 1, .stages = 1, .blocks = blocks};
 }
 
 constexpr int forward_shared_bytes(int element_bytes, int head_dim, int value_dim, int architecture) {
