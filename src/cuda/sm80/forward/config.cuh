@@ -12,12 +12,10 @@ struct ForwardConfig {
   using Element = typename ElementOf<kType>::Type;
   static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
   static constexpr ForwardTile kTile = forward_tile(Element::kBytes, kHeadDim, kValueDim, kArchitecture);
-  static constexpr int kThreads = kTile.threads(), kRowTiles = kTile.row_tiles, kStages = kTile.stages,
-                       kBlocks = kTile.blocks;
+  static constexpr int kThreads = kTile.threads(), kRowTiles = kTile.row_tiles, kBlocks = kTile.blocks;
   static constexpr int kWarpRows = 16 * kRowTiles, kQueryTile = kTile.query_tile(), kKeyBlock = kTile.key_block;
   // Kernels with all features take few keys at a time: their text grows with them, and the time to compile it.
-  static constexpr int kParts = kFeatures == kAllFeatures ? kKeyBlock / 16 : kTile.parts,
-                       kPartKeys = kKeyBlock / kParts;
+  static constexpr int kParts = kFeatures == kAllFeatures ? kKeyBlock / 16 : 1, kPartKeys = kKeyBlock / kParts;
   static constexpr int kKeyTiles = kPartKeys / 8, kValueTiles = kValueDim / 8;  // accumulators of 8 columns
   static constexpr int kPartSteps = kPartKeys / Element::kStep;
   static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
@@ -28,8 +26,8 @@ struct ForwardConfig {
   using ValueTile = Tile<Element, kKeyBlock, kValueDim>;
 
   static constexpr int kKeysAt = larger(QueryTile::kBytes, OutputTile::kBytes);
-  static constexpr int kValuesAt = kKeysAt + kStages * KeyTile::kBytes;
-  static constexpr int kSharedBytes = kValuesAt + kStages * ValueTile::kBytes;
+  static constexpr int kValuesAt = kKeysAt + KeyTile::kBytes;
+  static constexpr int kSharedBytes = kValuesAt + ValueTile::kBytes;
   static_assert(kSharedBytes == forward_shared_bytes(Element::kBytes, kHeadDim, kValueDim, kArchitecture));
 
   using Scores = float[kRowTiles][kKeyTiles][4];

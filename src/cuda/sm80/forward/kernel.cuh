@@ -33,24 +33,23 @@ struct ForwardTask {
   int blocks;                         // key blocks up to the last one that matters
   float unit;                         // from scores to powers of two
   float score_factor, value_factor;   // of float8
-  u32 memory;                         // shared: queries, key stages, value stages
+  u32 memory;                         // shared: queries, keys, values
   const char *key_data, *value_data;  // the KV head's first rows, where they are not in pages
 
-  STROBE_DEVICE u32 keys(int stage) const { return memory + C::kKeysAt + stage * C::KeyTile::kBytes; }
-  STROBE_DEVICE u32 values(int stage) const { return memory + C::kValuesAt + stage * C::ValueTile::kBytes; }
+  STROBE_DEVICE u32 keys() const { return memory + C::kKeysAt; }
+  STROBE_DEVICE u32 values() const { return memory + C::kValuesAt; }
 
   STROBE_DEVICE int next(int block) const {
     return next_block<C::kFeatures, C::kKeyBlock>(p, s, head, view, block, blocks);
   }
 
   /// Asks for a block's keys, unless it is past the last one. A group of copies of its own, which may be empty.
-  STROBE_DEVICE void load_keys(int block, int stage) const {
-    if (block < blocks) load_rows<typename C::KeyTile>(keys(stage), p.key, key_data, window(block), p.head_dim);
+  STROBE_DEVICE void load_keys(int block) const {
+    if (block < blocks) load_rows<typename C::KeyTile>(keys(), p.key, key_data, window(block), p.head_dim);
     ptx::cp_async_commit();
   }
-  STROBE_DEVICE void load_values(int block, int stage) const {
-    if (block < blocks)
-      load_rows<typename C::ValueTile>(values(stage), p.value, value_data, window(block), p.value_dim);
+  STROBE_DEVICE void load_values(int block) const {
+    load_rows<typename C::ValueTile>(values(), p.value, value_data, window(block), p.value_dim);
     ptx::cp_async_commit();
   }
   STROBE_DEVICE RowWindow window(int block) const {
@@ -82,7 +81,7 @@ struct ForwardTask {
   /// P = exp2(S - origin) of S = Q K^T, for the part's keys from `first` on, which is row `in_block` of the tile.
   /// The maximum is looked for only where rows may have no origin yet, where keys are hidden, or when it turns out that
   /// weights have grown too large.
-  STROBE_DEVICE void weigh_part(int first, int in_block, u32 keys, Softmax<C>& softmax, typename C::Weights& weights,
+  STROBE_DEVICE void weigh_part(int first, int in_block, Softmax<C>& softmax, typename C::Weights& weights,
                                 typename C::Outputs& o) const {
     typename C::Scores scores;
     constexpr bool kMayTrust = C::Element::kOriginSlack > 0.0f && C::kFeatures != kAllFeatures;
@@ -90,7 +89,7 @@ struct ForwardTask {
     bool looks = !kMayTrust || !softmax.settled(all_visible);
     float total[C::kRowTiles][2];
     for (;;) {
-      multiply_queries_and_keys<C>(memory, keys, in_block, score_factor, scores);
+      multiply_queries_and_keys<C>(memory, keys(), in_block, score_factor, scores);
       if (C::kEdits || (looks && !all_visible)) finish(first, scores);
       if (looks) softmax.follow(unit, scores, o);
       softmax.weigh(unit, scores, total);
@@ -104,10 +103,8 @@ struct ForwardTask {
     pack_weights<C>(scores, weights);
   }
 
-  /// One pass over the keys. Every block's keys and values are asked for and waited for in this order, C::kStages of
-  /// each ahead, so that the groups of copies that may still be under way are always as many.
+  /// One pass over the keys. Of keys and values, one is always under way while the other is worked on.
   STROBE_DEVICE void pass(bool careful, Softmax<C>& softmax, typename C::Outputs& o) const {
-    constexpr int kPending = 2 * (C::kStages - 1);
     softmax.start();
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
@@ -117,40 +114,34 @@ struct ForwardTask {
         for (int e = 0; e < 4; ++e) o[r][t][e] = 0.0f;
       }
     }
-    int block = next(view.prefix > 0 ? 0 : view.begin / C::kKeyBlock), stage = 0, upcoming = next(block + 1);
-    load_keys(block, 0);
-    if (C::kStages > 1) {
-      load_values(block, 0);
-      load_keys(upcoming, 1);
-    }
+    int block = next(view.prefix > 0 ? 0 : view.begin / C::kKeyBlock);
+    load_keys(block);
     while (block < blocks) {
-      const int later = C::kStages > 1 ? next(upcoming + 1) : upcoming;
-      ptx::cp_async_wait<kPending>();
+      const int upcoming = next(block + 1);
+      ptx::cp_async_wait<0>();
       __syncthreads();  // the keys are there for everyone, and everyone has left the last block's values
-      load_values(C::kStages > 1 ? upcoming : block, C::kStages > 1 ? 1 - stage : 0);
+      load_values(block);
 #pragma unroll 1
       for (int part = 0; part < C::kParts; ++part) {
         const int in_block = part * C::kPartKeys, first = block * C::kKeyBlock + in_block;
         typename C::Weights weights;
         const bool seen = __all_sync(~0u, reaches(mine, first, first + C::kPartKeys));
-        if (seen) weigh_part(first, in_block, keys(stage), softmax, weights, o);
+        if (seen) weigh_part(first, in_block, softmax, weights, o);
         if (part == 0) {
-          ptx::cp_async_wait<kPending>();
+          ptx::cp_async_wait<0>();
           __syncthreads();  // the values are there for everyone
           if (careful) {
-            clear_suspects<typename C::ValueTile>(values(stage), int(threadIdx.x), C::kThreads);
+            clear_suspects<typename C::ValueTile>(values(), int(threadIdx.x), C::kThreads);
             __syncthreads();
           }
         }
         if (part == C::kParts - 1) {
           if (C::kParts > 1) __syncthreads();
-          load_keys(later, stage);  // everyone has left the keys
+          load_keys(upcoming);  // everyone has left the keys
         }
-        if (seen) multiply_weights_and_values<C>(weights, values(stage), in_block, o);
+        if (seen) multiply_weights_and_values<C>(weights, values(), in_block, o);
       }
       block = upcoming;
-      upcoming = C::kStages > 1 ? later : next(upcoming + 1);
-      if (C::kStages > 1) stage = 1 - stage;
     }
     ptx::cp_async_wait<0>();  // a tile that sees no keys has not waited for its queries, whose place outputs take
   }

@@ -1,5 +1,6 @@
 // The host side of the forward kernel: whom it serves, with which variant and tile, and the launch.
 #include <algorithm>
+#include <bit>
 
 #include "cuda/families.hpp"
 #include "cuda/sm80/forward/params.hpp"
@@ -30,6 +31,17 @@ std::int64_t tiles_of(const Problem& problem, int query_tile) {
 
 std::int64_t heads_of(const Problem& problem) {
   return problem.packed_queries ? problem.query_heads : problem.batch * problem.query_heads;
+}
+
+/// Heads whose keys leave half of the second-level cache to queries and outputs. Under a causal mask few tiles see all
+/// keys, and the more heads, the fewer of the long tiles are left for the end. A power of two, so that groups
+/// mostly end where sequences do.
+int heads_per_group(const Problem& problem, const ForwardParams& params, const CudaDevice& device) {
+  const std::int64_t bytes = params.attention.key_length * (problem.head_dim + problem.value_dim) *
+                             element_bytes_of(problem) / problem.group();
+  const std::int64_t room = problem.causal ? device.l2_bytes : device.l2_bytes / 2;
+  const std::int64_t fitting = std::clamp<std::int64_t>(room / std::max<std::int64_t>(bytes, 1), 1, params.heads);
+  return int(std::bit_floor(std::uint64_t(fitting)));
 }
 
 }  // namespace
@@ -67,11 +79,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   params.tiles = int(tiles_of(problem, tile.query_tile()));
   params.heads = int(heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
-  // As many heads at a time as leave half of the second-level cache to queries and outputs.
-  const std::int64_t bytes =
-      params.attention.key_length * (problem.head_dim + problem.value_dim) * element_bytes / problem.group();
-  params.heads_per_group =
-      int(std::clamp<std::int64_t>(device.l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, params.heads));
+  params.heads_per_group = heads_per_group(problem, params, device);
   const int shared = sm80::forward_shared_bytes(element_bytes, key.values[1], key.values[2], device.architecture);
   launcher.launch(key, {.x = unsigned(params.tiles) * unsigned(params.heads)}, unsigned(tile.threads()),
                   unsigned(shared), &params);
