@@ -48,26 +48,26 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, flo
 }
 
 /// P as left factors of the second product.
-template <class C>
-STROBE_DEVICE void pack_weights(const typename C::Scores& p, typename C::Weights& weights) {
+template <class C, int kSteps>
+STROBE_DEVICE void pack_weights(const typename C::Scores& p, u32 (&weights)[C::kRowTiles][kSteps][4]) {
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
-    for (int k = 0; k < C::kPartSteps; ++k) {
+    for (int k = 0; k < kSteps; ++k) {
       left_factor<typename C::Element>(&p[r][k * C::Element::kStep / 8], weights[r][k]);
     }
   }
 }
 
 /// O += P V, where row `first` of the tile is the part's first key.
-template <class C>
-STROBE_DEVICE void multiply_weights_and_values(const typename C::Weights& p, u32 values, int first,
+template <class C, int kSteps>
+STROBE_DEVICE void multiply_weights_and_values(const u32 (&p)[C::kRowTiles][kSteps][4], u32 values, int first,
                                                typename C::Outputs& o) {
   const u32 lane = u32(ptx::untraced(lane_index()));
   const LaneChunks<typename C::ValueTile> rights(values + first * C::ValueTile::kRowBytes, int(lane % 16),
                                                  int(lane / 16));
 #pragma unroll
-  for (int k = 0; k < C::kPartSteps; ++k) {
+  for (int k = 0; k < kSteps; ++k) {
     const int row = C::Element::kStep * k;
 #pragma unroll
     for (int t = 0; t < C::kValueTiles; t += 2) {
@@ -84,6 +84,15 @@ STROBE_DEVICE void multiply_weights_and_values(const typename C::Weights& p, u32
       }
     }
   }
+}
+
+/// The same from P as the softmax leaves it.
+template <class C>
+STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, int first,
+                                               typename C::Outputs& o) {
+  u32 weights[C::kRowTiles][C::kKeyTiles * 8 / C::Element::kStep][4];
+  pack_weights<C>(p, weights);
+  multiply_weights_and_values<C>(weights, values, first, o);
 }
 
 }  // namespace strobe::cuda::sm80
