@@ -98,7 +98,7 @@ template <class T, int kThreads, class Window>
 STROBE_DEVICE void load_tile(u32 tile, const RowAddress& address, Window window, int dims) {
   using S = Shares<T, kThreads>;
   static_assert(S::kEven);
-  const int chunk = int(threadIdx.x) % S::kAcross, row = int(threadIdx.x) / S::kAcross;
+  const int chunk = int(threadIdx.x % S::kAcross), row = int(threadIdx.x / S::kAcross);
   const char* from = address(window.first + row) + chunk * kChunkBytes;
   const u32 to = tile + T::offset(row, chunk);
   const i64 down = S::kDown * address.row_bytes;
@@ -124,8 +124,31 @@ STROBE_DEVICE void load_near_tile(u32 tile, const RowAddress& address, RowWindow
   }
 }
 
-/// The same for rows whose places are looked up one by one, or that are no multiples of 16 bytes: the latter are
-/// there when all threads have returned.
+/// The way back: the window's rows to memory, 16 bytes at a time.
+template <class T, int kThreads>
+STROBE_DEVICE void store_tile(u32 tile, const RowAddress& address, RowWindow window, int dims) {
+  using S = Shares<T, kThreads>;
+  static_assert(S::kEven);
+  const int chunk = int(threadIdx.x % S::kAcross), row = int(threadIdx.x / S::kAcross);
+  char* to = const_cast<char*>(address(window.first + row)) + chunk * kChunkBytes;
+  const u32 from = tile + T::offset(row, chunk);
+  const i64 down = S::kDown * address.row_bytes;
+#pragma unroll
+  for (int r = 0; r < T::kRows; r += S::kDown) {
+    const bool inside = window.holds(window.first + row + r);
+#pragma unroll
+    for (int n = 0; n < S::kSteps; ++n) {
+      const uint4 words = ptx::ld_shared_16(from + r * T::kRowBytes + n * S::kAcross * kChunkBytes);
+      if (inside && (chunk + n * S::kAcross) * T::kChunkElements < dims) {
+        *reinterpret_cast<uint4*>(to + n * S::kAcross * kChunkBytes) = words;
+      }
+    }
+    to += down;
+  }
+}
+
+/// load_tile for rows whose places are looked up one by one, or that are no multiples of 16 bytes: the latter are there
+/// when all threads have returned.
 template <class T, int kThreads, class Address>
 STROBE_DEVICE void load_scattered_tile(u32 tile, const Address& address, RowWindow window, int dims, bool vectors) {
 #pragma unroll 1

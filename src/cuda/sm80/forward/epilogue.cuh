@@ -19,19 +19,23 @@ STROBE_DEVICE void clear_rows(const AttentionParams& p, const Sequence& s, int h
   }
 }
 
-/// O / l in registers; LSE to memory.
+/// O / l in registers; LSE to memory, where each of the four lanes that share rows writes one.
 template <class C>
 STROBE_DEVICE void finish_rows(const AttentionParams& p, const Sequence& s, int head, const TileView& view, float unit,
                                float value_factor, const Softmax<C>& softmax, typename C::Outputs& o) {
-  const int lane = lane_index(), first_row = view.first_row + warp_index() * C::kWarpRows + lane / 4;
+  const int lane = lane_index(), share = lane % 4;
   float sink = minus_infinity();
   if (p.sink.data) sink = reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride];
+  float sums[C::kRowTiles][2];
+#pragma unroll
+  for (int n = 0; n < 2 * C::kRowTiles; ++n) sums[n / 2][n % 2] = sum_in_row(softmax.sum[n / 2][n % 2]);
+  float my_origin = minus_infinity(), my_sum = 1.0f;
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       // From here on in natural units: LSE = m + ln l, where a sink is one more term of l.
-      float origin = softmax.origin[r][half] * (unit * kLn2), sum = sum_in_row(softmax.sum[r][half]), factor = 1.0f;
+      float origin = softmax.origin[r][half] * (unit * kLn2), sum = sums[r][half], factor = 1.0f;
       if (softmax.origin[r][half] == minus_infinity()) origin = minus_infinity();
       if (sink != minus_infinity()) {
         const float next = fmaxf(origin, sink);
@@ -39,31 +43,32 @@ STROBE_DEVICE void finish_rows(const AttentionParams& p, const Sequence& s, int 
         sum = sum * factor + ptx::ex2((sink - next) * kLog2E);
         origin = next;
       }
-      const bool empty = origin == minus_infinity();
       const float inverse = C::Element::kBytes == 2 ? ptx::rcp(sum) : 1.0f / sum;
-      factor *= empty ? 0.0f : p.dropout_scale * inverse;  // outputs of an empty row are zero already
+      factor *= origin == minus_infinity() ? 0.0f : p.dropout_scale * inverse;  // an empty row is zero already
       if constexpr (C::Element::kStoredBytes == 1) factor *= value_factor;
 #pragma unroll
       for (int t = 0; t < C::kValueTiles; ++t) {
         o[r][t][2 * half] *= factor;
         o[r][t][2 * half + 1] *= factor;
       }
-      const int row = first_row + 16 * r + 8 * half;
-      if (p.lse.data && row < view.last_row && lane % 4 == 0) {
-        lse_at(p, s, head, row) = empty ? minus_infinity() : origin + logf(sum);
-      }
+      my_origin = share == 2 * r + half ? origin : my_origin;
+      my_sum = share == 2 * r + half ? sum : my_sum;
     }
+  }
+  const int row = view.first_row + warp_index() * C::kWarpRows + lane / 4 + 8 * share;
+  if (p.lse.data && share < 2 * C::kRowTiles && row < view.last_row) {
+    lse_at(p, s, head, row) = my_origin == minus_infinity() ? my_origin : my_origin + logf(my_sum);
   }
 }
 
 /// Outputs of the kernel's own 16-bit type, by way of `stage`: shared memory of an OutputTile that nobody reads any
-/// more. Each warp writes the rows that it staged.
+/// more.
 template <class C>
 STROBE_DEVICE void write_staged(const AttentionParams& p, const RowAddress& output, const TileView& view,
                                 const typename C::Outputs& o, u32 stage) {
   using Tile = typename C::OutputTile;
-  const int lane = lane_index(), warp_row = warp_index() * C::kWarpRows;
-  const LaneChunks<Tile> staged(stage, warp_row + lane / 4, 0);
+  const int lane = lane_index();
+  const LaneChunks<Tile> staged(stage, warp_index() * C::kWarpRows + lane / 4, 0);
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -75,24 +80,19 @@ STROBE_DEVICE void write_staged(const AttentionParams& p, const RowAddress& outp
       }
     }
   }
-  __syncwarp();
-  constexpr int kChunks = Tile::kRowChunks, kChunkElements = Tile::kChunkElements;
-  const bool vectors = p.output.vector_bytes == kChunkBytes;
-#pragma unroll 8
-  for (int n = lane; n < C::kWarpRows * kChunks; n += kWarpLanes) {
-    const int in_tile = warp_row + n / kChunks, chunk = n % kChunks, row = view.first_row + in_tile;
-    const int left = p.value_dim - chunk * kChunkElements;
-    if (row >= view.last_row || left <= 0) continue;
-    const u32 from = stage + Tile::offset(in_tile, chunk);
-    char* const to = const_cast<char*>(output(row)) + chunk * kChunkBytes;
-    if (vectors && left >= kChunkElements) {
-      *reinterpret_cast<uint4*>(to) = ptx::ld_shared_16(from);
-    } else {
+  __syncthreads();
+  const RowWindow window{view.first_row, 0, view.last_row};
+  if (p.output.vector_bytes == kChunkBytes) return store_tile<Tile, C::kThreads>(stage, output, window, p.value_dim);
+  constexpr int kRowPairs = Tile::kDims / 2;
 #pragma unroll 1
-      for (int e = 0; e < smaller(left, kChunkElements); ++e) {
-        reinterpret_cast<u16*>(to)[e] = u16(ptx::ld_shared_4(from + e / 2 * 4) >> (e % 2 * 16));
-      }
-    }
+  for (int n = int(threadIdx.x); n < Tile::kRows * kRowPairs; n += C::kThreads) {
+    const int in_tile = n / kRowPairs, d = n % kRowPairs * 2;
+    if (!window.holds(view.first_row + in_tile)) continue;
+    const u32 pair = ptx::ld_shared_4(stage + Tile::offset(in_tile, d / Tile::kChunkElements) +
+                                      d % Tile::kChunkElements * Tile::Element::kBytes);
+    u16* const to = reinterpret_cast<u16*>(const_cast<char*>(output(view.first_row + in_tile))) + d;
+    if (d < p.value_dim) to[0] = u16(pair);
+    if (d + 1 < p.value_dim) to[1] = u16(pair >> 16);
   }
 }
 

@@ -11,30 +11,29 @@ namespace strobe::cuda::sm80 {
 
 extern __shared__ __align__(128) char shared_memory[];
 
-/// Rows first_row.. of a head's queries, into a group of copies that the first keys complete.
-template <class C>
-STROBE_DEVICE void load_queries(const AttentionParams& p, const Sequence& s, int head, int first_row, u32 tile) {
-  const RowAddress rows = query_rows(p, p.query, s, head);
-  const RowWindow window{first_row, 0, s.queries};
-  if (copies_chunks<typename C::Element>(p.query)) {
-    load_near_tile<typename C::QueryTile, C::kThreads>(tile, rows, window, p.head_dim);
-  } else {
-    load_scattered_tile<typename C::QueryTile, C::kThreads>(tile, rows, window, p.head_dim, false);
-  }
-}
-
 /// One tile's work. Rows first_row.. of `head` in sequence s.
 template <class C>
 struct ForwardTask {
   const AttentionParams& p;
   const Sequence& s;
-  int head;
-  TileView view, mine;                // of the block's rows, of the warp's
+  int head, kv_head;
+  TileView view;                      // of the block's rows
   int blocks;                         // key blocks up to the last one that matters
   float unit;                         // from scores to powers of two
   float score_factor, value_factor;   // of float8
   u32 memory;                         // shared: queries, keys, values
   const char *key_data, *value_data;  // the KV head's first rows, where they are not in pages
+
+  /// The tile's queries, into a group of copies that the first keys complete.
+  STROBE_DEVICE void load_queries() const {
+    const RowAddress rows = query_rows(p, p.query, s, head);
+    const RowWindow window{view.first_row, 0, s.queries};
+    if (copies_chunks<typename C::Element>(p.query)) {
+      load_near_tile<typename C::QueryTile, C::kThreads>(memory, rows, window, p.head_dim);
+    } else {
+      load_scattered_tile<typename C::QueryTile, C::kThreads>(memory, rows, window, p.head_dim, false);
+    }
+  }
 
   STROBE_DEVICE u32 keys() const { return memory + C::kKeysAt; }
   STROBE_DEVICE u32 values() const { return memory + C::kValuesAt; }
@@ -43,13 +42,14 @@ struct ForwardTask {
     return next_block<C::kFeatures, C::kKeyBlock>(p, s, head, view, block, blocks);
   }
 
-  /// Asks for a block's keys, unless it is past the last one. A group of copies of its own, which may be empty.
+  /// Asks for a block's keys or values, unless it is past the last one. A group of copies of its own, which may be
+  /// empty.
   STROBE_DEVICE void load_keys(int block) const {
     if (block < blocks) load_rows<typename C::KeyTile>(keys(), p.key, key_data, window(block), p.head_dim);
     ptx::cp_async_commit();
   }
   STROBE_DEVICE void load_values(int block) const {
-    load_rows<typename C::ValueTile>(values(), p.value, value_data, window(block), p.value_dim);
+    if (block < blocks) load_rows<typename C::ValueTile>(values(), p.value, value_data, window(block), p.value_dim);
     ptx::cp_async_commit();
   }
   STROBE_DEVICE RowWindow window(int block) const {
@@ -62,7 +62,7 @@ struct ForwardTask {
     if (p.page_size == 0 && vectors) {
       load_near_tile<T, C::kThreads>(tile, {data, view.row_stride * C::Element::kBytes}, window, dims);
     } else {
-      load_scattered_tile<T, C::kThreads>(tile, key_rows(p, view, s, head / p.group), window, dims, vectors);
+      load_scattered_tile<T, C::kThreads>(tile, key_rows(p, view, s, kv_head), window, dims, vectors);
     }
   }
 
@@ -81,8 +81,8 @@ struct ForwardTask {
   /// P = exp2(S - origin) of S = Q K^T, for the part's keys from `first` on, which is row `in_block` of the tile.
   /// The maximum is looked for only where rows may have no origin yet, where keys are hidden, or when it turns out that
   /// weights have grown too large.
-  STROBE_DEVICE void weigh_part(int first, int in_block, Softmax<C>& softmax, typename C::Weights& weights,
-                                typename C::Outputs& o) const {
+  STROBE_DEVICE void weigh_part(const TileView& mine, int first, int in_block, Softmax<C>& softmax,
+                                typename C::Weights& weights, typename C::Outputs& o) const {
     typename C::Scores scores;
     constexpr bool kMayTrust = C::Element::kOriginSlack > 0.0f && C::kFeatures != kAllFeatures;
     const bool all_visible = sees_all(mine, first, first + C::kPartKeys);
@@ -103,8 +103,10 @@ struct ForwardTask {
     pack_weights<C>(scores, weights);
   }
 
-  /// One pass over the keys. Of keys and values, one is always under way while the other is worked on.
-  STROBE_DEVICE void pass(bool careful, Softmax<C>& softmax, typename C::Outputs& o) const {
+  /// One pass over the keys, from `block` on, whose keys and values are asked for. Afterwards, one of the two is
+  /// always under way while the other is worked on.
+  STROBE_DEVICE void pass(const TileView& mine, int block, bool careful, Softmax<C>& softmax,
+                          typename C::Outputs& o) const {
     softmax.start();
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
@@ -114,19 +116,21 @@ struct ForwardTask {
         for (int e = 0; e < 4; ++e) o[r][t][e] = 0.0f;
       }
     }
-    int block = next(view.prefix > 0 ? 0 : view.begin / C::kKeyBlock);
-    load_keys(block);
-    while (block < blocks) {
+    for (bool first = true; block < blocks; first = false) {
       const int upcoming = next(block + 1);
-      ptx::cp_async_wait<0>();
+      if (first) {
+        ptx::cp_async_wait<1>();  // the values may still be under way
+      } else {
+        ptx::cp_async_wait<0>();
+      }
       __syncthreads();  // the keys are there for everyone, and everyone has left the last block's values
-      load_values(block);
+      if (!first) load_values(block);
 #pragma unroll 1
       for (int part = 0; part < C::kParts; ++part) {
-        const int in_block = part * C::kPartKeys, first = block * C::kKeyBlock + in_block;
+        const int in_block = part * C::kPartKeys, key = block * C::kKeyBlock + in_block;
         typename C::Weights weights;
-        const bool seen = __all_sync(~0u, reaches(mine, first, first + C::kPartKeys));
-        if (seen) weigh_part(first, in_block, softmax, weights, o);
+        const bool seen = __all_sync(~0u, reaches(mine, key, key + C::kPartKeys));
+        if (seen) weigh_part(mine, key, in_block, softmax, weights, o);
         if (part == 0) {
           ptx::cp_async_wait<0>();
           __syncthreads();  // the values are there for everyone
@@ -147,53 +151,61 @@ struct ForwardTask {
   }
 
   STROBE_DEVICE void run() {
+    load_queries();
+    const int first = next(view.prefix > 0 ? 0 : view.begin / C::kKeyBlock);
+    const int warp_row = view.first_row + warp_index() * C::kWarpRows;
+    TileView mine{};
     Softmax<C> softmax;
     typename C::Outputs o;
     bool careful = false;
     for (;;) {
-      pass(careful, softmax, o);
+      load_keys(first);
+      load_values(first);
+      if (warp_row < s.queries) mine = view_of(p, s, warp_row, C::kWarpRows);
+      pass(mine, first, careful, softmax, o);
       if (!__syncthreads_or(any_not_finite<C>(o)) || careful) break;
       careful = true;
     }
     write_tile<C>(p, s, head, view, unit, value_factor, softmax, o, memory);
-    if (careful) add_suspects<C>(p, s, head, view);
+    if (careful) add_suspects<C>(p, s.batch, head, view.first_row);
   }
 };
+
+STROBE_DEVICE int quotient(int n, Divisor divisor) { return int(u64(u32(n)) * divisor.factor >> divisor.shift); }
 
 template <class C>
 STROBE_DEVICE void forward(const ForwardParams& f) {
   const AttentionParams& p = f.attention;
   // Heads come in groups whose keys the cache holds; within a group the tiles that see most keys come first, so that
   // blocks which start last are short.
-  const int group_tiles = f.heads_per_group * f.tiles;
-  const int first_head = int(blockIdx.x) / group_tiles * f.heads_per_group;
-  const int heads = smaller(f.heads_per_group, f.heads - first_head), place = int(blockIdx.x) % group_tiles;
-  int tile = f.tiles - 1 - place / heads, head = first_head + place % heads, b = head / p.query_heads;
-  head %= p.query_heads;
+  int tile = f.tiles - 1 - int(blockIdx.x >> f.group_bits);
+  int head = int(blockIdx.y << f.group_bits | (blockIdx.x & ((1u << f.group_bits) - 1)));
+  if (head >= f.heads) return;
+  int b = quotient(head, f.by_query_heads);
+  head -= b * p.query_heads;
   if (p.packed_queries && !find_packed_tile(p, C::kQueryTile, tile, b)) return;
   const Sequence s = sequence_of(p, b);
 
   const int first_row = tile * C::kQueryTile;
   if (first_row < s.queries) {
-    const u32 memory = ptx::shared_address(shared_memory);
-    load_queries<C>(p, s, head, first_row, memory);  // before anything that can be worked out while they arrive
     const TileView view = view_of(p, s, first_row, C::kQueryTile);
-    const int warp_row = first_row + warp_index() * C::kWarpRows;
+    const int kv_head = quotient(head, f.by_group);
     ForwardTask<C> task{.p = p,
                         .s = s,
                         .head = head,
+                        .kv_head = kv_head,
                         .view = view,
-                        .mine = warp_row < s.queries ? view_of(p, s, warp_row, C::kWarpRows) : TileView{},
                         .blocks = ceil_div(larger(view.end, view.prefix), C::kKeyBlock),
                         .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
-                        .score_factor = score_factor_of<typename C::Element>(p, s, head / p.group),
-                        .value_factor = value_factor_of<typename C::Element>(p, s, head / p.group),
-                        .memory = memory,
-                        .key_data = key_rows(p, p.key, s, head / p.group).data,
-                        .value_data = key_rows(p, p.value, s, head / p.group).data};
+                        .score_factor = score_factor_of<typename C::Element>(p, s, kv_head),
+                        .value_factor = value_factor_of<typename C::Element>(p, s, kv_head),
+                        .memory = ptx::shared_address(shared_memory),
+                        .key_data = key_rows(p, p.key, s, kv_head).data,
+                        .value_data = key_rows(p, p.value, s, kv_head).data};
     task.run();
   }
-  clear_rows(p, s, head, larger(first_row, s.queries), smaller(first_row + C::kQueryTile, s.stored_queries));
+  const int last_row = smaller(first_row + C::kQueryTile, s.stored_queries);
+  if (last_row > s.queries) clear_rows(p, s, head, larger(first_row, s.queries), last_row);
 }
 
 }  // namespace strobe::cuda::sm80

@@ -32,9 +32,12 @@ STROBE_DEVICE void clear_suspects(u32 tile, int thread, int threads) {
   }
 }
 
-/// Adds infinite and NaN values to the outputs of the rows that see them. The tile's finite outputs are in memory.
+/// Adds infinite and NaN values to the outputs of those rows of a tile that see them. The tile's finite outputs are in
+/// memory. Finds out for itself where the tile is, so that others need not keep that in memory.
 template <class C>
-__device__ __noinline__ void add_suspects(const AttentionParams& p, const Sequence& s, int head, TileView view) {
+__device__ __noinline__ void add_suspects(const AttentionParams& p, int batch, int head, int first_row) {
+  const Sequence s = sequence_of(p, batch);
+  const TileView view = view_of(p, s, first_row, C::kQueryTile);
   const RowAddress output = query_rows(p, p.output, s, head);
   const KeyAddress values = key_rows(p, p.value, s, head / p.group);
   const u64 stream = p.dropout_offset + u64(i64(s.batch) * p.query_heads + head);
