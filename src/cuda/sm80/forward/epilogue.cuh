@@ -1,6 +1,7 @@
 // The end of a tile: O / l to memory by way of shared memory, so that rows are written 16 bytes at a time; LSE.
 #pragma once
 
+#include "cuda/sm80/forward/exchange.cuh"
 #include "cuda/sm80/forward/softmax.cuh"
 
 namespace strobe::cuda::sm80 {
@@ -22,13 +23,20 @@ STROBE_DEVICE void clear_rows(const AttentionParams& p, const Sequence& s, int h
 /// O / l in registers; LSE to memory, where each of the four lanes that share rows writes one.
 template <class C>
 STROBE_DEVICE void finish_rows(const AttentionParams& p, const Sequence& s, int head, const TileView& view, float unit,
-                               float value_factor, const Softmax<C>& softmax, typename C::Outputs& o) {
+                               float value_factor, const Softmax<C>& softmax, Exchange<C> exchange,
+                               typename C::Outputs& o) {
   const int lane = lane_index(), share = lane % 4;
   float sink = minus_infinity();
   if (p.sink.data) sink = reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride];
   float sums[C::kRowTiles][2];
 #pragma unroll
   for (int n = 0; n < 2 * C::kRowTiles; ++n) sums[n / 2][n % 2] = sum_in_row(softmax.sum[n / 2][n % 2]);
+  if constexpr (C::kSharing > 1) {
+    float theirs[C::kRowTiles][2];
+    exchange.swap_rows(sums, theirs);
+#pragma unroll
+    for (int n = 0; n < 2 * C::kRowTiles; ++n) sums[n / 2][n % 2] += theirs[n / 2][n % 2];
+  }
   float my_origin = minus_infinity(), my_sum = 1.0f;
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
@@ -55,8 +63,8 @@ STROBE_DEVICE void finish_rows(const AttentionParams& p, const Sequence& s, int 
       my_sum = share == 2 * r + half ? sum : my_sum;
     }
   }
-  const int row = view.first_row + warp_index() * C::kWarpRows + lane / 4 + 8 * share;
-  if (p.lse.data && share < 2 * C::kRowTiles && row < view.last_row) {
+  const int row = view.first_row + C::warp_row() + lane / 4 + 8 * share;
+  if (p.lse.data && C::side() == 0 && share < 2 * C::kRowTiles && row < view.last_row) {
     lse_at(p, s, head, row) = my_origin == minus_infinity() ? my_origin : my_origin + logf(my_sum);
   }
 }
@@ -68,7 +76,7 @@ STROBE_DEVICE void write_staged(const AttentionParams& p, const RowAddress& outp
                                 const typename C::Outputs& o, u32 stage) {
   using Tile = typename C::OutputTile;
   const int lane = lane_index();
-  const LaneChunks<Tile> staged(stage, warp_index() * C::kWarpRows + lane / 4, 0);
+  const LaneChunks<Tile> staged(stage + C::side() * C::kValueTiles * kChunkBytes, C::warp_row() + lane / 4, 0);
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -100,7 +108,7 @@ STROBE_DEVICE void write_staged(const AttentionParams& p, const RowAddress& outp
 template <class C>
 STROBE_DEVICE void write_directly(const AttentionParams& p, const RowAddress& output, const TileView& view,
                                   const typename C::Outputs& o) {
-  const int lane = lane_index(), first_row = view.first_row + warp_index() * C::kWarpRows + lane / 4;
+  const int lane = lane_index(), first_row = view.first_row + C::warp_row() + lane / 4;
   // Of float8, outputs are of any wider type.
   const Element type = C::Element::kStoredBytes == 1 ? p.output.type : Element::kFloat32;
 #pragma unroll
@@ -114,7 +122,7 @@ STROBE_DEVICE void write_directly(const AttentionParams& p, const RowAddress& ou
       for (int t = 0; t < C::kValueTiles; ++t) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          const int d = 8 * t + 2 * (lane % 4) + e;
+          const int d = 8 * (C::side() * C::kValueTiles + t) + 2 * (lane % 4) + e;
           if (d < p.value_dim) store_float(to, type, d, o[r][t][2 * half + e]);
         }
       }
@@ -125,8 +133,9 @@ STROBE_DEVICE void write_directly(const AttentionParams& p, const RowAddress& ou
 /// Writes the tile's rows [first_row, last_row).
 template <class C>
 STROBE_DEVICE void write_tile(const AttentionParams& p, const Sequence& s, int head, const TileView& view, float unit,
-                              float value_factor, const Softmax<C>& softmax, typename C::Outputs& o, u32 stage) {
-  finish_rows<C>(p, s, head, view, unit, value_factor, softmax, o);
+                              float value_factor, const Softmax<C>& softmax, Exchange<C> exchange,
+                              typename C::Outputs& o, u32 stage) {
+  finish_rows<C>(p, s, head, view, unit, value_factor, softmax, exchange, o);
   const RowAddress output = query_rows(p, p.output, s, head);
   if constexpr (C::Element::kStoredBytes == 2) {
     if (p.output.type != Element::kFloat32) return write_staged<C>(p, output, view, o, stage);

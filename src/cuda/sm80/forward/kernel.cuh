@@ -35,8 +35,11 @@ struct ForwardTask {
     }
   }
 
+  STROBE_DEVICE u32 own_queries() const { return memory + C::warp_row() * C::QueryTile::kRowBytes; }
+  STROBE_DEVICE u32 own_values() const { return values() + C::side() * C::kValueTiles * kChunkBytes; }
   STROBE_DEVICE u32 keys() const { return memory + C::kKeysAt; }
   STROBE_DEVICE u32 values() const { return memory + C::kValuesAt; }
+  STROBE_DEVICE Exchange<C> exchange() const { return {memory + C::kExchangeAt}; }
 
   STROBE_DEVICE int next(int block) const {
     return next_block<C::kFeatures, C::kKeyBlock>(p, s, head, view, block, blocks);
@@ -66,7 +69,7 @@ struct ForwardTask {
     }
   }
 
-  STROBE_DEVICE int thread_row() const { return view.first_row + warp_index() * C::kWarpRows + lane_index() / 4; }
+  STROBE_DEVICE int thread_row() const { return view.first_row + C::warp_row() + lane_index() / 4; }
 
   /// Edits scores of the keys from `first` on and hides keys.
   STROBE_DEVICE void finish(int first, typename C::Scores& scores) const {
@@ -86,21 +89,23 @@ struct ForwardTask {
     typename C::Scores scores;
     constexpr bool kMayTrust = C::Element::kOriginSlack > 0.0f && C::kFeatures != kAllFeatures;
     const bool all_visible = sees_all(mine, first, first + C::kPartKeys);
+    const int own = first + C::side() * C::kOwnKeys;
     bool looks = !kMayTrust || !softmax.settled(all_visible);
     float total[C::kRowTiles][2];
     for (;;) {
-      multiply_queries_and_keys<C>(memory, keys(), in_block, score_factor, scores);
-      if (C::kEdits || (looks && !all_visible)) finish(first, scores);
-      if (looks) softmax.follow(unit, scores, o);
+      multiply_queries_and_keys<C>(own_queries(), keys(), in_block + C::side() * C::kOwnKeys, score_factor, scores);
+      if (C::kEdits || (looks && !all_visible)) finish(own, scores);
+      if (looks) softmax.follow(unit, scores, o, exchange());
       softmax.weigh(unit, scores, total);
-      if (looks || !softmax.overflows(total)) break;
+      if (looks || !softmax.overflows(total, exchange())) break;
       looks = true;
     }
     softmax.add(total);
     if constexpr ((C::kFeatures & kDropout) != 0) {
-      drop<C>(p, s, head, view.first_row + warp_index() * C::kWarpRows, first, scores);
+      drop<C>(p, s, head, view.first_row + C::warp_row(), own, scores);
     }
     pack_weights<C>(scores, weights);
+    if constexpr (C::kSharing > 1) exchange().put(weights);
   }
 
   /// One pass over the keys, from `block` on, whose keys and values are asked for. Afterwards, one of the two is
@@ -143,7 +148,13 @@ struct ForwardTask {
           if (C::kParts > 1) __syncthreads();
           load_keys(upcoming);  // everyone has left the keys
         }
-        if (seen) multiply_weights_and_values<C>(weights, values(), in_block, o);
+        if (seen) {
+          multiply_weights_and_values<C>(weights, own_values(), in_block + C::side() * C::kOwnKeys, o);
+          if constexpr (C::kSharing > 1) {
+            exchange().take(weights);
+            multiply_weights_and_values<C>(weights, own_values(), in_block + (1 - C::side()) * C::kOwnKeys, o);
+          }
+        }
       }
       block = upcoming;
     }
@@ -153,7 +164,7 @@ struct ForwardTask {
   STROBE_DEVICE void run() {
     load_queries();
     const int first = next(view.prefix > 0 ? 0 : view.begin / C::kKeyBlock);
-    const int warp_row = view.first_row + warp_index() * C::kWarpRows;
+    const int warp_row = view.first_row + C::warp_row();
     TileView mine{};
     Softmax<C> softmax;
     typename C::Outputs o;
@@ -166,7 +177,7 @@ struct ForwardTask {
       if (!__syncthreads_or(any_not_finite<C>(o)) || careful) break;
       careful = true;
     }
-    write_tile<C>(p, s, head, view, unit, value_factor, softmax, o, memory);
+    write_tile<C>(p, s, head, view, unit, value_factor, softmax, exchange(), o, memory);
     if (careful) add_suspects<C>(p, s.batch, head, view.first_row);
   }
 };

@@ -5,12 +5,12 @@
 
 namespace strobe::cuda::sm80 {
 
-/// S = Q K^T for the warp's rows and the part's keys, whose first is row `first` of the tile. float8: times `factor`.
+/// S = Q K^T for the warp's rows and keys, whose first ones are row 0 and row `first` of the tiles. float8: times
+/// `factor`.
 template <class C>
 STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, float factor, typename C::Scores& s) {
   const u32 lane = u32(ptx::untraced(lane_index()));
-  const int warp_row = warp_index() * C::kWarpRows;
-  const LaneChunks<typename C::QueryTile> queries(query, warp_row + int(lane % 16), int(lane / 16));
+  const LaneChunks<typename C::QueryTile> queries(query, int(lane % 16), int(lane / 16));
   const LaneChunks<typename C::KeyTile> rights(keys + first * C::KeyTile::kRowBytes, int(lane % 8 + lane / 16 * 8),
                                                int(lane / 8 % 2));
 #pragma unroll
@@ -59,7 +59,7 @@ STROBE_DEVICE void pack_weights(const typename C::Scores& p, u32 (&weights)[C::k
   }
 }
 
-/// O += P V, where row `first` of the tile is the part's first key.
+/// O += P V, where row `first` of the tile is the weights' first key.
 template <class C, int kSteps>
 STROBE_DEVICE void multiply_weights_and_values(const u32 (&p)[C::kRowTiles][kSteps][4], u32 values, int first,
                                                typename C::Outputs& o) {
