@@ -43,6 +43,7 @@ struct AttentionParams {
   int pages_per_sequence;        // columns of page_table
   int new_length;                // keys that were appended to each sequence before this call's attention
   bool packed_queries, packed_keys, bottom_right;
+  bool ragged;  // where rows lie and how many are in use is in device memory: packed, pages, lengths, cache indices
 
   RowsView query, key, value, output;
   ScoresView lse;  // float32 [b, h, i]; column_stride unused
