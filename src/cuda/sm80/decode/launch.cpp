@@ -22,8 +22,9 @@ constexpr std::int64_t kSplitUnit = 64;
 constexpr std::int64_t kSmallestSplit = 256;
 /// With batch_invariant, the split of every sequence, whatever else there is.
 constexpr std::int64_t kInvariantSplit = 1024;
-/// Blocks a multiprocessor, so that the last ones to finish leave little of it idle.
-constexpr std::int64_t kBlocksWanted = 8;
+/// What a block costs besides its keys, counted in keys: starting, filling its stages, merging its warps.
+constexpr std::int64_t kBlockCost = 64;
+constexpr std::int64_t kMostWaves = 8;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t a, std::int64_t unit) { return ceil_div(a, unit) * unit; }
@@ -34,13 +35,36 @@ std::int64_t row_groups(const Problem& problem) {
   return ceil_div(problem.query_length * problem.group(), kDecodeRows);
 }
 
+/// Blocks that the GPU holds at a time.
+std::int64_t blocks_at_a_time(const Problem& problem, const CudaDevice& device) {
+  constexpr int kBlockReserve = 1024, kRegisters = 65536, kThreadRegisters = 256;
+  const int bytes = sm80::tile_bytes(int(size_of(problem.query_type))), dim = built_dim(problem);
+  const int shared = sm80::decode_shared_bytes(bytes, dim, dim, device.architecture) + kBlockReserve;
+  const int threads = sm80::decode_tile(bytes, dim, dim, device.architecture).threads();
+  const int blocks =
+      std::min(device.shared_bytes_per_multiprocessor / shared, kRegisters / (kThreadRegisters * threads));
+  return std::int64_t(std::max(blocks, 1)) * std::max(device.multiprocessors, 1);
+}
+
+/// Keys of a split. Blocks run in waves of as many as the GPU holds, and a last wave that is not full leaves memory
+/// idle: of the numbers of splits that fill whole waves, the one with the fewest keys to read one after another.
 std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device) {
   const std::int64_t keys = std::max<std::int64_t>(problem.key_length, 1);
   if (problem.splits > 0) return round_up(ceil_div(keys, problem.splits), kSplitUnit);
   if (problem.batch_invariant) return kInvariantSplit;
   const std::int64_t blocks = std::max<std::int64_t>(problem.batch * problem.kv_heads * row_groups(problem), 1);
-  const std::int64_t splits = ceil_div(kBlocksWanted * device.multiprocessors, blocks);
-  return std::max(round_up(ceil_div(keys, splits), kSplitUnit), kSmallestSplit);
+  const std::int64_t at_a_time = blocks_at_a_time(problem, device);
+  const auto cost = [&](std::int64_t split_keys) {
+    return ceil_div(blocks * ceil_div(keys, split_keys), at_a_time) * (split_keys + kBlockCost);
+  };
+  std::int64_t best = round_up(keys, kSplitUnit);
+  for (std::int64_t waves = 1; waves <= kMostWaves; ++waves) {
+    const std::int64_t splits = waves * at_a_time / blocks;
+    if (splits <= 1) continue;
+    const std::int64_t split_keys = std::max(round_up(ceil_div(keys, splits), kSplitUnit), kSmallestSplit);
+    if (cost(split_keys) < cost(best)) best = split_keys;
+  }
+  return best;
 }
 
 /// Where parts lie in the workspace.
