@@ -1,8 +1,8 @@
 // How the blocks that share a row group find out which of them comes last, and so finds the parts of all others
-// written. They count in a word of memory that holds anything when the launch begins, since a launch of its own to clear
-// it would cost more than the merge: a count is `tag` + number of blocks, where the tag is a random word of the launch.
-// Every block, before it counts itself, turns what is no count of an unfinished launch into a count of none. That holds
-// for what a replay of a graph, whose tag is the same, left there: a complete count.
+// written. They count in a word of memory that holds anything when the launch begins, since a launch of its own to
+// clear it would cost more than the merge: a count is `tag` + number of blocks, where the tag is a random word of the
+// launch. Every block, before it counts itself, turns what is no count of an unfinished launch into a count of none.
+// That holds for what a replay of a graph, whose tag is the same, left there: a complete count.
 #pragma once
 
 #include "cuda/device/ptx.cuh"
