@@ -76,6 +76,11 @@ Checked forward(const Attention& attention, const ForwardOutputs& outputs, Data 
   check_tensors(call);
   check_outputs(call, outputs);
   check_options(call);
+  Problem& problem = call.problem();
+  const Buffers& buffers = call.buffers();
+  problem.regular_rows = are_regular(buffers.query, problem.head_dim) && are_regular(buffers.key, problem.head_dim) &&
+                         are_regular(buffers.value, problem.value_dim) &&
+                         are_regular(buffers.output, problem.value_dim);
   if (data == Data::kIgnored) return call.checked;
   const Named output{"output", outputs.output}, lse{"lse", outputs.lse};
   const Named key{"key", attention.key}, value{"value", attention.value};
