@@ -25,8 +25,8 @@ constexpr std::int64_t kSmallestSplit = 256;
 /// With batch_invariant, the split of every sequence, whatever else there is.
 constexpr std::int64_t kInvariantSplit = 1024;
 /// What a block costs besides its keys, counted in keys: starting, filling its stages, merging its warps.
-constexpr std::int64_t kBlockCost = 64;
-constexpr std::int64_t kMostWaves = 8;
+constexpr std::int64_t kBlockCost = 256;
+constexpr std::int64_t kMostRounds = 16;
 /// Up to so many splits, the last block of a row group merges them; more are worth a launch with many blocks.
 constexpr std::int64_t kMostMergedSplits = 128;
 
@@ -39,31 +39,20 @@ std::int64_t row_groups(const Problem& problem) {
   return ceil_div(problem.query_length * problem.group(), kDecodeRows);
 }
 
-/// Blocks that the GPU holds at a time.
-std::int64_t blocks_at_a_time(const Problem& problem, const CudaDevice& device) {
-  constexpr int kBlockReserve = 1024, kRegisters = 65536, kThreadRegisters = 256;
-  const int bytes = sm80::tile_bytes(int(size_of(problem.query_type))), dim = built_dim(problem);
-  const int shared = sm80::decode_shared_bytes(bytes, dim, dim, device.architecture) + kBlockReserve;
-  const int threads = sm80::decode_tile(bytes, dim, dim, device.architecture).threads();
-  const int blocks =
-      std::min(device.shared_bytes_per_multiprocessor / shared, kRegisters / (kThreadRegisters * threads));
-  return std::int64_t(std::max(blocks, 1)) * std::max(device.multiprocessors, 1);
-}
-
-/// Keys of a split. Blocks run in waves of as many as the GPU holds, and a last wave that is not full leaves memory
-/// idle: of the numbers of splits that fill whole waves, the one with the fewest keys to read one after another.
+/// Keys of a split. One block keeps a multiprocessor's share of the memory busy, so multiprocessors go through their
+/// blocks one after another, as it were: of the numbers of splits that give all as many, the one with the least to do.
 std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device) {
   const std::int64_t keys = std::max<std::int64_t>(problem.key_length, 1);
   if (problem.splits > 0) return round_up(ceil_div(keys, problem.splits), kSplitUnit);
   if (problem.batch_invariant) return kInvariantSplit;
   const std::int64_t blocks = std::max<std::int64_t>(problem.batch * problem.kv_heads * row_groups(problem), 1);
-  const std::int64_t at_a_time = blocks_at_a_time(problem, device);
+  const std::int64_t multiprocessors = std::max(device.multiprocessors, 1);
   const auto cost = [&](std::int64_t split_keys) {
-    return ceil_div(blocks * ceil_div(keys, split_keys), at_a_time) * (split_keys + kBlockCost);
+    return ceil_div(blocks * ceil_div(keys, split_keys), multiprocessors) * (split_keys + kBlockCost);
   };
   std::int64_t best = round_up(keys, kSplitUnit);
-  for (std::int64_t waves = 1; waves <= kMostWaves; ++waves) {
-    const std::int64_t splits = waves * at_a_time / blocks;
+  for (std::int64_t rounds = 1; rounds <= kMostRounds; ++rounds) {
+    const std::int64_t splits = rounds * multiprocessors / blocks;
     if (splits <= 1) continue;
     const std::int64_t split_keys = std::max(round_up(ceil_div(keys, splits), kSplitUnit), kSmallestSplit);
     if (cost(split_keys) < cost(best)) best = split_keys;

@@ -108,8 +108,8 @@ struct ForwardTask {
     if constexpr (C::kSharing > 1) exchange().put(weights);
   }
 
-  /// One pass over the keys, from `block` on, whose keys and values are asked for. Afterwards, one of the two is
-  /// always under way while the other is worked on.
+  /// One pass over the keys, from `block` on, whose keys are asked for. Of keys and values, one is always under way while
+  /// the other is worked on.
   STROBE_DEVICE void pass(const TileView& mine, int block, bool careful, Softmax<C>& softmax,
                           typename C::Outputs& o) const {
     softmax.start();
@@ -121,15 +121,11 @@ struct ForwardTask {
         for (int e = 0; e < 4; ++e) o[r][t][e] = 0.0f;
       }
     }
-    for (bool first = true; block < blocks; first = false) {
+    while (block < blocks) {
       const int upcoming = next(block + 1);
-      if (first) {
-        ptx::cp_async_wait<1>();  // the values may still be under way
-      } else {
-        ptx::cp_async_wait<0>();
-      }
+      ptx::cp_async_wait<0>();
       __syncthreads();  // the keys are there for everyone, and everyone has left the last block's values
-      if (!first) load_values(block);
+      load_values(block);
 #pragma unroll 1
       for (int part = 0; part < C::kParts; ++part) {
         const int in_block = part * C::kPartKeys, key = block * C::kKeyBlock + in_block;
@@ -171,7 +167,6 @@ struct ForwardTask {
     bool careful = false;
     for (;;) {
       load_keys(first);
-      load_values(first);
       if (warp_row < s.queries) mine = view_of(p, s, warp_row, C::kWarpRows);
       pass(mine, first, careful, softmax, o);
       if (!__syncthreads_or(any_not_finite<C>(o)) || careful) break;

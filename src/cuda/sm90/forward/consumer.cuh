@@ -227,6 +227,15 @@ struct Consumer {
     }
   }
 
+  /// A tile none of whose rows sees a key.
+  STROBE_DEVICE void clear_all(const Task<C>& task) const {
+    const AttentionParams& p = f.attention;
+    const TileView& view = task.views[number];
+    const int last_stored = smaller(view.first_row + kWarpgroupRows, task.s.stored_queries);
+    clear_rows(p, task.s, task.head, view.first_row, view.last_row, sink_of(p, task.head));
+    clear_rows(p, task.s, task.head, larger(view.first_row, task.s.queries), last_stored, minus_infinity());
+  }
+
   STROBE_DEVICE void run() {
     key_tile = uniform(memory.keys(0));
     value_tile = uniform(memory.values(0));
@@ -237,9 +246,7 @@ struct Consumer {
       if (!task.sees_nothing()) {
         compute(task);
       } else {
-        const int first_row = task.views[number].first_row;
-        clear_rows(f.attention, task.s, task.head, first_row,
-                   smaller(first_row + kWarpgroupRows, task.s.stored_queries));
+        clear_all(task);
       }
       release(memory.task_empty(task_ring.stage));
       task_ring.advance();

@@ -29,8 +29,8 @@ STROBE_DEVICE float sink_of(const AttentionParams& p, int head) {
   return p.sink.data ? reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride] : minus_infinity();
 }
 
-/// Rows that exist and are not in use: zero output, LSE -inf. A warpgroup takes part.
-STROBE_DEVICE void clear_rows(const AttentionParams& p, const Sequence& s, int head, int first, int last) {
+/// Rows that see no key: zero output, and the LSE of nothing or of a sink alone. A warpgroup takes part.
+STROBE_DEVICE void clear_rows(const AttentionParams& p, const Sequence& s, int head, int first, int last, float lse) {
   const RowAddress output = query_rows(p, p.output, s, head);
   const int thread = int(threadIdx.x) % kWarpgroup;
   for (int row = first; row < last; ++row) {
@@ -38,7 +38,7 @@ STROBE_DEVICE void clear_rows(const AttentionParams& p, const Sequence& s, int h
     for (int d = thread; d < p.value_dim; d += kWarpgroup) store_float(to, p.output.type, d, 0.0f);
   }
   if (p.lse.data == nullptr) return;
-  for (int row = first + thread; row < last; row += kWarpgroup) lse_at(p, s, head, row) = minus_infinity();
+  for (int row = first + thread; row < last; row += kWarpgroup) lse_at(p, s, head, row) = lse;
 }
 
 /// The warpgroup's staged outputs to memory. One thread asks the copy engine where that may write all 64 rows, or those
@@ -161,7 +161,7 @@ STROBE_DEVICE bool write_rows(const ForwardParams& f, const SharedMemory<C>& mem
   }
   const int last_stored = smaller(view.first_row + kWarpgroupRows, task.s.stored_queries);
   if (view.last_row < last_stored) {
-    clear_rows(p, task.s, task.head, larger(view.first_row, task.s.queries), last_stored);
+    clear_rows(p, task.s, task.head, larger(view.first_row, task.s.queries), last_stored, minus_infinity());
   }
   return suspicious;
 }
