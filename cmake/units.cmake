@@ -23,7 +23,7 @@ function(strobe_add_units kernel objects)
     target_include_directories(${unit} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
     target_link_libraries(${unit} PRIVATE strobe_options)
     set_target_properties(${unit} PROPERTIES
-      POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+      POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON UNITY_BUILD OFF)
     list(APPEND collected $<TARGET_OBJECTS:${unit}>)
   endforeach()
   set(${objects} ${collected} PARENT_SCOPE)

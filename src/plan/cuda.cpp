@@ -5,8 +5,6 @@
 namespace strobe::plan {
 namespace {
 
-constexpr unsigned bit(DataType type) { return 1u << int(type); }
-
 /// Whether the family serves the problem on the device; otherwise why not, in one clause.
 bool serves(const cuda::Family& family, const Problem& problem, const CudaDevice& device, std::string* why_not) {
   const cuda::KernelRow& row = cuda::row_of(family.id);
@@ -23,7 +21,7 @@ bool serves(const cuda::Family& family, const Problem& problem, const CudaDevice
     });
   }
   if (problem.pass != family.pass) return refuse([] { return "computes the other pass"; });
-  if ((row.types & bit(problem.query_type)) == 0) {
+  if ((row.types >> int(problem.query_type) & 1u) == 0) {
     return refuse([&] { return std::string("does not serve ") + name_of(problem.query_type); });
   }
   return family.serves(problem, device, why_not);

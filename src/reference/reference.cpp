@@ -90,7 +90,7 @@ class Head {
   Real output_terms(std::int64_t i) const {
     Real sum = 0;
     for (std::int64_t j = 0; j < s_.keys; ++j) {
-      if (seen_[i][j]) sum += p_[i][j] * keep(i, j) * largest(v_[j]);
+      if (seen_[i][j]) sum += p_[i][j] * keep(i, j) * largest_v_[j];
     }
     return sum;
   }
@@ -120,6 +120,7 @@ class Head {
       const Row dout =
           narrow(read_row(buffers_.grad_output, query_offset(buffers_.grad_output, s_, i, h_), problem_.value_dim));
       const Row out = output(i);
+      const Real largest_dout = largest(dout), largest_q = largest(q_[i]);
       const Real dlse =
           problem_.has_grad_lse ? Real(read(buffers_.grad_lse, s_.b, h_, s_.first_query + i, 0)) : Real(0);
       const Real delta = dot(dout, out) - dlse;
@@ -128,7 +129,7 @@ class Head {
         if (!seen_[i][j]) continue;
         const Real dropped = stored(p_[i][j] * keep(i, j));
         add_scaled(g.dv[j], dropped, dout);
-        g.dv_terms[j] += dropped * largest(dout);
+        g.dv_terms[j] += dropped * largest_dout;
 
         const Real dp = stored(dot(dout, v_[j])) * keep(i, j);
         const Real ds = stored(p_[i][j] * (dp - delta));
@@ -140,8 +141,8 @@ class Head {
         const Real before_cap_terms = ds_terms * cap_slope_[i][j] * std::abs(scale);
         add_scaled(g.dq[i], before_cap, k_[j]);
         add_scaled(g.dk[j], before_cap, q_[i]);
-        g.dq_terms[i] += before_cap_terms * largest(k_[j]);
-        g.dk_terms[j] += before_cap_terms * largest(q_[i]);
+        g.dq_terms[i] += before_cap_terms * largest_k_[j];
+        g.dk_terms[j] += before_cap_terms * largest_q;
       }
       if (problem_.has_sink && lse_[i] != Real(-kInfinity)) {
         const Real weight = std::exp(Real(read(buffers_.sink, 0, h_)) - lse_[i]);
@@ -187,6 +188,8 @@ class Head {
       v_.push_back(
           stored(narrow(read_row(buffers_.value, key_offset(problem_, buffers_, buffers_.value, s_, j, kv_head_),
                                  problem_.value_dim, descale(buffers_.value_descale)))));
+      largest_k_.push_back(largest(k_.back()));
+      largest_v_.push_back(largest(v_.back()));
     }
   }
 
@@ -194,7 +197,7 @@ class Head {
     const Real cap = problem_.softcap;
     scores_ = zeros(s_.queries, s_.keys);
     cap_slope_ = zeros(s_.queries, s_.keys);
-    seen_.assign(static_cast<std::size_t>(s_.queries), std::vector<bool>(static_cast<std::size_t>(s_.keys)));
+    seen_.assign(static_cast<std::size_t>(s_.queries), std::vector<char>(static_cast<std::size_t>(s_.keys)));
     for (std::int64_t i = 0; i < s_.queries; ++i) {
       for (std::int64_t j = 0; j < s_.keys; ++j) {
         seen_[i][j] = visible(problem_, buffers_, s_, h_, i, j);
@@ -251,8 +254,9 @@ class Head {
   const Sequence s_;
   const std::int64_t h_, kv_head_;
   Matrix q_, k_, v_;
+  Row largest_k_, largest_v_;  // elements of each row
   Matrix scores_, cap_slope_, p_;
-  std::vector<std::vector<bool>> seen_;
+  std::vector<std::vector<char>> seen_;  // not of bool, whose bits are slow to reach
   Row lse_;
   Real score_terms_ = 0;
 };

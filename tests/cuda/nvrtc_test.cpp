@@ -23,7 +23,7 @@ TEST(Nvrtc, IsNotTakenFromALibraryThatIsSomethingElse) {
   EXPECT_NE(none.missing().find("libm.so.6: has no nvrtcVersion"), std::string::npos) << none.missing();
 }
 
-class NvrtcHere : public testing::Test {
+class NvrtcHere : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!nvrtc().usable()) GTEST_SKIP() << "NVRTC is not here";

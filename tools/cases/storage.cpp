@@ -2,6 +2,7 @@
 #include "cases/storage.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace strobe::cases {
 namespace {
@@ -35,14 +36,19 @@ std::span<unsigned char> Storage::span() {
 }
 
 bool Storage::surroundings_intact() const {
-  std::vector<bool> is_element(bytes_.size());
+  std::vector<unsigned char> is_element(bytes_.size());
   const auto begin = static_cast<std::size_t>(static_cast<unsigned char*>(tensor_.data) - bytes_.data());
   const std::size_t element = size_of(tensor_.dtype);
-  for_each_element(tensor_, [&](const std::int64_t*, std::int64_t offset) {
-    std::fill_n(is_element.begin() + std::ptrdiff_t(begin + static_cast<std::size_t>(offset) * element), element, true);
+  Tensor runs = tensor_;  // of elements side by side
+  std::size_t run = element;
+  if (const int last = runs.rank - 1; last >= 0 && runs.strides[last] == 1) {
+    run *= static_cast<std::size_t>(std::exchange(runs.shape[last], 1));
+  }
+  for_each_element(runs, [&](const std::int64_t*, std::int64_t offset) {
+    std::fill_n(is_element.begin() + std::ptrdiff_t(begin + static_cast<std::size_t>(offset) * element), run, 1);
   });
   for (std::size_t at = 0; at < bytes_.size(); ++at) {
-    if (!is_element[at] && bytes_[at] != kPoison) return false;
+    if (is_element[at] == 0 && bytes_[at] != kPoison) return false;
   }
   return true;
 }

@@ -1,8 +1,6 @@
 // What CUDA C++ has and C++ has not, for kernels compiled by a C++ compiler: included before a kernel's text.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -39,6 +37,12 @@ inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+// Not by <cmath>, which takes longer to read than most kernels take to compile.
+inline float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline float fmaxf(float a, float b) { return __builtin_fmaxf(a, b); }
+inline float fabsf(float x) { return __builtin_fabsf(x); }
+inline float logf(float x) { return __builtin_logf(x); }
 
 inline float __int_as_float(int bits) {
   float value;

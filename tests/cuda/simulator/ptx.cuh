@@ -56,7 +56,7 @@ inline u32 cvt_f16x2(float low, float high) { return sim::to_float16(low) | u32(
 inline float cvt_f32_f16(u16 half) { return sim::from_float16(half); }
 
 inline float ex2(float x) { return sim::exp2_flushed(x); }
-inline float lg2(float x) { return std::log2(x); }
+inline float lg2(float x) { return __builtin_log2f(x); }
 inline float rcp(float x) { return sim::reciprocal_flushed(x); }
 
 inline void bar_sync(int barrier, int threads) { sim::barrier_wait(barrier, threads); }

@@ -20,7 +20,7 @@ constexpr std::chrono::milliseconds kRest{200};
 constexpr std::size_t kCopyBytes = std::size_t(512) << 20;
 // Keys and values that calls of a memory-bound case walk through before they meet the same ones again: more than any
 // second-level cache holds.
-constexpr std::int64_t kColdBytes = std::int64_t(768) << 20;
+constexpr std::int64_t kColdGpuBytes = std::int64_t(768) << 20;
 
 /// The tensors of a case on the GPU, and the call.
 class GpuProblem {
@@ -32,7 +32,7 @@ class GpuProblem {
     add_option(a);
     const std::int64_t cache_bytes =
         row.batch * row.key_length * row.kv_heads * (row.head_dim + row.value_dim) * std::int64_t(size_of(row.dtype));
-    const std::int64_t copies = row.pass == "decode" && cache_bytes > 0 ? kColdBytes / cache_bytes + 1 : 1;
+    const std::int64_t copies = row.pass == "decode" && cache_bytes > 0 ? kColdGpuBytes / cache_bytes + 1 : 1;
     for (std::int64_t copy = 0; copy < copies; ++copy) {
       a.key = normal({row.batch, row.key_length, row.kv_heads, row.head_dim});
       a.value = normal({row.batch, row.key_length, row.kv_heads, row.value_dim});
@@ -235,8 +235,8 @@ void bench_host_time(GpuClock& clock, const std::string& filter, Output& output)
 void bench_on_gpu(int device, const std::vector<BenchCase>& rows, const std::string& filter, int rounds,
                   Output& output) {
   GpuClock clock(device);
-  output.text("{}; medians of {} calls timed on the GPU\n\n", describe({.kind = DeviceKind::kCuda, .index = device}),
-              rounds > 0 ? rounds : kRounds);
+  output.text("{}; medians of {} calls timed on the GPU\n\n",
+              strobe::describe({.kind = DeviceKind::kCuda, .index = device}), rounds > 0 ? rounds : kRounds);
   output.heading();
   for (const BenchCase& row : rows) {
     if (row.name.find(filter) == std::string::npos) continue;

@@ -12,8 +12,8 @@ namespace {
 using nlohmann::json;
 
 constexpr std::uint64_t kPrefixBytes = 8;
-constexpr std::uint64_t kMostHeaderBytes = 100'000'000;  // the format's own limit
-constexpr int kMostDepth = 4;                            // {name: {shape: [n]}}, and a level of metadata
+constexpr std::uint64_t kMostJsonBytes = 100'000'000;  // the format's own limit
+constexpr int kMostDepth = 4;                          // {name: {shape: [n]}}, and a level of metadata
 
 struct TypeName {
   const char* text;
@@ -85,7 +85,7 @@ StoredArray read_safetensors(InputFile& file, const std::string& name) {
   file.read(0, prefix, kPrefixBytes, "the header's length");
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < kPrefixBytes; ++i) length |= std::uint64_t(prefix[i]) << (8 * i);
-  const std::uint64_t most = std::min(kMostHeaderBytes, file.size() - kPrefixBytes);
+  const std::uint64_t most = std::min(kMostJsonBytes, file.size() - kPrefixBytes);
   if (length > most) {
     throw FileError(file.path(), "the header's length at byte 0", std::to_string(length),
                     fmt::format("at most {} (the file has {} bytes)", most, file.size()));
