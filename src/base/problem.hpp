@@ -43,7 +43,7 @@ struct Problem {
   RotaryStyle rotary_style = RotaryStyle::kInterleaved;
 
   bool packed_queries = false, packed_keys = false;
-  bool regular_rows = true;  // of query, key, value and output: see are_regular
+  bool regular_rows = true;  // forward: query, key, value and output are_regular, no batch of them standing still
   bool causal = false;
   bool batch_invariant = false;
   bool deterministic = true;

@@ -68,6 +68,17 @@ void expect_separate_from_inputs(std::initializer_list<Named> outputs, const Att
                             {"value_descale", a.value_descale}});
 }
 
+/// Problem::regular_rows.
+bool rows_are_regular(const Problem& problem, const Buffers& buffers) {
+  const auto regular = [&](const Rows& rows, std::int64_t dim, bool packed) {
+    return are_regular(rows, dim) && (packed || problem.batch <= 1 || rows.batch_stride > 0);
+  };
+  return regular(buffers.query, problem.head_dim, problem.packed_queries) &&
+         regular(buffers.output, problem.value_dim, problem.packed_queries) &&
+         regular(buffers.key, problem.head_dim, problem.packed_keys) &&
+         regular(buffers.value, problem.value_dim, problem.packed_keys);
+}
+
 }  // namespace
 
 Checked forward(const Attention& attention, const ForwardOutputs& outputs, Data data) {
@@ -76,11 +87,7 @@ Checked forward(const Attention& attention, const ForwardOutputs& outputs, Data 
   check_tensors(call);
   check_outputs(call, outputs);
   check_options(call);
-  Problem& problem = call.problem();
-  const Buffers& buffers = call.buffers();
-  problem.regular_rows = are_regular(buffers.query, problem.head_dim) && are_regular(buffers.key, problem.head_dim) &&
-                         are_regular(buffers.value, problem.value_dim) &&
-                         are_regular(buffers.output, problem.value_dim);
+  call.problem().regular_rows = rows_are_regular(call.problem(), call.buffers());
   if (data == Data::kIgnored) return call.checked;
   const Named output{"output", outputs.output}, lse{"lse", outputs.lse};
   const Named key{"key", attention.key}, value{"value", attention.value};
