@@ -7,7 +7,7 @@
 function(strobe_add_recipes sources)
   set(src ${PROJECT_SOURCE_DIR}/src)
   file(GLOB_RECURSE files RELATIVE ${src} CONFIGURE_DEPENDS
-    ${src}/cuda/*.cu ${src}/cuda/*.cuh ${src}/cuda/*params.hpp ${src}/cuda/*tiles.hpp ${src}/cuda/tensor_map.hpp)
+    ${src}/cuda/*.cu ${src}/cuda/*.cuh ${src}/cuda/*params.hpp ${src}/cuda/*tiles.hpp)
   list(TRANSFORM files PREPEND ${src}/ OUTPUT_VARIABLE paths)
   set(text ${PROJECT_BINARY_DIR}/generated/kernel_text.cpp)
   set(script ${PROJECT_SOURCE_DIR}/cmake/kernel_text.cmake)

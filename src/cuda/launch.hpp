@@ -6,7 +6,6 @@
 #include "base/device.hpp"
 #include "cuda/kernel_key.hpp"
 #include "cuda/params.hpp"
-#include "cuda/tensor_map.hpp"
 
 namespace strobe::cuda {
 

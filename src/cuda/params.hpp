@@ -25,6 +25,12 @@ struct ScoresView {
   Element type;
 };
 
+/// The driver's CUtensorMap: how the tensor copy engine of sm_90 and later finds boxes of a tensor. Opaque to us; made
+/// by the host, read by kernels.
+struct alignas(64) TensorMap {
+  unsigned long long words[16];
+};
+
 /// A [batch, n] tensor of small facts, strides in elements; broadcast axes have stride 0. No data: not given.
 struct VectorView {
   char* data;

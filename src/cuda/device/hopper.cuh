@@ -4,7 +4,6 @@
 #pragma once
 
 #include "cuda/device/element.cuh"
-#include "cuda/tensor_map.hpp"
 
 namespace strobe::cuda::ptx {
 
@@ -99,7 +98,7 @@ STROBE_DEVICE void wgmma_wait_group() {
 STROBE_DEVICE void renew(float& value) { asm volatile("" : "+f"(value)::"memory"); }
 
 /// wgmma.m64nNk16: d (+)= a b with float32 sums, where thread t of the warpgroup holds d[j][e], row 16 (t / 32) + t %
-/// 32 / 4 + 8 (e / 2), column 8 j + 2 (t % 4) + e % 2. `b` is a descriptor (descriptors.cuh); kTransposed: its rows lie
+/// 32 / 4 + 8 (e / 2), column 8 j + 2 (t % 4) + e % 2. `b` is a descriptor of a tile; kTransposed: its rows lie
 /// along N. `a` is a descriptor or four registers as mma.m16n8k16 has them.
 template <class Element, int kN>
 struct Wgmma;
@@ -113,10 +112,10 @@ struct Wgmma;
 #define STROBE_P32                                                                                                     \
   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30," \
   "%31"
-#define STROBE_P64                                                                                                     \
-  STROBE_P32                                                                                                           \
-      ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%" \
-      "59,%60,%61,%62,%63"
+#define STROBE_P64                                                                                                 \
+  STROBE_P32                                                                                                       \
+  ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%" \
+  "59,%60,%61,%62,%63"
 
 // `start` is 0 for d = a b, 1 for d += a b; P0 to P5 are the numbers of the operands behind the sums.
 #define STROBE_WGMMA_FORM(name, type, n, start, sums, outputs, P0, P1, P2, P3, P4, P5)                             \

@@ -108,8 +108,8 @@ struct ForwardTask {
     if constexpr (C::kSharing > 1) exchange().put(weights);
   }
 
-  /// One pass over the keys, from `block` on, whose keys are asked for. Of keys and values, one is always under way while
-  /// the other is worked on.
+  /// One pass over the keys, from `block` on, whose keys are asked for. Of keys and values, one is always under way
+  /// while the other is worked on.
   STROBE_DEVICE void pass(const TileView& mine, int block, bool careful, Softmax<C>& softmax,
                           typename C::Outputs& o) const {
     softmax.start();

@@ -1,5 +1,5 @@
-// One compiled variant of the Hopper forward kernel. Options: STROBE_TYPE (an Element), STROBE_DIM (a built dimension of
-// heads and values), STROBE_FEATURES (Feature bits).
+// One compiled variant of the Hopper forward kernel. Options: STROBE_TYPE (an Element), STROBE_DIM (a built dimension
+// of heads and values), STROBE_FEATURES (Feature bits).
 #include "cuda/sm90/forward/kernel.cuh"
 
 using Config = strobe::cuda::sm90::ForwardConfig<STROBE_TYPE, STROBE_DIM, STROBE_FEATURES>;

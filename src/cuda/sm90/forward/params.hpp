@@ -2,7 +2,6 @@
 #pragma once
 
 #include "cuda/params.hpp"
-#include "cuda/tensor_map.hpp"
 
 namespace strobe::cuda::sm90 {
 
