@@ -255,6 +255,8 @@ def main() -> int:
         print(line_of(rows[-len(contenders):], "  "), flush=True)
 
     name = "peers-" + re.sub(r"[^a-z0-9]+", "-", machine["device"].lower().replace("nvidia", "")).strip("-")
+    if arguments.nondeterministic:
+        name += "-nondeterministic"
     arguments.results.mkdir(parents=True, exist_ok=True)
     (arguments.results / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [machine, *rows]))
     table = table_of(rows, machine)
