@@ -67,9 +67,6 @@ STROBE_DEVICE void cp_async_bulk_tensor_store(const TensorMap& map, u32 from, in
                "r"(from), "r"(dim), "r"(row), "r"(head), "r"(batch)
                : "memory");
 }
-STROBE_DEVICE void prefetch_tensormap(const TensorMap& map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<u64>(&map)) : "memory");
-}
 STROBE_DEVICE void cp_async_bulk_commit_group() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /// Until the stores of this thread have read their shared memory.
 STROBE_DEVICE void cp_async_bulk_wait_group_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
