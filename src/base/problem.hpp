@@ -43,7 +43,7 @@ struct Problem {
   RotaryStyle rotary_style = RotaryStyle::kInterleaved;
 
   bool packed_queries = false, packed_keys = false;
-  bool regular_rows = true;  // forward: query, key, value and output are_regular, no batch of them standing still
+  bool regular_rows = true;  // forward: of query, key, value and output, where a copy engine can find them
   bool causal = false;
   bool batch_invariant = false;
   bool deterministic = true;
@@ -75,20 +75,6 @@ struct Rows {
   DataType dtype = DataType::kFloat32;
   std::int64_t batch_stride = 0, row_stride = 0, head_stride = 0;
 };
-
-/// Whether a copy engine can find the rows: each starts at a multiple of 16 bytes and is one long, and no stride goes
-/// backwards or stands still.
-inline bool are_regular(const Rows& rows, std::int64_t dim) {
-  constexpr std::uint64_t kBytes = 16;
-  const auto bytes = std::int64_t(size_of(rows.dtype));
-  const std::int64_t strides[] = {rows.batch_stride, rows.row_stride, rows.head_stride};
-  std::uint64_t places = reinterpret_cast<std::uintptr_t>(rows.data) | std::uint64_t(dim * bytes);
-  for (const std::int64_t stride : strides) {
-    if (stride < 0) return false;
-    places |= std::uint64_t(stride * bytes);
-  }
-  return places % kBytes == 0 && rows.row_stride > 0 && rows.head_stride > 0;
-}
 
 /// A [batch, heads, i, j] tensor; broadcast axes have stride 0.
 struct Scores {

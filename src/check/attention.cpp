@@ -68,15 +68,34 @@ void expect_separate_from_inputs(std::initializer_list<Named> outputs, const Att
                             {"value_descale", a.value_descale}});
 }
 
+/// Whether a copy engine can find so many batches of so many rows and heads: each row starts at a multiple of 16 bytes
+/// and is one long, and no stride goes backwards or stands still.
+bool are_regular(const Rows& rows, std::int64_t dim, std::int64_t batches, std::int64_t length, std::int64_t heads) {
+  constexpr std::uint64_t kBytes = 16;
+  const auto bytes = std::int64_t(size_of(rows.dtype));
+  std::uint64_t places = reinterpret_cast<std::uintptr_t>(rows.data) | std::uint64_t(dim * bytes);
+  const std::pair<std::int64_t, std::int64_t> axes[] = {
+      {rows.batch_stride, batches}, {rows.row_stride, length}, {rows.head_stride, heads}};
+  for (const auto& [stride, count] : axes) {
+    if (count <= 1) continue;
+    if (stride <= 0) return false;
+    places |= std::uint64_t(stride * bytes);
+  }
+  return places % kBytes == 0;
+}
+
 /// Problem::regular_rows.
 bool rows_are_regular(const Problem& problem, const Buffers& buffers) {
-  const auto regular = [&](const Rows& rows, std::int64_t dim, bool packed) {
-    return are_regular(rows, dim) && (packed || problem.batch <= 1 || rows.batch_stride > 0);
+  const std::int64_t queries = problem.packed_queries ? 1 : problem.batch;
+  const std::int64_t caches = problem.packed_keys || problem.total_keys <= problem.key_length ? 1 : 2;  // or more
+  const auto query = [&](const Rows& rows, std::int64_t dim) {
+    return are_regular(rows, dim, queries, problem.query_length, problem.query_heads);
   };
-  return regular(buffers.query, problem.head_dim, problem.packed_queries) &&
-         regular(buffers.output, problem.value_dim, problem.packed_queries) &&
-         regular(buffers.key, problem.head_dim, problem.packed_keys) &&
-         regular(buffers.value, problem.value_dim, problem.packed_keys);
+  const auto key = [&](const Rows& rows, std::int64_t dim) {
+    return are_regular(rows, dim, caches, problem.key_length, problem.kv_heads);
+  };
+  return query(buffers.query, problem.head_dim) && query(buffers.output, problem.value_dim) &&
+         key(buffers.key, problem.head_dim) && key(buffers.value, problem.value_dim);
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ struct TensorExtents {
 };
 
 /// Describes the tensor to the copy engine. An empty one stays a blank map.
-/// @throws Error if the rows are not regular (are_regular in base/problem.hpp), or the driver refuses.
+/// @throws Error if rows do not start at multiples of 16 bytes, or the driver refuses.
 TensorMap tensor_map_of(const RowsView& view, const TensorExtents& extents);
 
 /// Puts kernels and memory operations on a stream, in order. Allocates nothing, compiles nothing when the kernels were
