@@ -151,29 +151,16 @@ STROBE_DEVICE void bar_arrive(int barrier, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-/// Counters in global memory that blocks hand work over with. What a block did before its fence and an addition to a
-/// counter, those see who read the sum by ld_acquire, or by ld_relaxed before a fence of their own.
+/// A counter in global memory that blocks hand work over with: what the writer's block did before, the reader's block
+/// sees afterwards.
 STROBE_DEVICE int ld_acquire(const int* from) {
   int r;
   asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(r) : "l"(from) : "memory");
   return r;
 }
-STROBE_DEVICE int ld_relaxed(const int* from) {
-  int r;
-  asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(r) : "l"(from) : "memory");
-  return r;
+STROBE_DEVICE void st_release(int* to, int value) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
-/// Adds and returns what was there.
-STROBE_DEVICE int atom_add_relaxed(int* to, int value) {
-  int r;
-  asm volatile("atom.relaxed.gpu.global.add.s32 %0, [%1], %2;" : "=r"(r) : "l"(to), "r"(value) : "memory");
-  return r;
-}
-/// Adds without reading it back.
-STROBE_DEVICE void red_add_s32(int* to, int value) {
-  asm volatile("red.relaxed.gpu.global.add.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
-}
-STROBE_DEVICE void fence_acq_rel() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 /// Words of global memory that blocks agree by, whatever else they have to do with each other's memory.
 STROBE_DEVICE u64 ld_relaxed_u64(const u64* from) {

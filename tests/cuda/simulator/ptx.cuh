@@ -66,14 +66,7 @@ inline int ld_acquire(const int* from) {
   sim::spin();
   return *from;
 }
-inline int ld_relaxed(const int* from) { return *from; }
-inline int atom_add_relaxed(int* to, int value) {
-  const int before = *to;
-  *to += value;
-  return before;
-}
-inline void red_add_s32(int* to, int value) { *to += value; }
-inline void fence_acq_rel() {}
+inline void st_release(int* to, int value) { *to = value; }
 
 inline u64 ld_relaxed_u64(const u64* from) { return *from; }
 inline u64 atom_cas_relaxed_u64(u64* at, u64 expected, u64 value) {

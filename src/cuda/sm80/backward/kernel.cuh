@@ -43,8 +43,6 @@ struct BackwardTask {
   STROBE_DEVICE u32 delta(int stage) const { return lse(stage) + C::kQueryTile * 4; }
   STROBE_DEVICE bool suspicious(int stage) const { return ptx::ld_shared_4(lse(stage) + C::kQueryTile * 8) != 0; }
 
-  STROBE_DEVICE u32 ticket(int parity) const { return memory + C::kAt.tickets + parity * 8; }
-
   // `thread` keeps the compiler from reading threadIdx again and again, and from holding all that follows from it.
   STROBE_DEVICE int lane() const { return ptx::untraced(thread) % kWarpLanes; }
   STROBE_DEVICE int warp() const { return ptx::untraced(thread) / kWarpLanes; }
@@ -143,18 +141,13 @@ struct BackwardTask {
     }
   }
 
-  STROBE_DEVICE void visit_as_second(const Visit& visit, const Visit& next, const Visit& done, int stage, int parity,
+  STROBE_DEVICE void visit_as_second(const Visit& visit, const Visit& next, int stage, int parity,
                                      typename C::Sums& grad_key) const {
     typename C::Scores scores;
     multiply_rows<Element, typename C::ValueTile, typename C::GradOutputTile>(lane(), values(), warp_key(),
                                                                               grad_outputs(stage), scores);
     if (kAllLoad && C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
     ptx::cp_async_commit();
-    if (draws_tickets()) {  // here warps wait for P anyway, and additions to dQ have arrived
-      const Ticket drawn = draw_ticket(f, slot, visit, done);
-      ptx::st_shared_4(ticket(parity), u32(drawn.turn));
-      ptx::st_shared_4(ticket(parity) + 4, u32(drawn.needed));
-    }
     const TileView tile = view(visit);
     const int own_lane = lane();
     if (!C::kEdits && is_edge(tile)) {
@@ -178,9 +171,8 @@ struct BackwardTask {
     }
   }
 
-  STROBE_DEVICE void visit_grad_query(Visit visit, int parity) const {
+  STROBE_DEVICE void visit_grad_query(const Visit& visit, int parity) const {
     if (visit.none() || f.grad_query.data == nullptr) return;
-    if (f.tickets != nullptr) visit.turn = int(ptx::ld_shared_4(ticket(parity)));
 #pragma unroll 1
     for (int part = 0; part < C::kGradParts; ++part) {
       typename C::GradQuery g;
@@ -200,20 +192,8 @@ struct BackwardTask {
     __syncthreads();
   }
 
-  // One thread sees to the tickets, if there are any. Otherwise one waits for turns and one passes them on.
-  STROBE_DEVICE bool hands_over() const { return thread == C::kThreads / 2; }
-  STROBE_DEVICE bool draws_tickets() const { return hands_over() && f.tickets != nullptr; }
-
-  STROBE_DEVICE void await(const Visit& before, int parity) const {
-    if (f.tickets == nullptr) {
-      if (thread == 0) await_turn(f, slot, before, before.turn);
-    } else if (hands_over() && !before.none()) {
-      await_turn(f, slot, before, int(ptx::ld_shared_4(ticket(parity) + 4)));
-    }
-  }
-
   STROBE_DEVICE void pass(typename C::Sums& sums) const {
-    const Visit none{-1, 0, 0, 0};
+    const Visit none{-1, 0, 0, false};
     Visit visit = visits.first(), next = visit.none() ? none : visits.after(visit), before = none, done = none;
     if (visit.none()) return;
     load_keys();
@@ -221,10 +201,10 @@ struct BackwardTask {
     ptx::cp_async_commit();
     for (int n = 0;; ++n) {
       const int parity = n % 2, stage = C::kStages > 1 ? parity : 0;
-      await(before, 1 - parity);
+      if (thread == 0) await_turn(f, slot, before);
       ptx::cp_async_wait<0>();
       __syncthreads();  // the tile is there for everyone, and so is dS of the tile before
-      if (hands_over() && (f.tickets == nullptr || visit.none())) pass_turn(f, slot, done);
+      if (thread == C::kThreads / 2) pass_turn(f, slot, done);
       if (n == 0) check_keys();
       if (!visit.none() && suspicious(stage)) {
         clear_blind_queries<C>(lse(stage), queries(stage), grad_outputs(stage));
@@ -235,7 +215,7 @@ struct BackwardTask {
         visit_grad_query(before, 1 - parity);
       } else {
         visit_grad_query(before, 1 - parity);
-        if (!visit.none()) visit_as_second(visit, next, done, stage, parity, sums);
+        if (!visit.none()) visit_as_second(visit, next, stage, parity, sums);
       }
       if (visit.none()) break;
       if (C::kStages == 1) {
@@ -249,7 +229,7 @@ struct BackwardTask {
       if (!next.none()) next = visits.after(next);
     }
     __syncthreads();
-    if (hands_over()) pass_turn(f, slot, before);
+    if (thread == C::kThreads / 2) pass_turn(f, slot, before);
   }
 
   STROBE_DEVICE void run(int last_key) const {

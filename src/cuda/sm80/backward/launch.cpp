@@ -14,7 +14,7 @@ using sm80::BackwardTile;
 using sm80::BuiltDims;
 
 constexpr float kLog2E = 1.44269504f;
-constexpr unsigned kPrepareThreads = 256, kSinkThreads = 32;  // as in prepare.cuh and sink.cuh
+constexpr unsigned kPrepareThreads = 256;  // as in prepare.cuh
 
 int element_bytes(const Problem& problem) { return int(size_of(problem.query_type)); }
 
@@ -47,9 +47,14 @@ bool wants_rows(const Problem& problem) {
   return problem.wants_grad_query || problem.wants_grad_key || problem.wants_grad_value;
 }
 
+/// A kernel after the main one: to round dQ where key blocks add to it in any order, to sum the sink's gradient.
+bool has_finish(const Problem& problem) {
+  return (problem.wants_grad_query && !problem.deterministic) || problem.wants_grad_sink;
+}
+
 /// Where the arrays of BackwardParams lie in the workspace, in bytes.
 struct Layout {
-  std::size_t facts = 0, sums = 0, turns = 0, tickets = 0, sink_parts = 0, bytes = 0;
+  std::size_t facts = 0, sums = 0, turns = 0, sink_parts = 0, bytes = 0, sums_bytes = 0;
 };
 
 Layout layout_of(const Problem& problem, const BackwardTile& tile, int head_dim) {
@@ -59,11 +64,10 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int head_dim)
     if (needed) layout.bytes += (bytes + 255) / 256 * 256;
   };
   const auto tiles = std::size_t(problem.query_heads * slots_of(problem, tile.query_tile));
-  const std::size_t tile_bytes = std::size_t(tile.query_tile) * std::size_t(head_dim) * sizeof(float);
+  layout.sums_bytes = tiles * std::size_t(tile.query_tile) * std::size_t(head_dim) * sizeof(float);
   place(layout.facts, true, tiles * std::size_t(sm80::fact_floats(tile.query_tile)) * sizeof(float));
-  place(layout.sums, problem.wants_grad_query, tiles * tile_bytes);
-  place(layout.turns, problem.wants_grad_query, tiles * sizeof(int));
-  place(layout.tickets, problem.wants_grad_query && !problem.deterministic, tiles * sizeof(int));
+  place(layout.sums, problem.wants_grad_query, layout.sums_bytes);
+  place(layout.turns, problem.wants_grad_query && problem.deterministic, tiles * sizeof(int));
   place(layout.sink_parts, problem.wants_grad_sink, tiles * sizeof(float));
   return layout;
 }
@@ -102,10 +106,7 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   const auto place = [&](std::size_t offset) { return reinterpret_cast<float*>(workspace + offset); };
   params.facts = place(layout.facts);
   params.sums = place(layout.sums);
-  if (problem.wants_grad_query) {
-    params.turns = reinterpret_cast<int*>(place(layout.turns));
-    if (!problem.deterministic) params.tickets = reinterpret_cast<int*>(place(layout.tickets));
-  }
+  if (problem.wants_grad_query && problem.deterministic) params.turns = reinterpret_cast<int*>(place(layout.turns));
   if (problem.wants_grad_sink) params.sink_parts = place(layout.sink_parts);
 
   const bool edits = (key.values[3] & ~kDropout) != 0;
@@ -149,10 +150,14 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
   const BuiltDims dims = built_dims(problem);
   const BackwardTile tile = tile_of(problem, device);
   const int type = int(problem.query_type), features = features_of(problem);
+  const int tile_features = features == kAllFeatures ? kAllFeatures : 0;  // all that the finishing kernel depends on
   decision.variant = Variant::kPrefill;
   decision.kernels[decision.kernel_count++] = {KernelId::kBackward, {type, dims.head, dims.value, features}};
   decision.kernels[decision.kernel_count++] = {KernelId::kBackwardPrepare, {}};
-  if (problem.wants_grad_sink) decision.kernels[decision.kernel_count++] = {KernelId::kBackwardSink, {}};
+  if (has_finish(problem)) {
+    decision.kernels[decision.kernel_count++] = {KernelId::kBackwardFinish,
+                                                 {type, dims.head, dims.value, tile_features}};
+  }
   if (problem.wants_grad_bias) {
     decision.kernels[decision.kernel_count++] = {KernelId::kBackwardBias, {type, dims.head, dims.value, features}};
   }
@@ -170,6 +175,9 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const BackwardParams params = params_for(problem, buffers, decision, tile, device, static_cast<char*>(workspace));
   const auto slots = unsigned(params.slots), heads = unsigned(problem.query_heads);
   const bool has_queries = slots > 0 && heads > 0;
+  if (problem.wants_grad_query && !problem.deterministic && has_queries) {
+    launcher.clear(params.sums, layout_of(problem, tile, head_dim).sums_bytes);
+  }
   if (has_queries) launcher.launch(decision.kernels[1], {.x = slots, .y = heads}, kPrepareThreads, 0, &params);
   const unsigned blocks = unsigned(params.blocks) * unsigned(params.heads);
   if (wants_rows(problem) && blocks > 0) {
@@ -178,8 +186,8 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   }
   for (int n = 2; n < decision.kernel_count; ++n) {
     const KernelKey& more = decision.kernels[n];
-    if (more.id == KernelId::kBackwardSink && has_queries) {
-      launcher.launch(more, {.x = heads}, kSinkThreads, 0, &params);
+    if (more.id == KernelId::kBackwardFinish && has_queries) {
+      launcher.launch(more, {.x = slots, .y = heads}, unsigned(tile.threads()), 0, &params);
     } else if (more.id == KernelId::kBackwardBias) {
       const sm80::BiasTile piece = sm80::bias_tile(element_bytes(problem), head_dim, value_dim, device.architecture);
       const Grid grid{.x = unsigned(ceil_div(params.bias_keys, piece.keys)),

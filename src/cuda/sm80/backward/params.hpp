@@ -16,8 +16,7 @@ struct BackwardParams {
   // Workspace. Query tiles of all sequences have numbers ("slots"): dense, b * tiles + tile; packed, see query_slot.
   float* facts;       // [query_heads, slots, fact_floats]: LSE * lse_unit, +inf for rows that see nothing; delta; flag
   float* sums;        // [query_heads, slots, query_tile * built head_dim]: dQ, in the order of the warps' registers
-  int* turns;         // [query_heads, slots]: how many key blocks have added to dQ. Null: dQ is not wanted
-  int* tickets;       // [query_heads, slots]: how many key blocks have drawn one. Null: they add by their numbers
+  int* turns;         // [query_heads, slots]: how many key blocks have added to dQ. Null: they add in any order
   float* sink_parts;  // [query_heads, slots]; null: not wanted
 
   float lse_unit;  // log2(e) for kernels that edit no scores, else 1

@@ -129,7 +129,6 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
   const i64 number = i64(head) * f.slots + slot;
   if (threadIdx.x == 0) {
     if (f.turns) f.turns[number] = 0;
-    if (f.tickets) f.tickets[number] = 0;
     if (f.sink_parts) f.sink_parts[number] = 0.0f;
   }
   int b, tile, stored;

@@ -74,7 +74,6 @@ struct BackwardShared {
   int facts;                  // [stages][fact_floats]
   int weights;                // P on its way from one warp of a pair to the other
   int grad_scores;            // [2][key_block, query_tile]
-  int tickets;                // [2]: of this round's visit and of the one before, each two words
   int bytes;
 };
 
@@ -88,8 +87,7 @@ constexpr BackwardShared backward_shared(const BackwardTile& tile, int element_b
   at.facts = at.grad_outputs + tile.stages * tile.query_tile * value_bytes;
   at.weights = at.facts + tile.stages * fact_floats(tile.query_tile) * 4;
   at.grad_scores = at.weights + scores;
-  at.tickets = at.grad_scores + 2 * scores;
-  at.bytes = at.tickets + 16;
+  at.bytes = at.grad_scores + 2 * scores;
   return at;
 }
 

@@ -1,9 +1,7 @@
 // dQ of a tile is the sum over all key blocks that see it. Key blocks add to float32 memory, laid out as the warps hold
-// dQ in registers: the first one stores, so that nothing need be cleared, and the last one adds what is there and
-// writes the gradient itself. A counter for each tile says how many have added. By default blocks take turns in the
-// order of their numbers: a block waits only for those of lower numbers, which the hardware starts earlier. Where any
-// order will do each draws a ticket: others wait for the first one's stores, the last one waits for all. They wait only
-// for blocks that have drawn at that tile and are past waiting at tiles before it.
+// dQ in registers; by default one after another, by turns: the first stores, the last one adds what is there and writes
+// the gradient itself. A counter for each tile says whose turn it is. A block waits only for blocks of lower number,
+// which the hardware starts earlier.
 #pragma once
 
 #include "cuda/sm80/backward/rows.cuh"
@@ -16,36 +14,18 @@ STROBE_DEVICE int place_of(const BackwardParams& f, int slot, const Visit& visit
   return visit.head * f.slots + slot + visit.tile;
 }
 
-/// One thread waits until so many blocks have added, before all of its block add to dQ.
-STROBE_DEVICE void await_turn(const BackwardParams& f, int slot, const Visit& visit, int needed) {
-  if (visit.none() || needed == 0 || f.turns == nullptr) return;
-  const int* const added = f.turns + place_of(f, slot, visit);
-  while (ptx::ld_acquire(added) < needed) {
+/// One thread waits before all of the block add to dQ.
+STROBE_DEVICE void await_turn(const BackwardParams& f, int slot, const Visit& visit) {
+  if (visit.none() || visit.turn == 0 || f.turns == nullptr) return;
+  const int* const turn = f.turns + place_of(f, slot, visit);
+  while (ptx::ld_acquire(turn) < visit.turn) {
   }
 }
 
-/// One thread counts its block, once all of it have added and met at a barrier.
+/// One thread hands on, once all of the block have added and met at a barrier.
 STROBE_DEVICE void pass_turn(const BackwardParams& f, int slot, const Visit& visit) {
-  if (visit.none() || f.turns == nullptr) return;
-  if (f.tickets == nullptr && visit.turn + 1 == visit.turns) return;  // nobody waits
-  ptx::fence_acq_rel();
-  ptx::red_add_s32(f.turns + place_of(f, slot, visit), 1);
-}
-
-struct Ticket {
-  int turn;    // among all that add to the tile's dQ
-  int needed;  // how many must have added before the block does; 0 if they had when it drew
-};
-
-/// One thread draws for a visit, when its block waits for no earlier one, and passes the turn of `done` on behind the
-/// same fence.
-STROBE_DEVICE Ticket draw_ticket(const BackwardParams& f, int slot, const Visit& visit, const Visit& done) {
-  const int place = place_of(f, slot, visit);
-  const int turn = ptx::atom_add_relaxed(f.tickets + place, 1), added = ptx::ld_relaxed(f.turns + place);
-  ptx::fence_acq_rel();
-  if (!done.none()) ptx::red_add_s32(f.turns + place_of(f, slot, done), 1);
-  const int needed = turn + 1 == visit.turns ? turn : smaller(turn, 1);
-  return {turn, added < needed ? needed : 0};
+  if (visit.none() || visit.last || f.turns == nullptr) return;
+  ptx::st_release(f.turns + place_of(f, slot, visit), visit.turn + 1);
 }
 
 /// Where a part of a warp's share of a tile's dQ lies, for one thread: its four floats of fragment n are at n * 128.
@@ -141,10 +121,10 @@ template <class C>
 STROBE_DEVICE void add_grad_query(const BackwardParams& f, const Sequence& s, int slot, const Visit& visit, int part,
                                   int thread, typename C::GradQuery& g) {
   float* const sums = sums_of<C>(f, slot, visit, part, thread);
-  if (visit.turn + 1 == visit.turns) {
+  if (f.turns != nullptr && visit.last) {
     if (visit.turn > 0) load_sums<C>(sums, g);
     write_grad_query<C>(f, s, visit, part, thread, sums, g);
-  } else if (visit.turn == 0) {
+  } else if (f.turns != nullptr && visit.turn == 0) {
     store_sums<C>(sums, g);
   } else {
 #pragma unroll

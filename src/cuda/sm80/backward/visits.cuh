@@ -61,10 +61,11 @@ STROBE_DEVICE BlockRange blocks_of(const TileView& view, u32 key_block) {
   return range;
 }
 
-/// A query tile of one head of the group, and the block's turn among all that add to its dQ.
+/// A query tile of one head of the group, and the block's turn at its dQ.
 struct Visit {
   int head;  // -1: none
-  int tile, turn, turns;
+  int tile, turn;
+  bool last;  // nobody adds to dQ after this
 
   STROBE_DEVICE bool none() const { return head < 0; }
 };
@@ -103,13 +104,14 @@ struct Visits {
         const BlockRange range = blocks_of(view, C::kKeyBlock);
         if (!range.holds(block)) continue;
         if ((C::kFeatures & kBlockMask) == 0 || p.block_mask.data == nullptr) {
-          return {head, tile, range.before(block), range.count()};
+          const int turn = range.before(block);
+          return {head, tile, turn, turn + 1 == range.count()};
         }
         const Visit visit = find_by_mask(head, tile, view, range);
         if (!visit.none()) return visit;
       }
     }
-    return {-1, 0, 0, 0};
+    return {-1, 0, 0, false};
   }
 
   /// Counts the blocks before and after this one that the block mask keeps for the tile.
@@ -128,7 +130,7 @@ struct Visits {
       after += __popc(found & ~lower & ~self);
       kept_here |= (found & self) != 0;
     }
-    return kept_here ? Visit{head, tile, before, before + 1 + after} : Visit{-1, 0, 0, 0};
+    return kept_here ? Visit{head, tile, before, after == 0} : Visit{-1, 0, 0, false};
   }
 };
 
