@@ -98,7 +98,9 @@ std::shared_ptr<const Plan::Contents> plan_contents(const Problem& problem, cons
 }
 
 void run_planned(const Plan::Contents& contents, const check::Checked& checked, const Execution& execution) {
-  if (!(checked.problem == contents.problem)) {
+  Problem asked = checked.problem;
+  asked.regular_rows = contents.problem.regular_rows;  // a matter of the kernel, which says so if it needs them
+  if (!(asked == contents.problem)) {
     throw Error(ErrorCode::kInvalidArgument, "attention", "another problem than the planned one",
                 "equal to the planned one in shapes, types, options and the tensors given; make a plan for each "
                 "problem, or call strobe::forward or strobe::backward, which plan by themselves");

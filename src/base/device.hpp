@@ -30,6 +30,7 @@ struct CudaDevice {
   int shared_bytes_per_multiprocessor = 0;  // what the blocks on one share; each costs 1 KiB more than it asks for
   std::int64_t l2_bytes = 0, memory_bytes = 0;
   char name[64] = {};
+  bool tensor_maps = false;  // tensors can be described to its copy engine (TMA), which sm_90 was the first to have
 };
 
 }  // namespace strobe

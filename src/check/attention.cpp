@@ -68,6 +68,36 @@ void expect_separate_from_inputs(std::initializer_list<Named> outputs, const Att
                             {"value_descale", a.value_descale}});
 }
 
+/// Whether a copy engine can find so many batches of so many rows and heads: each row starts at a multiple of 16 bytes
+/// and is one long, and no stride goes backwards or stands still.
+bool are_regular(const Rows& rows, std::int64_t dim, std::int64_t batches, std::int64_t length, std::int64_t heads) {
+  constexpr std::uint64_t kBytes = 16;
+  const auto bytes = std::int64_t(size_of(rows.dtype));
+  std::uint64_t places = reinterpret_cast<std::uintptr_t>(rows.data) | std::uint64_t(dim * bytes);
+  const std::pair<std::int64_t, std::int64_t> axes[] = {
+      {rows.batch_stride, batches}, {rows.row_stride, length}, {rows.head_stride, heads}};
+  for (const auto& [stride, count] : axes) {
+    if (count <= 1) continue;
+    if (stride <= 0) return false;
+    places |= std::uint64_t(stride * bytes);
+  }
+  return places % kBytes == 0;
+}
+
+/// Problem::regular_rows.
+bool rows_are_regular(const Problem& problem, const Buffers& buffers) {
+  const std::int64_t queries = problem.packed_queries ? 1 : problem.batch;
+  const std::int64_t caches = problem.packed_keys || problem.total_keys <= problem.key_length ? 1 : 2;  // or more
+  const auto query = [&](const Rows& rows, std::int64_t dim) {
+    return are_regular(rows, dim, queries, problem.query_length, problem.query_heads);
+  };
+  const auto key = [&](const Rows& rows, std::int64_t dim) {
+    return are_regular(rows, dim, caches, problem.key_length, problem.kv_heads);
+  };
+  return query(buffers.query, problem.head_dim) && query(buffers.output, problem.value_dim) &&
+         key(buffers.key, problem.head_dim) && key(buffers.value, problem.value_dim);
+}
+
 }  // namespace
 
 Checked forward(const Attention& attention, const ForwardOutputs& outputs, Data data) {
@@ -76,6 +106,7 @@ Checked forward(const Attention& attention, const ForwardOutputs& outputs, Data 
   check_tensors(call);
   check_outputs(call, outputs);
   check_options(call);
+  call.problem().regular_rows = rows_are_regular(call.problem(), call.buffers());
   if (data == Data::kIgnored) return call.checked;
   const Named output{"output", outputs.output}, lse{"lse", outputs.lse};
   const Named key{"key", attention.key}, value{"value", attention.value};

@@ -14,10 +14,10 @@ constexpr CudaDevice kDevices[] = {
     {0, 86, 86, 82, 99 * kKiB, 100 * kKiB, 6 * kMiB, 24 * kGiB, "RTX3090"},
     {0, 89, 89, 128, 99 * kKiB, 100 * kKiB, 72 * kMiB, 24 * kGiB, "RTX4090"},
     {0, 89, 89, 142, 99 * kKiB, 100 * kKiB, 96 * kMiB, 48 * kGiB, "L40S"},
-    {0, 90, 90, 132, 227 * kKiB, 228 * kKiB, 50 * kMiB, 80 * kGiB, "H100"},
-    {0, 90, 90, 132, 227 * kKiB, 228 * kKiB, 50 * kMiB, 141 * kGiB, "H200"},
-    {0, 100, 100, 148, 227 * kKiB, 228 * kKiB, 126 * kMiB, 180 * kGiB, "B200"},
-    {0, 120, 120, 170, 99 * kKiB, 100 * kKiB, 96 * kMiB, 32 * kGiB, "RTX5090"},
+    {0, 90, 90, 132, 227 * kKiB, 228 * kKiB, 50 * kMiB, 80 * kGiB, "H100", true},
+    {0, 90, 90, 132, 227 * kKiB, 228 * kKiB, 50 * kMiB, 141 * kGiB, "H200", true},
+    {0, 100, 100, 148, 227 * kKiB, 228 * kKiB, 126 * kMiB, 180 * kGiB, "B200", true},
+    {0, 120, 120, 170, 99 * kKiB, 100 * kKiB, 96 * kMiB, 32 * kGiB, "RTX5090", true},
 };
 
 }  // namespace

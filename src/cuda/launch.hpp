@@ -5,6 +5,7 @@
 
 #include "base/device.hpp"
 #include "cuda/kernel_key.hpp"
+#include "cuda/params.hpp"
 
 namespace strobe::cuda {
 
@@ -18,6 +19,17 @@ struct Stream {
 struct Grid {
   unsigned x = 1, y = 1, z = 1;
 };
+
+/// A [dims, rows, heads, batches] tensor of 16-bit elements, of which boxes of 64 dims and `box_rows` rows are copied
+/// at a time, into panels of 128-byte rows under the 128-byte swizzle.
+struct TensorExtents {
+  long long dims, rows, heads, batches;
+  int box_rows;
+};
+
+/// Describes the tensor to the copy engine. An empty one stays a blank map.
+/// @throws Error if rows do not start at multiples of 16 bytes, or the driver refuses.
+TensorMap tensor_map_of(const RowsView& view, const TensorExtents& extents);
 
 /// Puts kernels and memory operations on a stream, in order. Allocates nothing, compiles nothing when the kernels were
 /// prepared, waits for nothing: all of it may be captured into a CUDA graph. Makes the right context current for as

@@ -25,6 +25,12 @@ struct ScoresView {
   Element type;
 };
 
+/// The driver's CUtensorMap: how the tensor copy engine of sm_90 and later finds boxes of a tensor. Opaque to us; made
+/// by the host, read by kernels.
+struct alignas(64) TensorMap {
+  unsigned long long words[16];
+};
+
 /// A [batch, n] tensor of small facts, strides in elements; broadcast axes have stride 0. No data: not given.
 struct VectorView {
   char* data;
@@ -43,6 +49,7 @@ struct AttentionParams {
   int pages_per_sequence;        // columns of page_table
   int new_length;                // keys that were appended to each sequence before this call's attention
   bool packed_queries, packed_keys, bottom_right;
+  bool ragged;  // where rows lie and how many are in use is in device memory: packed, pages, lengths, cache indices
 
   RowsView query, key, value, output;
   ScoresView lse;  // float32 [b, h, i]; column_stride unused

@@ -64,6 +64,8 @@ AttentionParams params_of(const Problem& problem, const Buffers& buffers) {
   p.packed_queries = problem.packed_queries;
   p.packed_keys = problem.packed_keys;
   p.bottom_right = problem.alignment == Alignment::kBottomRight;
+  p.ragged = problem.packed_queries || problem.packed_keys || problem.page_size > 0 || problem.has_query_lengths ||
+             problem.has_key_lengths || problem.has_prefix_lengths || problem.has_cache_index;
 
   p.query = view_of(buffers.query, problem.head_dim);
   p.key = view_of(buffers.key, problem.head_dim);

@@ -16,8 +16,8 @@ constexpr int kWarpLanes = 32;
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr float kLn2 = 0.69314718055994530942f;
 
-STROBE_DEVICE int lane_index() { return int(threadIdx.x) % kWarpLanes; }
-STROBE_DEVICE int warp_index() { return int(threadIdx.x) / kWarpLanes; }
+STROBE_DEVICE int lane_index() { return int(threadIdx.x % kWarpLanes); }
+STROBE_DEVICE int warp_index() { return int(threadIdx.x / kWarpLanes); }
 
 STROBE_DEVICE float minus_infinity() { return __int_as_float(int(0xff800000u)); }
 

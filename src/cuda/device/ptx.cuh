@@ -37,6 +37,9 @@ STROBE_DEVICE u32 ld_shared_4(u32 from) {
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(r) : "r"(from) : "memory");
   return r;
 }
+STROBE_DEVICE void st_shared_f32x2(u32 to, float2 value) {
+  asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(to), "f"(value.x), "f"(value.y) : "memory");
+}
 STROBE_DEVICE float2 ld_shared_f32x2(u32 from) {
   float2 r;
   asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(r.x), "=f"(r.y) : "r"(from) : "memory");
@@ -157,6 +160,29 @@ STROBE_DEVICE int ld_acquire(const int* from) {
 }
 STROBE_DEVICE void st_release(int* to, int value) {
   asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+
+/// Words of global memory that blocks agree by, whatever else they have to do with each other's memory.
+STROBE_DEVICE u64 ld_relaxed_u64(const u64* from) {
+  u64 r;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(r) : "l"(from) : "memory");
+  return r;
+}
+/// Puts `value` in place of `expected`, if that is what is there. Returns what was there.
+STROBE_DEVICE u64 atom_cas_relaxed_u64(u64* at, u64 expected, u64 value) {
+  u64 r;
+  asm volatile("atom.relaxed.gpu.global.cas.b64 %0, [%1], %2, %3;"
+               : "=l"(r)
+               : "l"(at), "l"(expected), "l"(value)
+               : "memory");
+  return r;
+}
+/// Adds and returns what was there: hands over what the block did before, and takes over what those did who came
+/// earlier.
+STROBE_DEVICE u64 atom_add_acq_rel_u64(u64* at, u64 value) {
+  u64 r;
+  asm volatile("atom.acq_rel.gpu.global.add.u64 %0, [%1], %2;" : "=l"(r) : "l"(at), "l"(value) : "memory");
+  return r;
 }
 
 /// Adds to global memory without reading it back.

@@ -10,6 +10,7 @@ namespace strobe::cuda {
 struct Sequence {
   int batch;
   int first_query, first_key;  // rows before this sequence in packed tensors, else 0
+  int cache_row;               // of a dense cache or the batch, else 0
   int queries, keys;           // rows in use; keys counts appended ones
   int stored_queries;          // rows that exist
   int cached_keys;             // keys before appending
@@ -22,25 +23,28 @@ STROBE_DEVICE int read_int(const VectorView& view, int b, int n = 0) {
 }
 
 STROBE_DEVICE Sequence sequence_of(const AttentionParams& p, int b) {
-  Sequence s{};
-  s.batch = b;
-  s.stored_queries = p.query_length;
-  int stored_keys = p.key_length;
-  if (p.packed_queries) {
-    s.first_query = clamped(read_int(p.query_offsets, b), 0, p.query_length);
-    s.stored_queries = clamped(read_int(p.query_offsets, b + 1), s.first_query, p.query_length) - s.first_query;
+  Sequence s{.batch = b, .cache_row = b, .prefix = p.prefix};
+  s.queries = s.stored_queries = p.query_length;
+  int stored_keys = s.cached_keys = p.key_length;
+  if (p.ragged) {
+    if (p.packed_queries) {
+      s.first_query = clamped(read_int(p.query_offsets, b), 0, p.query_length);
+      s.stored_queries = clamped(read_int(p.query_offsets, b + 1), s.first_query, p.query_length) - s.first_query;
+    }
+    if (p.packed_keys) {
+      s.first_key = clamped(read_int(p.key_offsets, b), 0, p.key_length);
+      stored_keys = clamped(read_int(p.key_offsets, b + 1), s.first_key, p.key_length) - s.first_key;
+    }
+    if (p.packed_keys || p.page_size > 0) s.cache_row = 0;
+    if (p.cache_batch_index.data) s.cache_row = clamped(read_int(p.cache_batch_index, b), 0, p.cache_rows - 1);
+    s.queries = s.stored_queries;
+    s.cached_keys = stored_keys;
+    if (p.query_lengths.data) s.queries = clamped(read_int(p.query_lengths, b), 0, s.stored_queries);
+    if (p.key_lengths.data) s.cached_keys = clamped(read_int(p.key_lengths, b), 0, stored_keys);
+    if (p.prefix_lengths.data) s.prefix = larger(read_int(p.prefix_lengths, b), 0);
   }
-  if (p.packed_keys) {
-    s.first_key = clamped(read_int(p.key_offsets, b), 0, p.key_length);
-    stored_keys = clamped(read_int(p.key_offsets, b + 1), s.first_key, p.key_length) - s.first_key;
-  }
-  s.queries = s.stored_queries;
-  s.cached_keys = stored_keys;
-  if (p.query_lengths.data) s.queries = clamped(read_int(p.query_lengths, b), 0, s.stored_queries);
-  if (p.key_lengths.data) s.cached_keys = clamped(read_int(p.key_lengths, b), 0, stored_keys);
   s.keys = smaller(s.cached_keys + p.new_length, stored_keys);
   s.shift = p.bottom_right ? s.keys - s.queries : 0;
-  s.prefix = p.prefix_lengths.data ? larger(read_int(p.prefix_lengths, b), 0) : p.prefix;
   return s;
 }
 
@@ -94,7 +98,7 @@ STROBE_DEVICE KeyAddress key_rows(const AttentionParams& p, const RowsView& view
   const int bytes = size_of(view.type);
   KeyAddress rows{};
   rows.row_bytes = view.row_stride * bytes;
-  rows.data = view.data + kv_head * view.head_stride * bytes;
+  rows.data = view.data + (kv_head * view.head_stride + s.cache_row * view.batch_stride) * bytes;
   if (p.page_size > 0) {
     rows.page_bytes = view.batch_stride * bytes;
     rows.pages = reinterpret_cast<const int*>(p.page_table.data) + s.batch * p.page_table.batch_stride;
@@ -103,10 +107,6 @@ STROBE_DEVICE KeyAddress key_rows(const AttentionParams& p, const RowsView& view
     rows.last_page = p.pages - 1;
   } else if (p.packed_keys) {
     rows.data += s.first_key * rows.row_bytes;
-  } else {
-    int row = s.batch;
-    if (p.cache_batch_index.data) row = clamped(read_int(p.cache_batch_index, s.batch), 0, p.cache_rows - 1);
-    rows.data += row * view.batch_stride * bytes;
   }
   return rows;
 }

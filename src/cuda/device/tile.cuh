@@ -17,12 +17,28 @@ struct Tile {
   static constexpr int kStoredChunkBytes = kChunkElements * Element::kStoredBytes;  // in global memory
   static constexpr int kBytes = kRows * kRowBytes;
   static_assert(kRowChunks % 4 == 0, "the swizzle needs rows of at least four chunks");
+  static constexpr int kTurn = kRowChunks % 8 == 0 ? 8 : 4;  // neighbouring chunks that change places
 
   /// Byte offset of a chunk of a row. Rows of a multiple of 128 bytes start in the same bank, so that all eight chunk
   /// places take part; in other rows, neighbours are half a turn of the banks apart and four places are enough.
   static STROBE_DEVICE int offset(int row, int chunk) {
     const int turned = kRowChunks % 8 == 0 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3);
     return row * kRowBytes + turned * kChunkBytes;
+  }
+};
+
+/// The chunks that a lane reads in the course of a product: chunk 0 or 1 of a row, and those an even number of chunks
+/// and a multiple of eight rows further on. The swizzle does not depend on such rows, and turns such chunks by an
+/// exclusive or with a constant, so that an address costs an instruction at most.
+template <class T>
+struct LaneChunks {
+  u32 first;
+
+  STROBE_DEVICE LaneChunks(u32 tile, int row, int chunk) : first(tile + T::offset(row, chunk)) {}
+
+  STROBE_DEVICE u32 at(int rows, int chunks) const {
+    return (first ^ u32(chunks % T::kTurn * kChunkBytes)) + rows * T::kRowBytes +
+           chunks / T::kTurn * T::kTurn * kChunkBytes;
   }
 };
 
@@ -54,6 +70,14 @@ struct RowWindow {
   int first, begin, end;
 
   STROBE_DEVICE bool holds(int row) const { return u32(row - begin) < u32(end - begin); }
+  STROBE_DEVICE bool holds_all(int rows) const { return first >= begin && first + rows <= end; }
+};
+
+/// The same where all may be read.
+struct AllRows {
+  int first;
+
+  STROBE_DEVICE bool holds(int) const { return true; }
 };
 
 /// How a block's threads share a tile: neighbours read neighbouring chunks of a row, and a thread's rows are a multiple
@@ -70,11 +94,11 @@ struct Shares {
 /// Brings the window's rows into the tile in the background (cp.async: commit and wait are the caller's); rows outside
 /// of it and elements past `dims` become zero, and nothing of them is read. All threads take part. Every row must
 /// be a multiple of 16 bytes long and start at one.
-template <class T, int kThreads>
-STROBE_DEVICE void load_tile(u32 tile, const RowAddress& address, RowWindow window, int dims) {
+template <class T, int kThreads, class Window>
+STROBE_DEVICE void load_tile(u32 tile, const RowAddress& address, Window window, int dims) {
   using S = Shares<T, kThreads>;
   static_assert(S::kEven);
-  const int chunk = int(threadIdx.x) % S::kAcross, row = int(threadIdx.x) / S::kAcross;
+  const int chunk = int(threadIdx.x % S::kAcross), row = int(threadIdx.x / S::kAcross);
   const char* from = address(window.first + row) + chunk * kChunkBytes;
   const u32 to = tile + T::offset(row, chunk);
   const i64 down = S::kDown * address.row_bytes;
@@ -90,8 +114,41 @@ STROBE_DEVICE void load_tile(u32 tile, const RowAddress& address, RowWindow wind
   }
 }
 
-/// The same for rows whose places are looked up one by one, or that are no multiples of 16 bytes: the latter are
-/// there when all threads have returned.
+/// The same, faster for windows that hold the whole tile.
+template <class T, int kThreads>
+STROBE_DEVICE void load_near_tile(u32 tile, const RowAddress& address, RowWindow window, int dims) {
+  if (dims == T::kDims && window.holds_all(T::kRows)) {
+    load_tile<T, kThreads>(tile, address, AllRows{window.first}, T::kDims);
+  } else {
+    load_tile<T, kThreads>(tile, address, window, dims);
+  }
+}
+
+/// The way back: the window's rows to memory, 16 bytes at a time.
+template <class T, int kThreads>
+STROBE_DEVICE void store_tile(u32 tile, const RowAddress& address, RowWindow window, int dims) {
+  using S = Shares<T, kThreads>;
+  static_assert(S::kEven);
+  const int chunk = int(threadIdx.x % S::kAcross), row = int(threadIdx.x / S::kAcross);
+  char* to = const_cast<char*>(address(window.first + row)) + chunk * kChunkBytes;
+  const u32 from = tile + T::offset(row, chunk);
+  const i64 down = S::kDown * address.row_bytes;
+#pragma unroll
+  for (int r = 0; r < T::kRows; r += S::kDown) {
+    const bool inside = window.holds(window.first + row + r);
+#pragma unroll
+    for (int n = 0; n < S::kSteps; ++n) {
+      const uint4 words = ptx::ld_shared_16(from + r * T::kRowBytes + n * S::kAcross * kChunkBytes);
+      if (inside && (chunk + n * S::kAcross) * T::kChunkElements < dims) {
+        *reinterpret_cast<uint4*>(to + n * S::kAcross * kChunkBytes) = words;
+      }
+    }
+    to += down;
+  }
+}
+
+/// load_tile for rows whose places are looked up one by one, or that are no multiples of 16 bytes: the latter are there
+/// when all threads have returned.
 template <class T, int kThreads, class Address>
 STROBE_DEVICE void load_scattered_tile(u32 tile, const Address& address, RowWindow window, int dims, bool vectors) {
 #pragma unroll 1

@@ -14,10 +14,10 @@ struct KeyRange {
 
 /// What query i sees by position and length alone.
 STROBE_DEVICE KeyRange visible_keys(const AttentionParams& p, const Sequence& s, int i) {
-  const i64 position = i64(i) + s.shift;
-  const int first = int(clamped<i64>(position - p.left, 0, s.keys));
-  const int last = int(clamped<i64>(position + p.right + 1, first, s.keys));
-  return {first, last};
+  const int position = i + s.shift;
+  const int first = position > p.left ? smaller(position - p.left, s.keys) : 0;
+  const u32 end = u32(larger(position, -p.right - 1)) + u32(p.right) + 1;  // may not fit in an int
+  return {first, larger(first, int(smaller(end, u32(s.keys))))};
 }
 
 STROBE_DEVICE bool sees(KeyRange range, int prefix, int j) {

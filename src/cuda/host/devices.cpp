@@ -58,6 +58,7 @@ std::vector<CudaDevice> describe_devices(const Driver& driver, std::string& why_
     driver.device_memory(&memory, handle);
     device.memory_bytes = std::int64_t(memory);
     driver.device_name(device.name, sizeof device.name, handle);
+    device.tensor_maps = device.architecture >= 90 && driver.encode_tensor_map != nullptr;
     result.push_back(device);
   }
   if (result.empty()) {

@@ -21,6 +21,10 @@ const char* resolve(void* library, Driver& driver) {
   if (driver.member == nullptr) return #symbol;
   STROBE_CU_FUNCTIONS(STROBE_CU_RESOLVE)
 #undef STROBE_CU_RESOLVE
+#define STROBE_CU_RESOLVE(member, symbol, arguments) \
+  driver.member = reinterpret_cast<decltype(driver.member)>(dlsym(library, #symbol));
+  STROBE_CU_OPTIONAL_FUNCTIONS(STROBE_CU_RESOLVE)
+#undef STROBE_CU_RESOLVE
   return nullptr;
 }
 

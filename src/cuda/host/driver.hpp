@@ -107,10 +107,18 @@ inline constexpr int kCuCaptureRelaxed = 2;
   X(event_elapsed, cuEventElapsedTime, (float* milliseconds, CuEvent begin, CuEvent end))                          \
   X(event_destroy, cuEventDestroy_v2, (CuEvent event))
 
-/// The loaded driver, or why there is none. All functions are there, or none is.
+/// What only kernels for some architectures need; null where the driver has none of it.
+#define STROBE_CU_OPTIONAL_FUNCTIONS(X)                                                                          \
+  X(encode_tensor_map, cuTensorMapEncodeTiled,                                                                   \
+    (void* map, int type, unsigned rank, void* data, const unsigned long long* extents,                          \
+     const unsigned long long* strides, const unsigned* box, const unsigned* steps, int interleave, int swizzle, \
+     int promotion, int fill))
+
+/// The loaded driver, or why there is none. All functions are there but for the optional ones, or none is.
 struct Driver {
 #define STROBE_CU_MEMBER(member, symbol, arguments) CuResult(*member) arguments = nullptr;
   STROBE_CU_FUNCTIONS(STROBE_CU_MEMBER)
+  STROBE_CU_OPTIONAL_FUNCTIONS(STROBE_CU_MEMBER)
 #undef STROBE_CU_MEMBER
 
   int version = 0;      // of CUDA that the driver supports: 13000 is 13.0

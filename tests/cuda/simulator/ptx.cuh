@@ -29,6 +29,7 @@ inline void st_shared(u32 to, T value) {
 }
 inline void st_shared_16(u32 to, uint4 value) { st_shared(to, value); }
 inline void st_shared_4(u32 to, u32 value) { st_shared(to, value); }
+inline void st_shared_f32x2(u32 to, float2 value) { st_shared(to, value); }
 inline u32 ld_shared_4(u32 from) { return ld_shared<u32>(from); }
 inline float2 ld_shared_f32x2(u32 from) { return ld_shared<float2>(from); }
 inline uint4 ld_shared_16(u32 from) { return ld_shared<uint4>(from); }
@@ -66,6 +67,18 @@ inline int ld_acquire(const int* from) {
   return *from;
 }
 inline void st_release(int* to, int value) { *to = value; }
+
+inline u64 ld_relaxed_u64(const u64* from) { return *from; }
+inline u64 atom_cas_relaxed_u64(u64* at, u64 expected, u64 value) {
+  const u64 before = *at;
+  if (before == expected) *at = value;
+  return before;
+}
+inline u64 atom_add_acq_rel_u64(u64* at, u64 value) {
+  const u64 before = *at;
+  *at += value;
+  return before;
+}
 
 inline void red_add_f32(float* to, float value) { *to += value; }
 inline void red_add_f32x4(float* to, const float (&value)[4]) {

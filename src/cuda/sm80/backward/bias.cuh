@@ -29,6 +29,12 @@ struct BiasConfig {
   using Scores = float[kRowTiles][kKeyTiles][4];
 };
 
+/// load_rounded_tile, out of line: it seldom runs, and inlined it would cost the rest of the kernel registers.
+template <class T, int kThreads>
+__device__ __noinline__ void load_rounded(u32 tile, const char* data, i64 row_bytes, RowWindow window, int dims) {
+  load_rounded_tile<T, kThreads>(tile, {data, row_bytes}, window, dims);
+}
+
 /// [first, last)
 struct Span {
   int first, last;
@@ -47,7 +53,7 @@ struct BiasTask {
   STROBE_DEVICE void load(u32 tile, const RowsView& view, const char* data, RowWindow window, int dims) const {
     if constexpr (Element::kBytes == 2) {  // gradients come in the outputs' type
       if (view.type == strobe::cuda::Element::kFloat32) {
-        return load_rounded_tile<T, C::kThreads>(tile, {data, view.row_stride * 4}, window, dims);
+        return load_rounded<T, C::kThreads>(tile, data, view.row_stride * 4, window, dims);
       }
     }
     load_scattered_tile<T, C::kThreads>(tile, RowAddress{data, view.row_stride * Element::kBytes}, window, dims,

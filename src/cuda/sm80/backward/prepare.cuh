@@ -9,33 +9,63 @@
 namespace strobe::cuda::sm80 {
 
 constexpr int kPrepareThreads = 256, kRowLanes = 8;  // a row of O is read by so many lanes
+constexpr int kRowsApart = kPrepareThreads / kRowLanes, kRowsAtOnce = 2;
 
-/// The lane's share of dot(a, b), in chunks of eight elements.
-STROBE_DEVICE float dot_part(const RowsView& a, const char* a_row, const RowsView& b, const char* b_row, int dims) {
-  float sum = 0.0f;
-  const bool chunks = a.vector_bytes == 16 && b.vector_bytes == 16 && a.type == b.type && a.type != Element::kFloat32;
-  for (int d = int(threadIdx.x) % kRowLanes * 8; d < dims; d += kRowLanes * 8) {
-    if (chunks && d + 8 <= dims) {
-      const uint4 x = *reinterpret_cast<const uint4*>(a_row + 2 * d),
-                  y = *reinterpret_cast<const uint4*>(b_row + 2 * d);
-      const u32 xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
+/// The sum of eight products of 16-bit elements on top of `sum`.
+STROBE_DEVICE float add_products(const uint4& x, const uint4& y, Element type, float sum) {
+  const u32 xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        if (a.type == Element::kFloat16) {
-          sum = fmaf(Float16::low(xs[n]), Float16::low(ys[n]), sum);
-          sum = fmaf(Float16::high(xs[n]), Float16::high(ys[n]), sum);
-        } else {
-          sum = fmaf(BFloat16::low(xs[n]), BFloat16::low(ys[n]), sum);
-          sum = fmaf(BFloat16::high(xs[n]), BFloat16::high(ys[n]), sum);
-        }
-      }
+  for (int n = 0; n < 4; ++n) {
+    if (type == Element::kFloat16) {
+      sum = fmaf(Float16::low(xs[n]), Float16::low(ys[n]), sum);
+      sum = fmaf(Float16::high(xs[n]), Float16::high(ys[n]), sum);
     } else {
-      for (int e = d; e < smaller(d + 8, dims); ++e) {
-        sum = fmaf(load_float(a_row, a.type, e), load_float(b_row, b.type, e), sum);
-      }
+      sum = fmaf(BFloat16::low(xs[n]), BFloat16::low(ys[n]), sum);
+      sum = fmaf(BFloat16::high(xs[n]), BFloat16::high(ys[n]), sum);
     }
   }
   return sum;
+}
+
+/// The lane's shares of dot(a, b) for rows first, first + kRowsApart, ... below `last`, in chunks of eight elements.
+/// What a thread reads is on its way before any of it is looked at: memory alone sets the pace of this kernel.
+STROBE_DEVICE void dot_parts(const RowsView& a, const RowAddress& a_rows, const RowsView& b, const RowAddress& b_rows,
+                             int first, int last, int dims, float (&sums)[kRowsAtOnce]) {
+  constexpr int kApart = 8 * kRowLanes, kChunks = 2;  // of a row at once
+  const bool vectors = a.vector_bytes == 16 && b.vector_bytes == 16 && a.type == b.type && a.type != Element::kFloat32;
+#pragma unroll
+  for (float& sum : sums) sum = 0.0f;
+  for (int start = int(threadIdx.x) % kRowLanes * 8; start < dims; start += kApart * (vectors ? kChunks : 1)) {
+    if (vectors) {
+      uint4 x[kRowsAtOnce][kChunks], y[kRowsAtOnce][kChunks];
+#pragma unroll
+      for (int n = 0; n < kRowsAtOnce; ++n) {
+#pragma unroll
+        for (int c = 0; c < kChunks; ++c) {
+          const int i = first + n * kRowsApart, d = start + c * kApart;
+          const bool inside = i < last && d < dims;
+          x[n][c] = y[n][c] = make_uint4(0, 0, 0, 0);
+          if (inside) x[n][c] = *reinterpret_cast<const uint4*>(a_rows(i) + 2 * d);
+          if (inside) y[n][c] = *reinterpret_cast<const uint4*>(b_rows(i) + 2 * d);
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < kRowsAtOnce; ++n) {
+#pragma unroll
+        for (int c = 0; c < kChunks; ++c) sums[n] = add_products(x[n][c], y[n][c], a.type, sums[n]);
+      }
+    } else {
+#pragma unroll
+      for (int n = 0; n < kRowsAtOnce; ++n) {
+        const int i = first + n * kRowsApart;
+        if (i >= last) continue;
+#pragma unroll 1
+        for (int d = start; d < smaller(start + 8, dims); ++d) {
+          sums[n] = fmaf(load_float(a_rows(i), a.type, d), load_float(b_rows(i), b.type, d), sums[n]);
+        }
+      }
+    }
+  }
 }
 
 STROBE_DEVICE bool row_has_suspects(const RowsView& view, const char* row, int dims) {
@@ -86,6 +116,12 @@ STROBE_DEVICE bool find_slot(const BackwardParams& f, int slot, int& b, int& til
   return tile >= 0 && tile * f.query_tile < stored;
 }
 
+/// Zeroes rows [first, last) of dQ.
+STROBE_DEVICE void zero_grad_query(const BackwardParams& f, const Sequence& s, int head, int first, int last) {
+  if (f.grad_query.data == nullptr) return;
+  zero_rows(f.grad_query, query_rows(f.attention, f.grad_query, s, head), f.attention.head_dim, first, last);
+}
+
 STROBE_DEVICE void prepare(const BackwardParams& f) {
   __shared__ float warp_sinks[kPrepareThreads / kWarpLanes];
   const AttentionParams& p = f.attention;
@@ -104,46 +140,55 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
     s.first_query = clamped(read_int(p.query_offsets, p.batch), 0, p.query_length);
   }
   const int first_row = tile * f.query_tile, end_row = smaller(first_row + f.query_tile, stored);
-  if (f.grad_query.data) {
-    const bool visited = first_row < s.queries && tile_is_visited(f, s, head, first_row);
-    zero_rows(f.grad_query, query_rows(p, f.grad_query, s, head), p.head_dim,
-              visited ? smaller(larger(first_row, s.queries), end_row) : first_row, end_row);
+  if (b == p.batch) {
+    zero_grad_query(f, s, head, first_row, end_row);
+    return;
   }
-  if (b == p.batch) return;
 
   const RowAddress outputs = query_rows(p, p.output, s, head), grads = query_rows(p, f.grad_output, s, head);
   float* const facts = f.facts + number * f.fact_floats;
   const float sink = f.sink_parts ? reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride] : 0.0f;
   float grad_sink = 0.0f;
   bool suspicious = false;
-  for (int row = int(threadIdx.x) / kRowLanes; row < f.query_tile; row += kPrepareThreads / kRowLanes) {
-    const int i = first_row + row;
-    float lse = -minus_infinity(), delta = 0.0f;
-    if (i < s.queries) {
-      lse = lse_at(p, s, head, i);
-      delta = dot_part(p.output, outputs(i), f.grad_output, grads(i), p.value_dim);  // before LSE is known: in parallel
-    }
+  for (int start = int(threadIdx.x) / kRowLanes; start < f.query_tile; start += kRowsApart * kRowsAtOnce) {
+    const int first = first_row + start, last = smaller(first_row + f.query_tile, s.queries);
+    float lses[kRowsAtOnce], deltas[kRowsAtOnce];
 #pragma unroll
-    for (int lane = kRowLanes / 2; lane > 0; lane /= 2) delta += __shfl_xor_sync(~0u, delta, lane);
-    if (lse == minus_infinity()) {
-      suspicious |= row_has_suspects(p.query, query_rows(p, p.query, s, head)(i), p.head_dim) ||
-                    row_has_suspects(f.grad_output, grads(i), p.value_dim);
-      lse = -minus_infinity();
-      delta = 0.0f;
+    for (int n = 0; n < kRowsAtOnce; ++n) {
+      lses[n] = -minus_infinity();
+      if (first + n * kRowsApart < last) lses[n] = lse_at(p, s, head, first + n * kRowsApart);
     }
-    if (i < s.queries && f.grad_lse.data && lse != -minus_infinity()) {
-      const i64 batch = p.packed_queries ? 0 : b * f.grad_lse.batch_stride;
-      delta -= reinterpret_cast<const float*>(
-          f.grad_lse.data)[batch + head * f.grad_lse.head_stride + (s.first_query + i) * f.grad_lse.row_stride];
-    }
-    if (int(threadIdx.x) % kRowLanes == 0) {
-      facts[row] = lse * f.lse_unit;
-      facts[f.query_tile + row] = delta;
-      if (f.sink_parts && lse != -minus_infinity()) grad_sink -= ptx::ex2((sink - lse) * kLog2E) * delta;
+    dot_parts(p.output, outputs, f.grad_output, grads, first, last, p.value_dim, deltas);
+#pragma unroll
+    for (int n = 0; n < kRowsAtOnce; ++n) {
+      const int row = start + n * kRowsApart, i = first_row + row;
+      float lse = lses[n], delta = deltas[n];
+#pragma unroll
+      for (int lane = kRowLanes / 2; lane > 0; lane /= 2) delta += __shfl_xor_sync(~0u, delta, lane);
+      if (row >= f.query_tile) continue;
+      if (lse == minus_infinity()) {
+        suspicious |= row_has_suspects(p.query, query_rows(p, p.query, s, head)(i), p.head_dim) ||
+                      row_has_suspects(f.grad_output, grads(i), p.value_dim);
+        lse = -minus_infinity();
+        delta = 0.0f;
+      }
+      if (i < last && f.grad_lse.data && lse != -minus_infinity()) {
+        const i64 batch = p.packed_queries ? 0 : b * f.grad_lse.batch_stride;
+        delta -= reinterpret_cast<const float*>(
+            f.grad_lse.data)[batch + head * f.grad_lse.head_stride + (s.first_query + i) * f.grad_lse.row_stride];
+      }
+      if (int(threadIdx.x) % kRowLanes == 0) {
+        facts[row] = lse * f.lse_unit;
+        facts[f.query_tile + row] = delta;
+        if (f.sink_parts && lse != -minus_infinity()) grad_sink -= ptx::ex2((sink - lse) * kLog2E) * delta;
+      }
     }
   }
+  const bool visited = first_row < s.queries && tile_is_visited(f, s, head, first_row);
+  zero_grad_query(f, s, head, visited ? smaller(larger(first_row, s.queries), end_row) : first_row, end_row);
   suspicious = __syncthreads_or(suspicious);
-  if (threadIdx.x == 0) facts[2 * f.query_tile] = suspicious ? 1.0f : 0.0f;
+  // Four times, since readers take 16 bytes at a time.
+  if (threadIdx.x < 4) facts[2 * f.query_tile + int(threadIdx.x)] = suspicious ? 1.0f : 0.0f;
   if (f.sink_parts == nullptr) return;
 #pragma unroll
   for (int lane = kWarpLanes / 2; lane > 0; lane /= 2) grad_sink += __shfl_xor_sync(~0u, grad_sink, lane);

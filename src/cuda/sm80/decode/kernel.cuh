@@ -2,10 +2,12 @@
 // that matters (Flash-Decoding: keys of one query are split over blocks, and the parts merged). A block takes the 16
 // rows of a KV head (query i of head g of the group is row i * group + g) through one split of the keys. Its warps
 // never wait for each other: each takes every n-th step of 16 keys with loads, maxima and sums of its own, and only at
-// the end their results are merged.
+// the end their results are merged. The last block of a row group merges the splits' parts.
 #pragma once
 
+#include "cuda/sm80/decode/arrivals.cuh"
 #include "cuda/sm80/decode/load.cuh"
+#include "cuda/sm80/merge/kernel.cuh"
 
 namespace strobe::cuda::sm80 {
 
@@ -20,6 +22,7 @@ struct DecodeTask {
   int split;
   TileView view;   // what its rows see, cut down to the split
   RowWindow keys;  // rows of keys that may be read
+  KeyAddress key, value;
   float unit, score_factor, value_factor;
   u32 memory;
 
@@ -49,10 +52,9 @@ struct DecodeTask {
   STROBE_DEVICE void load_step(int step, int index) const {
     const RowWindow window{step * kDecodeStep, keys.begin, keys.end};
     const u32 to = stage(index);
-    load_warp_tile<typename C::KeyTile>(to, key_rows(p, p.key, s, kv_head), window, p.head_dim,
-                                        copies_chunks<typename C::Element>(p.key));
-    load_warp_tile<typename C::ValueTile>(to + C::KeyTile::kBytes, key_rows(p, p.value, s, kv_head), window,
-                                          p.value_dim, copies_chunks<typename C::Element>(p.value));
+    load_warp_tile<typename C::KeyTile>(to, key, window, p.head_dim, copies_chunks<typename C::Element>(p.key));
+    load_warp_tile<typename C::ValueTile>(to + C::KeyTile::kBytes, value, window, p.value_dim,
+                                          copies_chunks<typename C::Element>(p.value));
   }
 
   STROBE_DEVICE ScoreRow row_facts(int row) const {
@@ -81,7 +83,7 @@ struct DecodeTask {
     multiply_weights_and_values<C>(scores, tiles + C::KeyTile::kBytes, 0, o);
   }
 
-  /// The warp's steps through the split.
+  /// The warp's steps through the split. Its first kStages turns only load; the queries come with the first of them.
   STROBE_DEVICE void pass(bool careful, Softmax<C>& softmax, typename C::Outputs& o) const {
     softmax.start();
 #pragma unroll
@@ -89,76 +91,108 @@ struct DecodeTask {
 #pragma unroll
       for (int e = 0; e < 4; ++e) o[0][t][e] = 0.0f;
     }
-    const int end = ceil_div(larger(keys.end, 0), kDecodeStep);
-    int step = keys.begin / kDecodeStep + warp_index(), ahead = step, filled = 0, index = 0;
-#pragma unroll
-    for (int n = 0; n < C::kStages - 1; ++n, ahead += C::kWarps) {
-      if (ahead < end) load_step(ahead, filled);
+    const int first = keys.begin / kDecodeStep, end = ceil_div(larger(keys.end, 0), kDecodeStep);
+    const int turns = ceil_div(larger(end - first, 0), C::kWarps);
+    int ahead = first + warp_index(), index = 0;
+#pragma unroll 1
+    for (int turn = -C::kStages; turn < turns; ++turn, ahead += C::kWarps) {
+      if (turn >= 0) {
+        ptx::cp_async_wait<C::kStages - 1>();
+        if (turn == 0) {
+          __syncthreads();
+        } else {
+          __syncwarp();
+        }
+        const int step = ahead - C::kStages * C::kWarps;
+        if (step < end) visit(step, stage(index), careful, softmax, o);
+        __syncwarp();
+      }
+      if (ahead < end) load_step(ahead, index);
+      if (turn == -C::kStages && !careful) load_queries();
       ptx::cp_async_commit();
-      ++filled;
-    }
-    for (; step < end; step += C::kWarps, ahead += C::kWarps) {
-      ptx::cp_async_wait<C::kStages - 2>();
-      __syncwarp();
-      if (ahead < end) load_step(ahead, filled);
-      ptx::cp_async_commit();
-      filled = filled + 1 == C::kStages ? 0 : filled + 1;
-      visit(step, stage(index), careful, softmax, o);
       index = index + 1 == C::kStages ? 0 : index + 1;
     }
     ptx::cp_async_wait<0>();
     __syncthreads();
   }
 
-  /// Merges the warps' results by way of shared memory and writes the block's rows.
-  STROBE_DEVICE void write(Softmax<C>& softmax, const typename C::Outputs& o) const {
-    float* const results = reinterpret_cast<float*>(shared_memory + C::QueryTile::kBytes);
-    constexpr int kRowFloats = C::kValueDim + 2, kWarpFloats = kDecodeRows * kRowFloats;
+  // A row of a warp's results in shared memory: values, maximum, sum; rows are a quarter of the banks apart.
+  static constexpr int kResultFloats = C::kValueDim + 8, kWarpResultBytes = kDecodeRows * kResultFloats * 4;
+  STROBE_DEVICE u32 result(int warp, int row, int column) const {
+    return memory + C::QueryTile::kBytes + warp * kWarpResultBytes + (row * kResultFloats + column) * 4;
+  }
+
+  STROBE_DEVICE void leave_results(Softmax<C>& softmax, const typename C::Outputs& o) const {
     const int lane = lane_index();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float* const row = results + warp_index() * kWarpFloats + (lane / 4 + 8 * half) * kRowFloats;
+      const int row = lane / 4 + 8 * half;
       const float origin = softmax.origin[0][half], sum = sum_in_row(softmax.sum[0][half]);
+      if (row >= rows) continue;
       if (lane % 4 == 0) {
-        row[0] = origin == minus_infinity() ? origin : origin * (unit * kLn2);
-        row[1] = sum;
+        const float natural = origin == minus_infinity() ? origin : origin * (unit * kLn2);
+        ptx::st_shared_f32x2(result(warp_index(), row, C::kValueDim), make_float2(natural, sum));
       }
 #pragma unroll
       for (int t = 0; t < C::kValueTiles; ++t) {
-        row[2 + 8 * t + 2 * (lane % 4)] = o[0][t][2 * half];
-        row[2 + 8 * t + 2 * (lane % 4) + 1] = o[0][t][2 * half + 1];
+        ptx::st_shared_f32x2(result(warp_index(), row, 8 * t + 2 * (lane % 4)),
+                             make_float2(o[0][t][2 * half], o[0][t][2 * half + 1]));
       }
     }
+  }
+
+  /// Merges the warps' results by way of shared memory and writes the block's rows, four elements a thread.
+  STROBE_DEVICE void write(Softmax<C>& softmax, const typename C::Outputs& o) const {
+    leave_results(softmax, o);
     __syncthreads();
-    const i64 part = split * d.part_stride, part_lse = split * d.part_lse_stride;
-    for (int n = int(threadIdx.x); n < rows * p.value_dim; n += C::kThreads) {
-      const int r = n / p.value_dim, dim = n % p.value_dim, head = head_of(r), i = query_of(r);
-      const float* const row = results + r * kRowFloats;
-      float origin = minus_infinity();
-      if (p.sink.data && split == 0) origin = reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride];
-      float sum = origin == minus_infinity() ? 0.0f : 1.0f, total = 0.0f;
-      const float sink = origin;
-      for (int w = 0; w < C::kWarps; ++w) origin = fmaxf(origin, row[w * kWarpFloats]);
-      if (sink != minus_infinity()) sum = ptx::ex2((sink - origin) * kLog2E);
-      for (int w = 0; w < C::kWarps; ++w) {
-        const float* const from = row + w * kWarpFloats;
-        if (from[0] == minus_infinity()) continue;
-        const float factor = ptx::ex2((from[0] - origin) * kLog2E);
-        sum += from[1] * factor;
-        total += from[2 + dim] * factor;
-      }
+    constexpr int kQuads = C::kValueDim / 4;
+#pragma unroll 1
+    for (int n = int(threadIdx.x); n < rows * kQuads; n += C::kThreads) {
+      const int r = n / kQuads, dim = n % kQuads * 4, head = head_of(r), i = query_of(r);
+      if (dim >= p.value_dim) continue;
+      float sink = minus_infinity();
+      if (p.sink.data && split == 0) sink = reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride];
+      float origin = sink, sum = 0.0f, total[4] = {};
+#pragma unroll
+      for (int w = 0; w < C::kWarps; ++w) origin = fmaxf(origin, ptx::ld_shared_f32x2(result(w, r, C::kValueDim)).x);
       const bool empty = origin == minus_infinity();
-      char* const to = const_cast<char*>(query_rows(p, p.output, s, head)(i));
-      store_float(to + part * size_of(p.output.type), p.output.type, dim, empty ? 0.0f : total / sum * value_factor);
-      if (dim == 0 && p.lse.data) (&lse_at(p, s, head, i))[part_lse] = empty ? origin : origin + logf(sum);
+      if (sink != minus_infinity()) sum = ptx::ex2((sink - origin) * kLog2E);
+#pragma unroll
+      for (int w = 0; w < C::kWarps; ++w) {
+        const float2 facts = ptx::ld_shared_f32x2(result(w, r, C::kValueDim));
+        if (facts.x == minus_infinity()) continue;
+        const float factor = ptx::ex2((facts.x - origin) * kLog2E);
+        const uint4 values = ptx::ld_shared_16(result(w, r, dim));
+        sum += facts.y * factor;
+        total[0] += __int_as_float(int(values.x)) * factor;
+        total[1] += __int_as_float(int(values.y)) * factor;
+        total[2] += __int_as_float(int(values.z)) * factor;
+        total[3] += __int_as_float(int(values.w)) * factor;
+      }
+      const float factor = empty ? 0.0f : value_factor / sum;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) total[e] = empty ? 0.0f : total[e] * factor;
+      store_quad(row_of_part(head, i), dim, total);
+      if (dim == 0 && p.lse.data) {
+        (&lse_at(p, s, head, i))[split * d.part_lse_stride] = empty ? minus_infinity() : origin + logf(sum);
+      }
+    }
+  }
+
+  STROBE_DEVICE char* row_of_part(int head, int i) const {
+    const i64 part = split * d.part_stride * size_of(p.output.type);
+    return const_cast<char*>(query_rows(p, p.output, s, head)(i)) + part;
+  }
+
+  STROBE_DEVICE void store_quad(char* row, int dim, const float (&x)[4]) const {
+    if (p.output.vector_bytes == kChunkBytes) return store_floats<4>(row, p.output.type, dim, true, x);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      if (dim + e < p.value_dim) store_float(row, p.output.type, dim + e, x[e]);
     }
   }
 
   STROBE_DEVICE void run() {
-    load_queries();
-    ptx::cp_async_commit();
-    ptx::cp_async_wait<0>();
-    __syncthreads();
     Softmax<C> softmax;
     typename C::Outputs o;
     bool careful = false;
@@ -173,38 +207,57 @@ struct DecodeTask {
 
   /// As the forward kernel's add_suspects, for this block's rows.
   STROBE_DEVICE void add_row_suspects() const {
-    const KeyAddress values = key_rows(p, p.value, s, kv_head);
     __syncthreads();
 #pragma unroll 1
     for (int n = int(threadIdx.x); n < rows * p.value_dim; n += C::kThreads) {
       const int r = n / p.value_dim, dim = n % p.value_dim;
       const ScoreRow facts = row_facts(r);
-      char* const to = const_cast<char*>(query_rows(p, p.output, s, head_of(r))(query_of(r))) +
-                       split * d.part_stride * size_of(p.output.type);
+      char* const to = row_of_part(head_of(r), query_of(r));
       float extra = 0.0f;
       for (int j = keys.begin; j < keys.end; ++j) {
-        const float value = load_float_of<typename C::Element>(values(j), p.value.type, dim);
-        if (is_finite(value) || !sees(facts.visible, view.prefix, j)) continue;
-        if (data_shows<C::kFeatures>(p, s, facts, j)) extra += value;
+        const float x = load_float_of<typename C::Element>(value(j), p.value.type, dim);
+        if (is_finite(x) || !sees(facts.visible, view.prefix, j)) continue;
+        if (data_shows<C::kFeatures>(p, s, facts, j)) extra += x;
       }
       if (extra != 0.0f) store_float(to, p.output.type, dim, load_float(to, p.output.type, dim) + extra);
     }
   }
 };
 
+/// Merges the parts of a row group, a few lanes a row.
+template <int kThreads>
+STROBE_DEVICE void merge_row_group(const DecodeParams& d, int b, int kv_head, int first_row, int rows) {
+  const int group = d.attention.group, lane_bits = d.merge.lane_bits;
+#pragma unroll 1
+  for (int r = int(threadIdx.x) >> lane_bits; r < rows; r += kThreads >> lane_bits) {
+    const int i = (first_row + r) / group, head = kv_head * group + (first_row + r) % group;
+    if (d.merge.vector > 1) {
+      merge_row<Pack<StorageOf<0>, 4>, kMergeClasses, 16>(d.merge, b, i, head, 0, true);
+    } else {
+      merge_row<Pack<StorageOf<0>, 1>, kMergeClasses, 4>(d.merge, b, i, head, 0, true);
+    }
+  }
+}
+
 template <class C>
 STROBE_DEVICE void decode(const DecodeParams& d) {
+  using Element = typename C::Element;
   const AttentionParams& p = d.attention;
-  const Sequence s = sequence_of(p, int(blockIdx.z));
-  const int split = int(blockIdx.x), kv_head = int(blockIdx.y) / d.row_groups;
+  const int split = int(blockIdx.x), b = int(blockIdx.z), kv_head = int(blockIdx.y) / d.row_groups;
   const int first_row = int(blockIdx.y) % d.row_groups * kDecodeRows;
+  const Sequence s = d.plain ? plain_sequence(p, b) : sequence_of(p, b);
   const int rows = smaller(s.queries * p.group - first_row, kDecodeRows);
   const int last_stored = smaller(s.stored_queries * p.group - first_row, kDecodeRows);
+  const Arrivals arrivals(d.arrivals ? d.arrivals + (b * int(gridDim.y) + int(blockIdx.y)) : nullptr, d.tag, d.splits);
   if (rows > 0) {
-    TileView view = view_of(p, s, first_row / p.group, (first_row + rows - 1) / p.group - first_row / p.group + 1);
     const int begin = split * d.split_keys, end = smaller(begin + d.split_keys, s.keys);
-    const int first = view.prefix > 0 ? 0 : view.begin, last = larger(view.end, view.prefix);
-    const RowWindow keys{0, larger(begin, first), smaller(end, last)};
+    TileView view{0, 0, 0, s.keys, 0, s.keys, 0};
+    RowWindow keys{0, begin, end};
+    if (!d.plain) {
+      view = view_of(p, s, first_row / p.group, (first_row + rows - 1) / p.group - first_row / p.group + 1);
+      keys.begin = larger(begin, view.prefix > 0 ? 0 : view.begin);
+      keys.end = smaller(end, larger(view.end, view.prefix));
+    }
     view.all_last = smaller(view.all_last, keys.end);
     view.all_first = larger(view.all_first, keys.begin);
     view.prefix = smaller(view.prefix, keys.end);
@@ -217,9 +270,11 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
                   .split = split,
                   .view = view,
                   .keys = keys,
+                  .key = d.plain ? plain_key_rows<Element>(p.key, b, kv_head) : key_rows(p, p.key, s, kv_head),
+                  .value = d.plain ? plain_key_rows<Element>(p.value, b, kv_head) : key_rows(p, p.value, s, kv_head),
                   .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
-                  .score_factor = score_factor_of<typename C::Element>(p, s, kv_head),
-                  .value_factor = value_factor_of<typename C::Element>(p, s, kv_head),
+                  .score_factor = score_factor_of<Element>(p, s, kv_head),
+                  .value_factor = value_factor_of<Element>(p, s, kv_head),
                   .memory = ptx::shared_address(shared_memory)}
         .run();
   }
@@ -231,6 +286,9 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
       store_float(to + split * d.part_stride * size_of(p.output.type), p.output.type, dim, 0.0f);
     }
     if (threadIdx.x == 0 && p.lse.data) (&lse_at(p, s, head, i))[split * d.part_lse_stride] = minus_infinity();
+  }
+  if (d.arrivals != nullptr && arrivals.complete()) {
+    merge_row_group<C::kThreads>(d, b, kv_head, first_row, last_stored);
   }
 }
 

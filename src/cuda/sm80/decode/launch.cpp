@@ -1,5 +1,7 @@
 // The host side of the decode kernel: whom it serves, how keys are split, the launches of kernel and merge.
 #include <algorithm>
+#include <atomic>
+#include <random>
 
 #include "cuda/families.hpp"
 #include "cuda/sm80/decode/params.hpp"
@@ -22,8 +24,11 @@ constexpr std::int64_t kSplitUnit = 64;
 constexpr std::int64_t kSmallestSplit = 256;
 /// With batch_invariant, the split of every sequence, whatever else there is.
 constexpr std::int64_t kInvariantSplit = 1024;
-/// Blocks a multiprocessor, so that the last ones to finish leave little of it idle.
-constexpr std::int64_t kBlocksWanted = 8;
+/// What a block costs besides its keys, counted in keys: starting, filling its stages, merging its warps.
+constexpr std::int64_t kBlockCost = 256;
+constexpr std::int64_t kMostRounds = 16;
+/// Up to so many splits, the last block of a row group merges them; more are worth a launch with many blocks.
+constexpr std::int64_t kMostMergedSplits = 128;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t a, std::int64_t unit) { return ceil_div(a, unit) * unit; }
@@ -34,29 +39,92 @@ std::int64_t row_groups(const Problem& problem) {
   return ceil_div(problem.query_length * problem.group(), kDecodeRows);
 }
 
+/// Keys of a split. One block keeps a multiprocessor's share of the memory busy, so multiprocessors go through their
+/// blocks one after another, as it were: of the numbers of splits that give all as many, the one with the least to do.
 std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device) {
   const std::int64_t keys = std::max<std::int64_t>(problem.key_length, 1);
   if (problem.splits > 0) return round_up(ceil_div(keys, problem.splits), kSplitUnit);
   if (problem.batch_invariant) return kInvariantSplit;
   const std::int64_t blocks = std::max<std::int64_t>(problem.batch * problem.kv_heads * row_groups(problem), 1);
-  const std::int64_t splits = ceil_div(kBlocksWanted * device.multiprocessors, blocks);
-  return std::max(round_up(ceil_div(keys, splits), kSplitUnit), kSmallestSplit);
+  const std::int64_t multiprocessors = std::max(device.multiprocessors, 1);
+  const auto cost = [&](std::int64_t split_keys) {
+    return ceil_div(blocks * ceil_div(keys, split_keys), multiprocessors) * (split_keys + kBlockCost);
+  };
+  std::int64_t best = round_up(keys, kSplitUnit);
+  for (std::int64_t rounds = 1; rounds <= kMostRounds; ++rounds) {
+    const std::int64_t splits = rounds * multiprocessors / blocks;
+    if (splits <= 1) continue;
+    const std::int64_t split_keys = std::max(round_up(ceil_div(keys, splits), kSplitUnit), kSmallestSplit);
+    if (cost(split_keys) < cost(best)) best = split_keys;
+  }
+  return best;
 }
 
-/// Where parts lie in the workspace.
+/// Where parts, their LSEs and the counts of blocks that wrote them lie in the workspace.
 struct Layout {
   std::int64_t part_elements, part_lses;
-  std::size_t lses_at, bytes;
+  std::size_t lses_at, arrivals_at, bytes;
 };
 
 Layout layout_of(const Problem& problem, std::int64_t splits) {
+  constexpr std::int64_t kAlignment = 256, kFloat = sizeof(float), kCount = sizeof(std::uint64_t);
   Layout layout{};
   layout.part_lses = problem.batch * problem.query_length * problem.query_heads;
   layout.part_elements = layout.part_lses * problem.value_dim;
   if (splits <= 1) return layout;
-  layout.lses_at = std::size_t(round_up(splits * layout.part_elements * std::int64_t(sizeof(float)), 256));
-  layout.bytes = layout.lses_at + std::size_t(round_up(splits * layout.part_lses * std::int64_t(sizeof(float)), 256));
+  layout.lses_at = std::size_t(round_up(splits * layout.part_elements * kFloat, kAlignment));
+  layout.arrivals_at = layout.lses_at + std::size_t(round_up(splits * layout.part_lses * kFloat, kAlignment));
+  layout.bytes = layout.arrivals_at;
+  if (splits > kMostMergedSplits) return layout;
+  const std::int64_t counts = problem.batch * problem.kv_heads * row_groups(problem);
+  layout.bytes += std::size_t(round_up(counts * kCount, kAlignment));
   return layout;
+}
+
+MergeProblem parts_of(const Problem& problem, const Buffers& buffers, std::int64_t splits, void* workspace) {
+  const Layout layout = layout_of(problem, splits);
+  const std::int64_t heads = problem.query_heads, rows = problem.query_length;
+  MergeProblem parts{};
+  parts.splits = splits;
+  parts.batch = problem.batch;
+  parts.rows = rows;
+  parts.heads = heads;
+  parts.value_dim = problem.value_dim;
+  parts.parts = {.data = static_cast<char*>(workspace),
+                 .dtype = DataType::kFloat32,
+                 .batch_stride = rows * heads * problem.value_dim,
+                 .row_stride = heads * problem.value_dim,
+                 .head_stride = problem.value_dim};
+  parts.part_lses = {.data = static_cast<char*>(workspace) + layout.lses_at,
+                     .dtype = DataType::kFloat32,
+                     .batch_stride = heads * rows,
+                     .head_stride = rows,
+                     .row_stride = 1};
+  parts.part_stride = layout.part_elements;
+  parts.part_lse_stride = layout.part_lses;
+  parts.output = buffers.output;
+  if (problem.has_lse) parts.lse = buffers.lse;
+  return parts;
+}
+
+/// A word that differs from launch to launch, and that memory does not hold by chance.
+std::uint64_t fresh_tag() {
+  static const std::uint64_t seed = [] {
+    std::random_device random;
+    return std::uint64_t(random()) << 32 | random();
+  }();
+  static std::atomic<std::uint64_t> launches{0};
+  constexpr std::uint64_t kGoldenRatio = 0x9e3779b97f4a7c15;  // multiples of it lie far apart
+  return seed + launches.fetch_add(1, std::memory_order_relaxed) * kGoldenRatio;
+}
+
+/// Whether every sequence has all keys of a tensor and every query sees them.
+bool is_plain(const Problem& problem, const AttentionParams& p) {
+  if (problem.packed_keys || problem.page_size > 0 || problem.has_cache_index) return false;
+  if (problem.has_key_lengths || problem.has_query_lengths) return false;
+  const std::int64_t first = p.bottom_right ? problem.key_length - problem.query_length : 0;
+  const std::int64_t last = first + problem.query_length - 1;
+  return last - p.left <= 0 && first + p.right + 1 >= problem.key_length;
 }
 
 }  // namespace
@@ -92,7 +160,9 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
   if (problem.key_length <= split_keys) return;
   decision.split_keys = split_keys;
   decision.max_splits = ceil_div(problem.key_length, split_keys);
-  decision.kernels[decision.kernel_count++] = sm80_merge::kernel_for(DataType::kFloat32, decision.max_splits);
+  if (decision.max_splits > kMostMergedSplits) {
+    decision.kernels[decision.kernel_count++] = sm80_merge::kernel_for(DataType::kFloat32, decision.max_splits);
+  }
   decision.workspace_bytes = layout_of(problem, decision.max_splits).bytes;
 }
 
@@ -101,38 +171,27 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   if (problem.batch == 0 || problem.query_length == 0 || problem.query_heads == 0) return;
   const KernelKey& key = decision.kernels[0];
   const int dim = key.values[1], architecture = launcher.device().architecture;
-  const std::int64_t heads = problem.query_heads, rows = problem.query_length, splits = decision.max_splits;
-  const Layout layout = layout_of(problem, splits);
+  const std::int64_t splits = decision.max_splits;
 
   DecodeParams params{};
   params.attention = params_of(problem, buffers);
+  params.plain = is_plain(problem, params.attention);
   params.row_groups = int(row_groups(problem));
   params.split_keys = int(decision.split_keys > 0 ? decision.split_keys : round_up(problem.key_length + 1, kSplitUnit));
+  params.splits = int(splits);
   MergeProblem parts{};
   if (splits > 1) {
-    parts.splits = splits;
-    parts.batch = problem.batch;
-    parts.rows = rows;
-    parts.heads = heads;
-    parts.value_dim = problem.value_dim;
-    parts.parts = {.data = static_cast<char*>(workspace),
-                   .dtype = DataType::kFloat32,
-                   .batch_stride = rows * heads * problem.value_dim,
-                   .row_stride = heads * problem.value_dim,
-                   .head_stride = problem.value_dim};
-    parts.part_lses = {.data = static_cast<char*>(workspace) + layout.lses_at,
-                       .dtype = DataType::kFloat32,
-                       .batch_stride = heads * rows,
-                       .head_stride = rows,
-                       .row_stride = 1};
-    parts.part_stride = layout.part_elements;
-    parts.part_lse_stride = layout.part_lses;
-    parts.output = buffers.output;
-    if (problem.has_lse) parts.lse = buffers.lse;
+    const Layout layout = layout_of(problem, splits);
+    parts = parts_of(problem, buffers, splits, workspace);
     params.attention.output = view_of(parts.parts, problem.value_dim);
     params.attention.lse = view_of(parts.part_lses);
     params.part_stride = parts.part_stride;
     params.part_lse_stride = parts.part_lse_stride;
+    params.merge = sm80_merge::params_of(parts);
+    if (splits <= kMostMergedSplits) {
+      params.arrivals = reinterpret_cast<unsigned long long*>(static_cast<char*>(workspace) + layout.arrivals_at);
+      params.tag = fresh_tag();
+    }
   }
   const int bytes = sm80::tile_bytes(int(size_of(problem.query_type)));
   const DecodeTile tile = sm80::decode_tile(bytes, dim, dim, architecture);
@@ -142,7 +201,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
                    .z = unsigned(problem.batch)},
                   unsigned(tile.threads()), unsigned(sm80::decode_shared_bytes(bytes, dim, dim, architecture)),
                   &params);
-  if (splits > 1) sm80_merge::merge(parts, launcher);
+  if (splits > kMostMergedSplits) sm80_merge::merge(parts, launcher);
 }
 
 }  // namespace strobe::cuda::sm80_decode

@@ -1,15 +1,23 @@
-// What the host hands to the decode kernel. Built-in types only: read by host and kernel.
+// What the host hands to the decode kernel. Built-in types only: read by host and kernel. What loads of keys wait for
+// comes first: a block that starts fetches parameters line by line.
 #pragma once
 
 #include "cuda/params.hpp"
+#include "cuda/sm80/merge/params.hpp"
 
 namespace strobe::cuda::sm80 {
 
 struct DecodeParams {
-  AttentionParams attention;               // output and lse: of the call, or of the first part where keys are split
-  int split_keys;                          // keys of one split
+  int split_keys, splits;                  // keys of one split; splits of the longest sequence
   int row_groups;                          // groups of 16 query rows of a KV head
+  bool plain;                              // all sequences have all keys of a tensor, and all queries see them
+  AttentionParams attention;               // output and lse: of the call, or of the first part where keys are split
   long long part_stride, part_lse_stride;  // elements between parts; 0: keys are not split
+
+  // Where the last block of a row group merges its parts.
+  unsigned long long* arrivals;  // [batch, KV head, row group], holding anything; null: blocks do not merge
+  unsigned long long tag;        // chance does not write it
+  MergeParams merge;
 };
 
 }  // namespace strobe::cuda::sm80

@@ -11,7 +11,7 @@ constexpr int kDecodeStep = 16;  // keys that a warp meets at a time
 
 struct DecodeTile {
   int warps;
-  int stages;  // steps of a warp in shared memory, all but one of them on their way
+  int stages;  // steps of a warp in shared memory, on their way but for the one that it works on
 
   constexpr int threads() const { return 32 * warps; }
 };
@@ -30,7 +30,7 @@ constexpr DecodeTile decode_tile(int element_bytes, int head_dim, int value_dim,
 constexpr int decode_shared_bytes(int element_bytes, int head_dim, int value_dim, int architecture) {
   const DecodeTile tile = decode_tile(element_bytes, head_dim, value_dim, architecture);
   const int stages = tile.warps * tile.stages * kDecodeStep * (head_dim + value_dim) * element_bytes;
-  const int results = tile.warps * kDecodeRows * (value_dim + 2) * 4;
+  const int results = tile.warps * kDecodeRows * (value_dim + 8) * 4;
   return kDecodeRows * head_dim * element_bytes + (stages > results ? stages : results);
 }
 

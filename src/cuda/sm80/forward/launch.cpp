@@ -1,5 +1,6 @@
 // The host side of the forward kernel: whom it serves, with which variant and tile, and the launch.
 #include <algorithm>
+#include <bit>
 
 #include "cuda/families.hpp"
 #include "cuda/sm80/forward/params.hpp"
@@ -30,6 +31,26 @@ std::int64_t tiles_of(const Problem& problem, int query_tile) {
 
 std::int64_t heads_of(const Problem& problem) {
   return problem.packed_queries ? problem.query_heads : problem.batch * problem.query_heads;
+}
+
+constexpr int kMostGroups = 65535;  // in a grid's second dimension
+int groups_of(int heads, int group_bits) { return ((heads - 1) >> group_bits) + 1; }
+
+/// Heads (as the power of two that they are) whose keys leave half of the second-level cache to queries and outputs.
+/// Under a causal mask few tiles see all keys, and the more heads, the fewer of the long tiles are left for the end.
+int group_bits_of(const Problem& problem, const ForwardParams& params, const CudaDevice& device) {
+  const std::int64_t bytes = params.attention.key_length * (problem.head_dim + problem.value_dim) *
+                             element_bytes_of(problem) / problem.group();
+  const std::int64_t room = problem.causal ? device.l2_bytes : device.l2_bytes / 2;
+  const std::int64_t fitting = std::clamp<std::int64_t>(room / std::max<std::int64_t>(bytes, 1), 1, params.heads);
+  int bits = int(std::bit_width(std::uint64_t(fitting))) - 1;
+  while (groups_of(params.heads, bits) > kMostGroups) ++bits;
+  return bits;
+}
+
+sm80::Divisor divisor_of(int n) {
+  const int bits = int(std::bit_width(unsigned(n) - 1u));
+  return {.factor = unsigned(((std::uint64_t(1) << (31 + bits)) + unsigned(n) - 1) / unsigned(n)), .shift = 31 + bits};
 }
 
 }  // namespace
@@ -67,14 +88,14 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   params.tiles = int(tiles_of(problem, tile.query_tile()));
   params.heads = int(heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
-  // As many heads at a time as leave half of the second-level cache to queries and outputs.
-  const std::int64_t bytes =
-      params.attention.key_length * (problem.head_dim + problem.value_dim) * element_bytes / problem.group();
-  params.heads_per_group =
-      int(std::clamp<std::int64_t>(device.l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, params.heads));
+  params.group_bits = group_bits_of(problem, params, device);
+  params.by_query_heads = divisor_of(int(problem.query_heads));
+  params.by_group = divisor_of(int(problem.group()));
   const int shared = sm80::forward_shared_bytes(element_bytes, key.values[1], key.values[2], device.architecture);
-  launcher.launch(key, {.x = unsigned(params.tiles) * unsigned(params.heads)}, unsigned(tile.threads()),
-                  unsigned(shared), &params);
+  launcher.launch(
+      key,
+      {.x = unsigned(params.tiles) << params.group_bits, .y = unsigned(groups_of(params.heads, params.group_bits))},
+      unsigned(tile.threads()), unsigned(shared), &params);
 }
 
 }  // namespace strobe::cuda::sm80_forward

@@ -5,12 +5,14 @@
 
 namespace strobe::cuda::sm80 {
 
-/// S = Q K^T for the warp's rows and the part's keys, whose first is row `first` of the tile. float8: times `factor`.
+/// S = Q K^T for the warp's rows and keys, whose first ones are row 0 and row `first` of the tiles. float8: times
+/// `factor`.
 template <class C>
 STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, float factor, typename C::Scores& s) {
-  const int lane = lane_index(), warp_row = warp_index() * C::kWarpRows;
-  const int query_row = lane % 16, query_chunk = lane / 16;
-  const int key_row = lane % 8 + lane / 16 * 8, key_chunk = lane / 8 % 2;
+  const u32 lane = u32(ptx::untraced(lane_index()));
+  const LaneChunks<typename C::QueryTile> queries(query, int(lane % 16), int(lane / 16));
+  const LaneChunks<typename C::KeyTile> rights(keys + first * C::KeyTile::kRowBytes, int(lane % 8 + lane / 16 * 8),
+                                               int(lane / 8 % 2));
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -24,13 +26,11 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, flo
   for (int k = 0; k < kSteps; ++k) {
     u32 q[C::kRowTiles][4];
 #pragma unroll
-    for (int r = 0; r < C::kRowTiles; ++r) {
-      ptx::ldmatrix_x4(query + C::QueryTile::offset(warp_row + 16 * r + query_row, 2 * k + query_chunk), q[r]);
-    }
+    for (int r = 0; r < C::kRowTiles; ++r) ptx::ldmatrix_x4(queries.at(16 * r, 2 * k), q[r]);
 #pragma unroll
     for (int t = 0; t < C::kKeyTiles; t += 2) {
       u32 key[4];
-      ptx::ldmatrix_x4(keys + C::KeyTile::offset(first + 8 * t + key_row, 2 * k + key_chunk), key);
+      ptx::ldmatrix_x4(rights.at(8 * t, 2 * k), key);
 #pragma unroll
       for (int r = 0; r < C::kRowTiles; ++r) {
         C::Element::mma(s[r][t], q[r], key[0], key[1]);
@@ -47,28 +47,52 @@ STROBE_DEVICE void multiply_queries_and_keys(u32 query, u32 keys, int first, flo
   }
 }
 
-/// O += P V, where P lies in registers as the scores did.
-template <class C>
-STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, int first,
+/// P as left factors of the second product.
+template <class C, int kSteps>
+STROBE_DEVICE void pack_weights(const typename C::Scores& p, u32 (&weights)[C::kRowTiles][kSteps][4]) {
+#pragma unroll
+  for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+    for (int k = 0; k < kSteps; ++k) {
+      left_factor<typename C::Element>(&p[r][k * C::Element::kStep / 8], weights[r][k]);
+    }
+  }
+}
+
+/// O += P V, where row `first` of the tile is the weights' first key.
+template <class C, int kSteps>
+STROBE_DEVICE void multiply_weights_and_values(const u32 (&p)[C::kRowTiles][kSteps][4], u32 values, int first,
                                                typename C::Outputs& o) {
-  constexpr int kStep = C::Element::kStep;
-  const int lane = lane_index();
+  const u32 lane = u32(ptx::untraced(lane_index()));
+  const LaneChunks<typename C::ValueTile> rights(values + first * C::ValueTile::kRowBytes, int(lane % 16),
+                                                 int(lane / 16));
 #pragma unroll
-  for (int k = 0; k < C::kPartKeys / kStep; ++k) {
-    u32 weights[C::kRowTiles][4];
-#pragma unroll
-    for (int r = 0; r < C::kRowTiles; ++r) left_factor<typename C::Element>(&p[r][k * kStep / 8], weights[r]);
+  for (int k = 0; k < kSteps; ++k) {
+    const int row = C::Element::kStep * k;
 #pragma unroll
     for (int t = 0; t < C::kValueTiles; t += 2) {
       u32 value[4];
-      load_right_rows<typename C::ValueTile>(values, lane, first + kStep * k, t, value);
+      if constexpr (C::Element::kBytes == 2) {
+        ptx::ldmatrix_x4_trans(rights.at(row, t), value);
+      } else {
+        load_right_rows<typename C::ValueTile>(values, int(lane), first + row, t, value);
+      }
 #pragma unroll
       for (int r = 0; r < C::kRowTiles; ++r) {
-        C::Element::mma(o[r][t], weights[r], value[0], value[1]);
-        C::Element::mma(o[r][t + 1], weights[r], value[2], value[3]);
+        C::Element::mma(o[r][t], p[r][k], value[0], value[1]);
+        C::Element::mma(o[r][t + 1], p[r][k], value[2], value[3]);
       }
     }
   }
+}
+
+/// The same from P as the softmax leaves it.
+template <class C>
+STROBE_DEVICE void multiply_weights_and_values(const typename C::Scores& p, u32 values, int first,
+                                               typename C::Outputs& o) {
+  u32 weights[C::kRowTiles][C::kKeyTiles * 8 / C::Element::kStep][4];
+  pack_weights<C>(p, weights);
+  multiply_weights_and_values<C>(weights, values, first, o);
 }
 
 }  // namespace strobe::cuda::sm80

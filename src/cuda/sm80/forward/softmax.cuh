@@ -20,6 +20,11 @@ STROBE_DEVICE float sum_in_row(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
+/// A warp that shares its rows with no other; the other case is in exchange.cuh.
+struct Alone {
+  static constexpr bool kPaired = false;
+};
+
 /// State of the rows that a thread holds: [row tile][upper or lower half].
 template <class C>
 struct Softmax {
@@ -34,9 +39,9 @@ struct Softmax {
     }
   }
 
-  /// Whether every row of the warp has seen a key.
-  STROBE_DEVICE bool settled() const {
-    bool all = true;
+  /// Whether every row of the warp has seen a key, and `besides` holds for every lane.
+  STROBE_DEVICE bool settled(bool besides) const {
+    bool all = besides;
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
       all &= origin[r][0] != minus_infinity() && origin[r][1] != minus_infinity();
@@ -45,9 +50,9 @@ struct Softmax {
   }
 
   /// Lets the origins follow the scores' maxima. `unit` brings scores to powers of two.
-  STROBE_DEVICE void follow(float unit, const typename C::Scores& s, typename C::Outputs& o) {
+  template <class Pair = Alone>
+  STROBE_DEVICE void follow(float unit, const typename C::Scores& s, typename C::Outputs& o, Pair pair = {}) {
     float largest[C::kRowTiles][2];
-    bool grown = false;
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
@@ -55,7 +60,23 @@ struct Softmax {
         float m = fmaxf(s[r][0][2 * half], s[r][0][2 * half + 1]);
 #pragma unroll
         for (int t = 1; t < C::kKeyTiles; ++t) m = fmaxf(m, fmaxf(s[r][t][2 * half], s[r][t][2 * half + 1]));
-        largest[r][half] = m = largest_in_row(m);
+        largest[r][half] = largest_in_row(m);
+      }
+    }
+    if constexpr (Pair::kPaired) {
+      float theirs[C::kRowTiles][2];
+      pair.swap_rows(largest, theirs);
+#pragma unroll
+      for (int n = 0; n < 2 * C::kRowTiles; ++n) {
+        largest[n / 2][n % 2] = fmaxf(largest[n / 2][n % 2], theirs[n / 2][n % 2]);
+      }
+    }
+    bool grown = false;
+#pragma unroll
+    for (int r = 0; r < C::kRowTiles; ++r) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float m = largest[r][half];
         // Subtracting from an origin of -inf would give NaN for a row that still sees nothing.
         grown |= m > origin[r][half] && !((m - origin[r][half]) * unit <= C::Element::kOriginSlack);
       }
@@ -85,14 +106,17 @@ struct Softmax {
     }
   }
 
-  /// Whether some weights of the warp may be too large for their type (or NaN).
-  STROBE_DEVICE bool overflows(const float (&total)[C::kRowTiles][2]) const {
+  /// Whether some weights of the warp's rows may be too large for their type (or NaN).
+  template <class Pair = Alone>
+  STROBE_DEVICE bool overflows(const float (&total)[C::kRowTiles][2], Pair pair = {}) const {
     bool some = false;
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
       some |= !(fmaxf(total[r][0], total[r][1]) < C::Element::kLargeWeights);
     }
-    return __any_sync(~0u, some);
+    some = __any_sync(~0u, some);
+    if constexpr (Pair::kPaired) return pair.either(some);
+    return some;
   }
 
   STROBE_DEVICE void add(const float (&total)[C::kRowTiles][2]) {

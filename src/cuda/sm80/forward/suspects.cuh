@@ -10,16 +10,16 @@ namespace strobe::cuda::sm80 {
 
 template <class C>
 STROBE_DEVICE bool any_not_finite(const typename C::Outputs& o) {
-  float sum = 0.0f;  // zero, unless something is infinite or NaN
+  float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};  // zero, unless something is infinite or NaN
 #pragma unroll
   for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
     for (int t = 0; t < C::kValueTiles; ++t) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sum = fmaf(o[r][t][e], 0.0f, sum);
+      for (int e = 0; e < 4; ++e) sums[e] = fmaf(o[r][t][e], 0.0f, sums[e]);
     }
   }
-  return !(sum == 0.0f);
+  return !(sums[0] + sums[1] + sums[2] + sums[3] == 0.0f);
 }
 
 /// Clears infinite and NaN elements of a tile, which `threads` threads share. They wait for each other afterwards.
@@ -32,9 +32,12 @@ STROBE_DEVICE void clear_suspects(u32 tile, int thread, int threads) {
   }
 }
 
-/// Adds infinite and NaN values to the outputs of the rows that see them. The tile's finite outputs are in memory.
+/// Adds infinite and NaN values to the outputs of those rows of a tile that see them. The tile's finite outputs are in
+/// memory. Finds out for itself where the tile is, so that others need not keep that in memory.
 template <class C>
-__device__ __noinline__ void add_suspects(const AttentionParams& p, const Sequence& s, int head, TileView view) {
+__device__ __noinline__ void add_suspects(const AttentionParams& p, int batch, int head, int first_row) {
+  const Sequence s = sequence_of(p, batch);
+  const TileView view = view_of(p, s, first_row, C::kQueryTile);
   const RowAddress output = query_rows(p, p.output, s, head);
   const KeyAddress values = key_rows(p, p.value, s, head / p.group);
   const u64 stream = p.dropout_offset + u64(i64(s.batch) * p.query_heads + head);

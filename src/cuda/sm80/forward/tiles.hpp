@@ -6,13 +6,12 @@ namespace strobe::cuda::sm80 {
 
 struct ForwardTile {
   int warps;      // each has 16 * row_tiles queries
+  int sharing;    // 2: warps of a pair have the same queries, and share the keys for S and the dimensions for O
   int row_tiles;  // the more, the more often a key fragment is used once it is in registers
   int key_block;
-  int parts;   // a block's scores are worked on in so many parts
-  int stages;  // key blocks in shared memory
   int blocks;  // thread blocks that a multiprocessor's registers must hold together
 
-  constexpr int query_tile() const { return 16 * warps * row_tiles; }
+  constexpr int query_tile() const { return 16 * warps * row_tiles / sharing; }
   constexpr int threads() const { return 32 * warps; }
 };
 
@@ -43,28 +42,35 @@ constexpr bool has_small_shared_memory(int architecture) {
 }
 
 /// For float32, whose kernels fit where shared memory is small.
-constexpr ForwardTile wide_forward_tile(int dim, int architecture) {
-  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 32, .parts = 1, .stages = 2, .blocks = 2};
-  if (dim <= 128) return {.warps = 4, .row_tiles = 1, .key_block = 32, .parts = 1, .stages = 2, .blocks = 2};
-  const int stages = dim > 192 && has_small_shared_memory(architecture) ? 1 : 2;
-  return {.warps = 4, .row_tiles = 1, .key_block = 16, .parts = 1, .stages = stages, .blocks = 1};
+constexpr ForwardTile wide_forward_tile(int dim) {
+  if (dim <= 64) return {.warps = 4, .sharing = 1, .row_tiles = 2, .key_block = 32, .blocks = 2};
+  if (dim <= 128) return {.warps = 4, .sharing = 1, .row_tiles = 1, .key_block = 32, .blocks = 2};
+  return {.warps = 4, .sharing = 1, .row_tiles = 1, .key_block = 16, .blocks = 1};
 }
 
 constexpr ForwardTile forward_tile(int element_bytes, int head_dim, int value_dim, int architecture) {
   const int dim = head_dim > value_dim ? head_dim : value_dim;
   const bool small = has_small_shared_memory(architecture);
-  if (element_bytes == 4) return wide_forward_tile(dim, architecture);
-  if (dim <= 64) return {.warps = 4, .row_tiles = 2, .key_block = 128, .parts = 2, .stages = 2, .blocks = 2};
-  if (dim <= 128) return {.warps = 4, .row_tiles = 2, .key_block = 64, .parts = 1, .stages = 2, .blocks = 2};
-  const int key_block = (dim <= 192 || architecture >= 90) && !small ? 64 : 32;
-  const int stages = dim > 192 && small ? 1 : 2;
-  return {.warps = 8, .row_tiles = 1, .key_block = key_block, .parts = 1, .stages = stages, .blocks = 1};
+  if (element_bytes == 4) return wide_forward_tile(dim);
+  if (dim <= 64) return {.warps = 4, .sharing = 1, .row_tiles = 2, .key_block = 128, .blocks = 2};
+  if (dim <= 128) return {.warps = 4, .sharing = 1, .row_tiles = 2, .key_block = 64, .blocks = 2};
+  // sm_80 has room for 128 KiB, not for two blocks of 96.
+  const int warps = architecture == 80 ? 8 : 4, blocks = small || architecture == 80 ? 1 : 2;
+  const int sharing = dim > 192 && !small ? 2 : 1;
+  return {.warps = warps, .sharing = sharing, .row_tiles = sharing, .key_block = 64, .blocks = blocks};
+}
+
+/// What a warp tells the one that it shares rows with: weights, a number for each row, a flag.
+constexpr int exchange_bytes(const ForwardTile& tile) {
+  const int rows = 16 * tile.row_tiles;
+  return tile.sharing == 1 ? 0 : rows * tile.key_block / tile.sharing * 2 + rows * 4 + 16;
 }
 
 constexpr int forward_shared_bytes(int element_bytes, int head_dim, int value_dim, int architecture) {
   const ForwardTile tile = forward_tile(element_bytes, head_dim, value_dim, architecture);
   const int dim = head_dim > value_dim ? head_dim : value_dim;  // outputs take the queries' place
-  return (tile.query_tile() * dim + tile.stages * tile.key_block * (head_dim + value_dim)) * element_bytes;
+  return (tile.query_tile() * dim + tile.key_block * (head_dim + value_dim)) * element_bytes +
+         tile.warps * exchange_bytes(tile);
 }
 
 }  // namespace strobe::cuda::sm80

@@ -38,11 +38,10 @@ STROBE_DEVICE MergeTotal merge_total(const MergeRow& row) {
 
 /// Adds up P::kCount dimensions of the parts of kClasses classes from `first_class` on: sums[c] is the sum of
 /// weight_p O_p over p = first_class + c + kMergeClasses n, in the order of n. Lanes past the last dimension, not
-/// `inside`, only help with the weights.
-template <class P, int kClasses>
+/// `inside`, only help with the weights. kAhead loads are under way at a time.
+template <class P, int kAhead, int kClasses>
 STROBE_DEVICE void sum_parts(const MergeRow& row, float origin, int first_class, int first, bool inside,
                              float (&sums)[kClasses][P::kCount]) {
-  constexpr int kAhead = 4;  // loads under way
   constexpr float kNone = -1.0f;
   const char* const parts = row.parts + first * i64(sizeof(typename P::Word));
   // The lanes work out the weights of as many parts as they are; then each is asked for its own.
@@ -96,19 +95,11 @@ STROBE_DEVICE void add_classes(const float (&sums)[kClasses][kCount], float (&re
   }
 }
 
-template <int kType, int kCount, bool kSpread>
-STROBE_DEVICE void merge_rows(const MergeParams& m) {
-  constexpr int kClasses = kSpread ? 1 : kMergeClasses;
-  using P = Pack<StorageOf<kType>, kCount>;
-  const int lanes = 1 << m.lane_bits, group = int(threadIdx.x) >> m.lane_bits;
-  const int groups = kMergeThreads >> m.lane_bits, block_rows = kSpread ? groups / kMergeClasses : groups;
-  const int first_class = group / block_rows;
-
-  // Rows are counted heads first. Groups past the last row work on it, too, and write nothing.
-  const i64 rows = i64(m.batch) * m.rows * m.heads, mine = i64(blockIdx.x) * block_rows + group % block_rows;
-  const i64 index = smaller(mine, rows - 1), token = quotient(index, m.heads);
-  const int h = int(index - token * m.heads), b = int(quotient(token, m.rows)), i = int(token - i64(b) * m.rows);
-
+/// Merges row i of head h of sequence b, in the eyes of a group of 2^m.lane_bits lanes that adds up kClasses classes
+/// from `first_class` on. A group without `writes` only helps.
+template <class P, int kClasses, int kAhead>
+STROBE_DEVICE void merge_row(const MergeParams& m, int b, int i, int h, int first_class, bool writes) {
+  const int lanes = 1 << m.lane_bits;
   MergeRow row;
   row.lses = reinterpret_cast<const float*>(m.part_lses.data) + b * m.part_lses.batch_stride +
              h * m.part_lses.head_stride + i * m.part_lses.row_stride;
@@ -122,7 +113,7 @@ STROBE_DEVICE void merge_rows(const MergeParams& m) {
   row.group = (lanes == kWarpLanes ? ~0u : (1u << lanes) - 1) << (lane_index() & ~(lanes - 1));
 
   const MergeTotal total = merge_total(row);
-  const bool empty = total.sum == 0.0f, writes = mine < rows && first_class == 0;
+  const bool empty = total.sum == 0.0f;
   if (m.lse.data && writes && row.lane == 0) {
     reinterpret_cast<float*>(m.lse.data)[b * m.lse.batch_stride + h * m.lse.head_stride + i * m.lse.row_stride] =
         empty ? minus_infinity() : total.origin + logf(total.sum);
@@ -130,16 +121,30 @@ STROBE_DEVICE void merge_rows(const MergeParams& m) {
   const float factor = empty ? 0.0f : 1.0f / total.sum;
   const i64 place = b * m.output.batch_stride + i * m.output.row_stride + h * m.output.head_stride;
   char* const to = m.output.data + place * size_of(m.output.type);
-  for (int begin = 0; begin < m.value_dim; begin += lanes * kCount) {
-    const int first = begin + row.lane * kCount;
+  for (int begin = 0; begin < m.value_dim; begin += lanes * P::kCount) {
+    const int first = begin + row.lane * P::kCount;
     const bool inside = first < m.value_dim;
-    float sums[kClasses][kCount] = {}, result[kCount];
-    sum_parts<P, kClasses>(row, total.origin, first_class, first, inside, sums);
-    add_classes<kCount, kClasses>(sums, result);
+    float sums[kClasses][P::kCount] = {}, result[P::kCount];
+    sum_parts<P, kAhead>(row, total.origin, first_class, first, inside, sums);
+    add_classes<P::kCount, kClasses>(sums, result);
 #pragma unroll
-    for (int e = 0; e < kCount; ++e) result[e] *= factor;
-    if (writes && inside) store_floats<kCount>(to, m.output.type, first, m.output.vector_bytes == 16, result);
+    for (int e = 0; e < P::kCount; ++e) result[e] *= factor;
+    if (writes && inside) store_floats<P::kCount>(to, m.output.type, first, m.output.vector_bytes == 16, result);
   }
+}
+
+template <int kType, int kCount, bool kSpread>
+STROBE_DEVICE void merge_rows(const MergeParams& m) {
+  constexpr int kClasses = kSpread ? 1 : kMergeClasses, kAhead = 4;
+  const int group = int(threadIdx.x) >> m.lane_bits;
+  const int groups = kMergeThreads >> m.lane_bits, block_rows = kSpread ? groups / kMergeClasses : groups;
+  const int first_class = group / block_rows;
+
+  // Rows are counted heads first. Groups past the last row work on it, too, and write nothing.
+  const i64 rows = i64(m.batch) * m.rows * m.heads, mine = i64(blockIdx.x) * block_rows + group % block_rows;
+  const i64 index = smaller(mine, rows - 1), token = quotient(index, m.heads);
+  const int h = int(index - token * m.heads), b = int(quotient(token, m.rows)), i = int(token - i64(b) * m.rows);
+  merge_row<Pack<StorageOf<kType>, kCount>, kClasses, kAhead>(m, b, i, h, first_class, mine < rows && first_class == 0);
 }
 
 template <int kType, bool kSpread>

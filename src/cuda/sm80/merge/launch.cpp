@@ -5,7 +5,6 @@
 #include <bit>
 #include <limits>
 
-#include "cuda/sm80/merge/params.hpp"
 #include "cuda/translate.hpp"
 
 namespace strobe::cuda::sm80_merge {
@@ -25,7 +24,7 @@ KernelKey kernel_for(DataType part_type, std::int64_t splits) {
   return {KernelId::kMerge, {int(part_type), int(spreads(splits))}};
 }
 
-void merge(const MergeProblem& problem, Launcher& launcher) {
+MergeParams params_of(const MergeProblem& problem) {
   MergeParams params{};
   params.parts = view_of(problem.parts, problem.value_dim);
   params.output = view_of(problem.output, problem.value_dim);
@@ -45,7 +44,11 @@ void merge(const MergeProblem& problem, Launcher& launcher) {
   // At least as many lanes as classes, so that lanes and classes come round together.
   constexpr int kLeast = std::countr_zero(unsigned(sm80::kMergeClasses));
   params.lane_bits = std::clamp(int(std::bit_width(vectors - 1)), kLeast, kMaxLaneBits);
+  return params;
+}
 
+void merge(const MergeProblem& problem, Launcher& launcher) {
+  const MergeParams params = params_of(problem);
   std::int64_t block_rows = sm80::kMergeThreads >> params.lane_bits;
   if (spreads(problem.splits)) block_rows /= sm80::kMergeClasses;
   const std::int64_t rows = problem.batch * problem.rows * problem.heads;

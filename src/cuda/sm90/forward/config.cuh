@@ -1,0 +1,61 @@
+// The constants of one compiled Hopper forward kernel, and where things lie in its shared memory.
+#pragma once
+
+#include "cuda/device/hopper.cuh"
+#include "cuda/device/scores.cuh"
+#include "cuda/sm90/forward/params.hpp"
+#include "cuda/sm90/forward/tiles.hpp"
+
+namespace strobe::cuda::sm90 {
+
+constexpr int kWarpgroup = 128, kWarpgroupRows = 64;
+/// Tiles lie in shared memory as panels of 64 columns, which are 128 bytes, the span of the swizzle.
+constexpr int kPanel = 64, kPanelRowBytes = 128;
+
+template <int kType, int kDim_, int kFeatures_>
+struct ForwardConfig {
+  using Element = typename ElementOf<kType>::Type;
+  static constexpr int kDim = kDim_, kFeatures = kFeatures_;
+  static constexpr ForwardTile kTile = forward_tile(kDim);
+  static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads(), kQueryTile = kTile.query_tile(),
+                       kKeyBlock = kTile.key_block, kQueryStages = kTile.query_stages, kStages = kTile.stages;
+  static constexpr int kPanels = kDim / kPanel;
+  static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kDim / 8, kSteps = kKeyBlock / 16;
+  static constexpr bool kOutputApart = stages_output_apart(kDim);
+  static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
+
+  static constexpr int kQueryBytes = kQueryTile * kDim * 2, kKeyBytes = kKeyBlock * kDim * 2;
+  static constexpr int kOutputAt = kOutputApart ? kQueryStages * kQueryBytes : 0;
+  static constexpr int kKeysAt = kOutputAt + kQueryBytes, kValuesAt = kKeysAt + kStages * kKeyBytes;
+  static constexpr int kBarriersAt = kValuesAt + kStages * kKeyBytes;
+  static constexpr int kTasksAt = kBarriersAt + kBarrierBytes, kTasks = 2;
+  static_assert(kTasksAt + kTaskBytes + kTileAlignment == forward_shared_bytes(kDim));
+
+  using Scores = float[kKeyTiles][4];
+  using Weights = u32[kSteps][4];
+  using Outputs = float[kPanels][kPanel / 8][4];
+};
+
+/// Shared memory of one kernel. Behind the barriers lie two tasks, the one in work and the next.
+template <class C>
+struct SharedMemory {
+  u32 base;  // a multiple of 1024, as the swizzle wants it
+
+  STROBE_DEVICE u32 query(int stage) const { return base + stage * C::kQueryBytes; }
+  STROBE_DEVICE u32 output() const { return base + C::kOutputAt; }
+  STROBE_DEVICE u32 keys(int stage) const { return base + C::kKeysAt + stage * C::kKeyBytes; }
+  STROBE_DEVICE u32 values(int stage) const { return base + C::kValuesAt + stage * C::kKeyBytes; }
+
+  // Barriers: `full` ends a phase when a tile is there, `empty` when nobody reads it any more.
+  STROBE_DEVICE u32 barrier(int n) const { return base + C::kBarriersAt + 8 * n; }
+  STROBE_DEVICE u32 task_full(int stage) const { return barrier(stage); }
+  STROBE_DEVICE u32 task_empty(int stage) const { return barrier(2 + stage); }
+  STROBE_DEVICE u32 query_full(int stage) const { return barrier(4 + stage); }
+  STROBE_DEVICE u32 query_empty(int stage) const { return barrier(6 + stage); }
+  STROBE_DEVICE u32 keys_full(int stage) const { return barrier(8 + stage); }
+  STROBE_DEVICE u32 keys_empty(int stage) const { return barrier(12 + stage); }
+  STROBE_DEVICE u32 values_full(int stage) const { return barrier(16 + stage); }
+  STROBE_DEVICE u32 values_empty(int stage) const { return barrier(20 + stage); }
+};
+
+}  // namespace strobe::cuda::sm90

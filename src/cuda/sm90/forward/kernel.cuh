@@ -1,0 +1,52 @@
+// The forward kernel for Hopper (FlashAttention-3, arXiv 2407.08608): one warpgroup asks the tensor copy engine for
+// tiles, the others compute, each 64 queries. Blocks are persistent: they take tile after tile, and the next tile's
+// loads run ahead of the last one's end. README.md has the timeline and the budget.
+#pragma once
+
+#include "cuda/sm90/forward/consumer.cuh"
+
+namespace strobe::cuda::sm90 {
+
+extern __shared__ __align__(128) char shared_memory[];
+
+template <class C>
+STROBE_DEVICE void start_barriers(const SharedMemory<C>& memory) {
+  constexpr int kConsumerWarps = 4 * C::kConsumers;
+  for (int stage = 0; stage < C::kQueryStages; ++stage) {
+    ptx::mbarrier_init(memory.query_full(stage), 1);
+    ptx::mbarrier_init(memory.query_empty(stage), kConsumerWarps);
+  }
+  for (int stage = 0; stage < C::kStages; ++stage) {
+    ptx::mbarrier_init(memory.keys_full(stage), 1);
+    ptx::mbarrier_init(memory.values_full(stage), 1);
+    ptx::mbarrier_init(memory.keys_empty(stage), kConsumerWarps);
+    ptx::mbarrier_init(memory.values_empty(stage), kConsumerWarps);
+  }
+  for (int stage = 0; stage < C::kTasks; ++stage) {
+    ptx::mbarrier_init(memory.task_full(stage), 1);
+    ptx::mbarrier_init(memory.task_empty(stage), kConsumerWarps + 1);
+  }
+  ptx::fence_mbarrier_init();
+}
+
+template <class C>
+STROBE_DEVICE void forward(const ForwardParams& f) {
+  const u32 start = ptx::shared_address(shared_memory),
+            base = (start + kTileAlignment - 1) / kTileAlignment * kTileAlignment;
+  const SharedMemory<C> memory{base};
+  auto* const tasks = reinterpret_cast<Task<C>*>(shared_memory + (base - start) + C::kTasksAt);
+  static_assert(C::kTasks * sizeof(Task<C>) <= kTaskBytes);
+  if (threadIdx.x == 0) start_barriers(memory);
+  __syncthreads();
+  const int warpgroup = int(threadIdx.x) / kWarpgroup;
+  if (warpgroup == 0) {
+    ptx::setmaxnreg_dec<C::kTile.producer_registers>();
+    if (threadIdx.x == 0) Producer<C>{f, memory, tasks}.run();
+    if (threadIdx.x == kWarpLanes) Scheduler<C>{f, memory, tasks}.run();
+  } else {
+    ptx::setmaxnreg_inc<C::kTile.consumer_registers>();
+    Consumer<C>{f, memory, tasks, warpgroup - 1}.run();
+  }
+}
+
+}  // namespace strobe::cuda::sm90

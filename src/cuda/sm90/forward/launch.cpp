@@ -1,0 +1,93 @@
+// The host side of the Hopper forward kernel: whom it serves, with which variant and tile, and the launch.
+#include <algorithm>
+
+#include "cuda/families.hpp"
+#include "cuda/sm90/forward/params.hpp"
+#include "cuda/sm90/forward/tiles.hpp"
+#include "cuda/translate.hpp"
+
+namespace strobe::cuda::sm90_forward {
+namespace {
+
+using sm90::ForwardParams;
+using sm90::ForwardTile;
+
+/// Below this, half of what the tensor unit does would be for padding, and the portable kernel has tiles of its own.
+constexpr std::int64_t kLeastDim = 33;
+constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
+
+int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
+
+std::int64_t tiles_of(const Problem& problem, int query_tile) {
+  // Packed lengths lie in device memory: each sequence may have one tile that is not full, or be empty.
+  if (problem.packed_queries) return problem.total_queries / query_tile + problem.batch;
+  return (problem.query_length + query_tile - 1) / query_tile;
+}
+
+std::int64_t heads_of(const Problem& problem) {
+  return problem.packed_queries ? problem.query_heads : problem.batch * problem.query_heads;
+}
+
+}  // namespace
+
+bool serves(const Problem& problem, const CudaDevice& device, std::string* why_not) {
+  const auto refuse = [&](const char* reason) {
+    if (why_not != nullptr) *why_not = reason;
+    return false;
+  };
+  if (!device.tensor_maps) return refuse("needs a driver that describes tensors to the GPU (cuTensorMapEncodeTiled)");
+  if (problem.key_type != problem.query_type) return refuse("keys must be of the queries' type");
+  const std::int64_t dim = std::max(problem.head_dim, problem.value_dim);
+  if (dim > 256) return refuse("head dimensions above 256 are not built");
+  if (dim < kLeastDim) return refuse("would pad head dimensions up to 32 to 64");
+  if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
+  if (problem.page_size > 0) return refuse("has no pages");
+  if (features_of(problem) != 0) return refuse("has no softcap, bias, ALiBi, documents, masks, dropout or scale <= 0");
+  if (problem.prefix_length > 0 || problem.has_prefix_lengths) return refuse("has no prefix");
+  if (tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * heads_of(problem) >= std::int64_t(1) << 31) {
+    return refuse("more than 2^31 tiles of queries");
+  }
+  return true;
+}
+
+void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
+  const int dim = built_dim(problem);
+  const ForwardTile tile = sm90::forward_tile(dim);
+  decision.variant = Variant::kPrefill;
+  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, features_of(problem)}};
+  decision.kernel_count = 1;
+  decision.query_tile = tile.query_tile();
+  decision.key_block = tile.key_block;
+  decision.workspace_bytes = kWorkspaceBytes;
+}
+
+void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
+         void* workspace) {
+  const KernelKey& key = decision.kernels[0];
+  const int dim = key.values[1];
+  const ForwardTile tile = sm90::forward_tile(dim);
+  ForwardParams params{};
+  AttentionParams& p = params.attention;
+  p = params_of(problem, buffers);
+  params.tiles = int(tiles_of(problem, tile.query_tile()));
+  params.heads = int(heads_of(problem));
+  if (params.tiles == 0 || params.heads == 0) return;
+  const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
+  params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, tile.query_tile()});
+  params.key = tensor_map_of(p.key, {p.head_dim, p.key_length, p.kv_heads, caches, tile.key_block});
+  params.value = tensor_map_of(p.value, {p.value_dim, p.key_length, p.kv_heads, caches, tile.key_block});
+  if (p.output.type != Element::kFloat32) {
+    params.output = tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, 64});
+  }
+  // As many heads at a time as leave half of the second-level cache to queries and outputs.
+  const std::int64_t bytes = std::int64_t(p.key_length) * (problem.head_dim + problem.value_dim) * 2 / problem.group();
+  params.heads_per_group =
+      int(std::clamp<std::int64_t>(launcher.device().l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, params.heads));
+  params.tiles_taken = static_cast<int*>(workspace);
+  launcher.clear(workspace, sizeof(int));
+  const unsigned blocks =
+      unsigned(std::min<std::int64_t>(std::int64_t(params.tiles) * params.heads, launcher.device().multiprocessors));
+  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()), unsigned(sm90::forward_shared_bytes(dim)), &params);
+}
+
+}  // namespace strobe::cuda::sm90_forward

@@ -1,0 +1,17 @@
+// What the host hands to the Hopper forward kernel. Built-in types only: read by host and kernel.
+#pragma once
+
+#include "cuda/params.hpp"
+
+namespace strobe::cuda::sm90 {
+
+struct ForwardParams {
+  TensorMap query, key, value, output;  // [dims, rows, heads, batches]
+  AttentionParams attention;
+  int* tiles_taken;     // by thread blocks, besides their first ones; 0 at the start
+  int tiles;            // query tiles of a sequence; packed: of all sequences, an upper bound
+  int heads;            // heads that have tiles of their own: batch * query_heads; packed: query_heads
+  int heads_per_group;  // heads whose keys and values the second-level cache holds together
+};
+
+}  // namespace strobe::cuda::sm90

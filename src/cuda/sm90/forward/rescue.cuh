@@ -1,0 +1,85 @@
+// Values that are infinite or NaN. A matrix product cannot leave out a key that one row sees and another does not: a
+// weight of zero times NaN is NaN. So a row whose result is not finite is worked out once more, key by key, from
+// memory. Data without such values never comes here; speed does not matter.
+#pragma once
+
+#include "cuda/sm90/forward/epilogue.cuh"
+
+namespace strobe::cuda::sm90 {
+
+/// A warp's rows that hold something infinite or NaN, as bits.
+template <class C>
+STROBE_DEVICE u32 rows_not_finite(const typename C::Outputs& o) {
+  u32 rows = 0;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float sums[4] = {};  // zero, unless something is infinite or NaN
+#pragma unroll
+    for (int n = 0; n < C::kValueTiles; ++n) {
+      float& sum = sums[n % 4];
+      sum = fmaf(o[n / 8][n % 8][2 * half], 0.0f, sum);
+      sum = fmaf(o[n / 8][n % 8][2 * half + 1], 0.0f, sum);
+    }
+    const u32 lanes = __ballot_sync(~0u, !((sums[0] + sums[1]) + (sums[2] + sums[3]) == 0.0f));
+#pragma unroll
+    for (int row = 0; row < 8; ++row) rows |= (lanes >> 4 * row & 15u) != 0 ? 1u << (8 * half + row) : 0u;
+  }
+  return rows;
+}
+
+template <class C>
+STROBE_DEVICE float score_of(const AttentionParams& p, const ScoreRow& row, const char* query, const char* key, int j) {
+  float product = 0.0f;
+  for (int d = lane_index(); d < p.head_dim; d += kWarpLanes) {
+    product = fmaf(load_float(query, p.query.type, d), load_float(key, p.key.type, d), product);
+  }
+#pragma unroll
+  for (int step = kWarpLanes / 2; step > 0; step /= 2) product += __shfl_xor_sync(~0u, product, step);
+  return edited_score<C::kFeatures>(p, row, j, product);
+}
+
+/// O of one row, by a warp. LSE is right already: values take no part in it.
+template <class C>
+STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, const TileView& view, int i) {
+  const Sequence& s = task.s;
+  const ScoreRow row = score_row<C::kFeatures>(p, s, task.head, i);
+  const KeyAddress keys = key_rows(p, p.key, s, task.kv_head), values = key_rows(p, p.value, s, task.kv_head);
+  const char* const query = query_rows(p, p.query, s, task.head)(i);
+  char* const to = const_cast<char*>(query_rows(p, p.output, s, task.head)(i));
+  const int end = row.visible.last;
+  const auto shown = [&](int j) { return sees(row.visible, 0, j) && data_shows<C::kFeatures>(p, s, row, j); };
+  float origin = minus_infinity(), sum = 0.0f, outputs[C::kDim / kWarpLanes] = {};
+  for (int j = row.visible.first; j < end; ++j) {
+    if (shown(j)) origin = fmaxf(origin, score_of<C>(p, row, query, keys(j), j));
+  }
+  for (int j = row.visible.first; j < end; ++j) {
+    if (!shown(j)) continue;
+    const float weight = ptx::ex2((score_of<C>(p, row, query, keys(j), j) - origin) * kLog2E);
+    sum += weight;
+#pragma unroll
+    for (int n = 0; n < C::kDim / kWarpLanes; ++n) {
+      const int d = lane_index() + n * kWarpLanes;
+      if (d >= p.value_dim) continue;
+      const float value = load_float(values(j), p.value.type, d);
+      outputs[n] += is_finite(value) ? weight * value : value;
+    }
+  }
+  const RowEnd result = end_of_row(origin, sum, sink_of(p, task.head));
+#pragma unroll
+  for (int n = 0; n < C::kDim / kWarpLanes; ++n) {
+    const int d = lane_index() + n * kWarpLanes;
+    if (d < p.value_dim) store_float(to, p.output.type, d, result.empty ? 0.0f : outputs[n] * result.factor);
+  }
+}
+
+/// The rows of a warp, given as bits.
+template <class C>
+__device__ __noinline__ void rescue_rows(const ForwardParams& f, const Task<C>& task, int number, u32 rows) {
+  const TileView& view = task.views[number];
+  const int first_row = view.first_row + warp_index() % 4 * 16;
+  for (int n = 0; n < 16; ++n) {
+    if ((rows >> n & 1) != 0 && first_row + n < view.last_row) rescue_row<C>(f.attention, task, view, first_row + n);
+  }
+}
+
+}  // namespace strobe::cuda::sm90

@@ -1,0 +1,52 @@
+// The tuning table of the Hopper forward kernel. Plain constants, read by the kernel when it is compiled and by the
+// host when it plans. What was measured to choose them is in README.md.
+#pragma once
+
+namespace strobe::cuda::sm90 {
+
+struct ForwardTile {
+  int consumers;  // warpgroups of 64 queries each; one more loads
+  int key_block;
+  int query_stages;  // tiles of queries in shared memory
+  int stages;        // blocks of keys, and of values
+  int producer_registers, consumer_registers;
+
+  constexpr int query_tile() const { return 64 * consumers; }
+  constexpr int threads() const { return 128 * (consumers + 1); }
+};
+
+/// Head dimensions that kernels are built for; others are padded to the next. 0 where there is none.
+constexpr int built_dim(int dim) { return dim <= 64 ? 64 : dim <= 128 ? 128 : dim <= 256 ? 256 : 0; }
+
+constexpr ForwardTile forward_tile(int dim) {
+  if (dim <= 64) {
+    return {.consumers = 3,
+            .key_block = 128,
+            .query_stages = 2,
+            .stages = 3,
+            .producer_registers = 32,
+            .consumer_registers = 160};
+  }
+  return {.consumers = 2,
+          .key_block = dim <= 128 ? 128 : 64,
+          .query_stages = dim <= 128 ? 2 : 1,
+          .stages = 2,
+          .producer_registers = 24,
+          .consumer_registers = 240};
+}
+
+/// Outputs are staged where queries lay if shared memory has no room of their own.
+constexpr bool stages_output_apart(int dim) { return dim <= 128; }
+
+constexpr int kBarrierBytes = 256, kTaskBytes = 768;
+/// What the 128-byte swizzle wants tiles to start at.
+constexpr int kTileAlignment = 1024;
+
+constexpr int forward_shared_bytes(int dim) {
+  const ForwardTile tile = forward_tile(dim);
+  const int queries = tile.query_tile() * dim * 2, keys = tile.key_block * dim * 2;
+  return queries * (tile.query_stages + int(stages_output_apart(dim))) + 2 * tile.stages * keys + kBarrierBytes +
+         kTaskBytes + kTileAlignment;
+}
+
+}  // namespace strobe::cuda::sm90
