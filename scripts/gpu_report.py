@@ -72,7 +72,7 @@ def tests_of(log: pathlib.Path) -> dict:
 def write(work: pathlib.Path, results: pathlib.Path) -> None:
     query = output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader").splitlines()
     device, driver = (query[0].split(", ") if query else ["unknown", "unknown"])[:2]
-    commit = output_of("git", "rev-parse", "HEAD") or os.environ.get("STROBE_COMMIT", "unknown")
+    commit = os.environ.get("STROBE_COMMIT") or output_of("git", "rev-parse", "HEAD") or "unknown"
     steps = (work / "steps.txt").read_text().splitlines() if (work / "steps.txt").exists() else []
     check = checks(work)
     bench = [row for path in sorted(work.glob("bench-*.jsonl")) for row in lines(path)]
