@@ -46,7 +46,8 @@ inline constexpr int kArchitectures[] = {80, 86, 89, 90, 100, 120};
 int architecture_of(int capability);
 
 inline constexpr unsigned kEveryArchitecture = 0b111111, kSmallShared = 0b100110, kLargeShared = 0b011001;
-inline constexpr unsigned kOnly80 = 0b000001, kOnly90 = 0b001000, kLargeSharedSince90 = 0b011000;
+inline constexpr unsigned kOnly80 = 0b000001, kOnly90 = 0b001000, kOnly120 = 0b100000, kLargeSharedSince90 = 0b011000;
+inline constexpr unsigned kUpTo90 = 0b001111, kUpTo100 = 0b011111, kSince86 = 0b111110, kSince100 = 0b110000;
 
 /// A row STROBE_CUDA_VARIANT.
 struct KernelVariant {

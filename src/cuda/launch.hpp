@@ -27,8 +27,8 @@ struct TensorExtents {
   int box_rows;
 };
 
-/// Describes the tensor to the copy engine. An empty one stays a blank map.
-/// @throws Error if rows do not start at multiples of 16 bytes, or the driver refuses.
+/// Describes a tensor of regular rows (Problem::regular_rows) to the copy engine. An empty one stays a blank map.
+/// @throws Error if the driver refuses.
 TensorMap tensor_map_of(const RowsView& view, const TensorExtents& extents);
 
 /// Puts kernels and memory operations on a stream, in order. Allocates nothing, compiles nothing when the kernels were

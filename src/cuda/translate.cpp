@@ -128,4 +128,13 @@ int features_of(const Problem& problem) {
   return std::has_single_bit(unsigned(features)) || features == 0 ? features : kAllFeatures;
 }
 
+std::int64_t query_tiles_of(const Problem& problem, int tile_rows) {
+  if (problem.packed_queries) return problem.total_queries / tile_rows + problem.batch;
+  return (problem.query_length + tile_rows - 1) / tile_rows;
+}
+
+std::int64_t tiled_heads_of(const Problem& problem) {
+  return problem.packed_queries ? problem.query_heads : problem.batch * problem.query_heads;
+}
+
 }  // namespace strobe::cuda

@@ -16,4 +16,10 @@ AttentionParams params_of(const Problem& problem, const Buffers& buffers);
 /// only, since every subset would be 256 of them.
 int features_of(const Problem& problem);
 
+/// Tiles of so many query rows that a sequence has; of packed ones, whose lengths lie in device memory, an upper bound
+/// of all: each may have one tile that is not full, or be empty.
+std::int64_t query_tiles_of(const Problem& problem, int tile_rows);
+/// Heads that have such tiles of their own: of all sequences, but of packed ones, whose tiles are counted together.
+std::int64_t tiled_heads_of(const Problem& problem);
+
 }  // namespace strobe::cuda

@@ -3,7 +3,6 @@
 
 #include "cuda/host/driver.hpp"
 #include "cuda/launch.hpp"
-#include "strobe/types.hpp"
 
 namespace strobe::cuda {
 namespace {
@@ -25,12 +24,6 @@ TensorMap tensor_map_of(const RowsView& view, const TensorExtents& extents) {
   };
   const unsigned long long strides[] = {stride(view.row_stride, extents.rows), stride(view.head_stride, extents.heads),
                                         stride(view.batch_stride, extents.batches)};
-  constexpr unsigned long long kUnit = 16;
-  if ((reinterpret_cast<unsigned long long>(view.data) | strides[0] | strides[1] | strides[2]) % kUnit != 0) {
-    throw Error(ErrorCode::kUnsupported, "rows of query, key, value or output", "not at multiples of 16 bytes",
-                "at multiples of 16 bytes for this plan's kernel; make the plan with these tensors, or call "
-                "strobe::forward, which plans by itself");
-  }
   const unsigned box[] = {kBoxDims, unsigned(extents.box_rows), 1, 1}, steps[] = {1, 1, 1, 1};
   const int type = view.type == Element::kFloat16 ? kFloat16Map : kBFloat16Map;
   require(

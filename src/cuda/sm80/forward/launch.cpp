@@ -23,16 +23,6 @@ ForwardTile tile_of(const Problem& problem, const CudaDevice& device) {
   return sm80::forward_tile(element_bytes_of(problem), dims.head, dims.value, device.architecture);
 }
 
-std::int64_t tiles_of(const Problem& problem, int query_tile) {
-  // Packed lengths lie in device memory: each sequence may have one tile that is not full, or be empty.
-  if (problem.packed_queries) return problem.total_queries / query_tile + problem.batch;
-  return (problem.query_length + query_tile - 1) / query_tile;
-}
-
-std::int64_t heads_of(const Problem& problem) {
-  return problem.packed_queries ? problem.query_heads : problem.batch * problem.query_heads;
-}
-
 constexpr int kMostGroups = 65535;  // in a grid's second dimension
 int groups_of(int heads, int group_bits) { return ((heads - 1) >> group_bits) + 1; }
 
@@ -62,7 +52,8 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   };
   if (problem.head_dim > 256 || problem.value_dim > 256) return refuse("head dimensions above 256 are not built");
   if (problem.key_type != problem.query_type) return refuse("keys must be of the queries' type");
-  if (tiles_of(problem, tile_of(problem, device).query_tile()) * heads_of(problem) >= std::int64_t(1) << 31) {
+  if (query_tiles_of(problem, tile_of(problem, device).query_tile()) * tiled_heads_of(problem) >= std::int64_t(1)
+                                                                                                      << 31) {
     return refuse("more than 2^31 tiles of queries");
   }
   return true;
@@ -85,8 +76,8 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const int element_bytes = element_bytes_of(problem);
   ForwardParams params{};
   params.attention = params_of(problem, buffers);
-  params.tiles = int(tiles_of(problem, tile.query_tile()));
-  params.heads = int(heads_of(problem));
+  params.tiles = int(query_tiles_of(problem, tile.query_tile()));
+  params.heads = int(tiled_heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
   params.group_bits = group_bits_of(problem, params, device);
   params.by_query_heads = divisor_of(int(problem.query_heads));

@@ -5,20 +5,11 @@
 // tells.
 #pragma once
 
+#include "cuda/device/lanes.cuh"
 #include "cuda/device/philox.cuh"
 #include "cuda/sm80/forward/config.cuh"
 
 namespace strobe::cuda::sm80 {
-
-/// The largest value among the four lanes that share a row.
-STROBE_DEVICE float largest_in_row(float x) {
-  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-}
-STROBE_DEVICE float sum_in_row(float x) {
-  x += __shfl_xor_sync(~0u, x, 1);
-  return x + __shfl_xor_sync(~0u, x, 2);
-}
 
 /// A warp that shares its rows with no other; the other case is in exchange.cuh.
 struct Alone {

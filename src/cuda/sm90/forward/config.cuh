@@ -12,17 +12,16 @@ constexpr int kWarpgroup = 128, kWarpgroupRows = 64;
 /// Tiles lie in shared memory as panels of 64 columns, which are 128 bytes, the span of the swizzle.
 constexpr int kPanel = 64, kPanelRowBytes = 128;
 
-template <int kType, int kDim_, int kFeatures_>
+template <int kType, int kDim_>
 struct ForwardConfig {
   using Element = typename ElementOf<kType>::Type;
-  static constexpr int kDim = kDim_, kFeatures = kFeatures_;
+  static constexpr int kDim = kDim_;
   static constexpr ForwardTile kTile = forward_tile(kDim);
   static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads(), kQueryTile = kTile.query_tile(),
                        kKeyBlock = kTile.key_block, kQueryStages = kTile.query_stages, kStages = kTile.stages;
   static constexpr int kPanels = kDim / kPanel;
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kDim / 8, kSteps = kKeyBlock / 16;
   static constexpr bool kOutputApart = stages_output_apart(kDim);
-  static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
 
   static constexpr int kQueryBytes = kQueryTile * kDim * 2, kKeyBytes = kKeyBlock * kDim * 2;
   static constexpr int kOutputAt = kOutputApart ? kQueryStages * kQueryBytes : 0;

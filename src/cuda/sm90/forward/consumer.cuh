@@ -27,19 +27,12 @@ struct Consumer {
     if (lane_index() == 0) ptx::mbarrier_arrive(barrier);
   }
 
-  /// Edits scores of the block and hides keys, where there is something to do.
-  STROBE_DEVICE void finish(const Task<C>& task, int block, bool all_seen, typename C::Scores& s) const {
-    if (!C::kEdits && all_seen) return;
+  /// Hides keys of the block from rows that do not see them.
+  STROBE_DEVICE void hide(const Task<C>& task, int block, typename C::Scores& s) const {
     const TileView& view = task.views[number];
     const int first = block * C::kKeyBlock;
     const AttentionParams& p = f.attention;
     const int row = view.first_row + warp_index() % 4 * 16 + lane_index() / 4;
-    if constexpr (C::kEdits) {
-      const ScoreRow rows[2] = {score_row<C::kFeatures>(p, task.s, task.head, row),
-                                score_row<C::kFeatures>(p, task.s, task.head, row + 8)};
-      finish_scores<C::kFeatures, C::kKeyTiles>(p, task.s, 0, rows, first, s);
-      return;
-    }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int i = row + 8 * half, base = first + 2 * (lane_index() % 4);
@@ -133,7 +126,7 @@ struct Consumer {
   }
 
   STROBE_DEVICE void compute(const Task<C>& task) {
-    const float unit = C::kEdits ? kLog2E : f.attention.scale * kLog2E;
+    const float unit = f.attention.scale * kLog2E;
     const u32 rows = uniform(memory.query(query.stage) + number * kWarpgroupRows * kPanelRowBytes);
     typename C::Scores s;
     typename C::Weights p;
@@ -155,7 +148,7 @@ struct Consumer {
       ptx::wgmma_wait_group<0>();
       hold(s);
       release_keys();
-      finish(task, block, all_seen(view, block), s);
+      if (!all_seen(view, block)) hide(task, block, s);
       float total[2];
       softmax.follow(unit, s);
       softmax.weigh(unit, s, total);
@@ -183,7 +176,7 @@ struct Consumer {
           }
         }
         if (!quick) {
-          finish(task, block, all, s);
+          if (!all) hide(task, block, s);
           moved = softmax.follow(unit, s);
           softmax.weigh(unit, s, total);
           settled = softmax.settled();

@@ -18,16 +18,6 @@ constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
 
-std::int64_t tiles_of(const Problem& problem, int query_tile) {
-  // Packed lengths lie in device memory: each sequence may have one tile that is not full, or be empty.
-  if (problem.packed_queries) return problem.total_queries / query_tile + problem.batch;
-  return (problem.query_length + query_tile - 1) / query_tile;
-}
-
-std::int64_t heads_of(const Problem& problem) {
-  return problem.packed_queries ? problem.query_heads : problem.batch * problem.query_heads;
-}
-
 }  // namespace
 
 bool serves(const Problem& problem, const CudaDevice& device, std::string* why_not) {
@@ -44,7 +34,8 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (problem.page_size > 0) return refuse("has no pages");
   if (features_of(problem) != 0) return refuse("has no softcap, bias, ALiBi, documents, masks, dropout or scale <= 0");
   if (problem.prefix_length > 0 || problem.has_prefix_lengths) return refuse("has no prefix");
-  if (tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * heads_of(problem) >= std::int64_t(1) << 31) {
+  if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) >= std::int64_t(1)
+                                                                                                          << 31) {
     return refuse("more than 2^31 tiles of queries");
   }
   return true;
@@ -54,7 +45,7 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
   const int dim = built_dim(problem);
   const ForwardTile tile = sm90::forward_tile(dim);
   decision.variant = Variant::kPrefill;
-  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, features_of(problem)}};
+  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim}};
   decision.kernel_count = 1;
   decision.query_tile = tile.query_tile();
   decision.key_block = tile.key_block;
@@ -63,14 +54,20 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
 
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
          void* workspace) {
+  if (!problem.regular_rows) {  // the plan was made with other tensors
+    throw Error(ErrorCode::kUnsupported, "query, key, value or output",
+                "of rows that do not start at multiples of 16 bytes, in the order of memory",
+                "of rows that do, for this plan's kernel cuda.sm90.forward; make the plan with these tensors, or call "
+                "strobe::forward, which plans by itself");
+  }
   const KernelKey& key = decision.kernels[0];
   const int dim = key.values[1];
   const ForwardTile tile = sm90::forward_tile(dim);
   ForwardParams params{};
   AttentionParams& p = params.attention;
   p = params_of(problem, buffers);
-  params.tiles = int(tiles_of(problem, tile.query_tile()));
-  params.heads = int(heads_of(problem));
+  params.tiles = int(query_tiles_of(problem, tile.query_tile()));
+  params.heads = int(tiled_heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
   params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, tile.query_tile()});

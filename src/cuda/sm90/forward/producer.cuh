@@ -34,30 +34,27 @@ struct Producer {
     query.advance();
   }
 
-  STROBE_DEVICE void load_keys(const Task<C>& task, int batch, int block) {
+  STROBE_DEVICE void load_keys(const Task<C>& task, int block) {
     wait_for(memory.keys_empty(keys.stage), keys.parity ^ 1);
     load<C::kKeyBlock>(memory.keys(keys.stage), f.key, memory.keys_full(keys.stage),
-                       task.s.first_key + block * C::kKeyBlock, task.kv_head, batch, ptx::kEvictLast);
+                       task.s.first_key + block * C::kKeyBlock, task.kv_head, task.s.cache_row, ptx::kEvictLast);
     keys.advance();
   }
 
-  STROBE_DEVICE void load_values(const Task<C>& task, int batch, int block) {
+  STROBE_DEVICE void load_values(const Task<C>& task, int block) {
     wait_for(memory.values_empty(values.stage), values.parity ^ 1);
     load<C::kKeyBlock>(memory.values(values.stage), f.value, memory.values_full(values.stage),
-                       task.s.first_key + block * C::kKeyBlock, task.kv_head, batch, ptx::kEvictLast);
+                       task.s.first_key + block * C::kKeyBlock, task.kv_head, task.s.cache_row, ptx::kEvictLast);
     values.advance();
   }
 
   /// In the order in which consumers need them: Q, K0, K1, V0, K2, V1, ...
   STROBE_DEVICE void load_tile(const Task<C>& task) {
-    const AttentionParams& p = f.attention;
-    int batch = p.packed_keys ? 0 : task.s.batch;
-    if (p.cache_batch_index.data) batch = clamped(read_int(p.cache_batch_index, task.s.batch), 0, p.cache_rows - 1);
     load_query(task);
-    load_keys(task, batch, task.last_block());
+    load_keys(task, task.last_block());
     for (int block = task.last_block(); block >= task.first_block; --block) {
-      if (block > task.first_block) load_keys(task, batch, block - 1);
-      load_values(task, batch, block);
+      if (block > task.first_block) load_keys(task, block - 1);
+      load_values(task, block);
     }
   }
 

@@ -27,34 +27,28 @@ STROBE_DEVICE u32 rows_not_finite(const typename C::Outputs& o) {
   return rows;
 }
 
-template <class C>
-STROBE_DEVICE float score_of(const AttentionParams& p, const ScoreRow& row, const char* query, const char* key, int j) {
+STROBE_DEVICE float score_of(const AttentionParams& p, const char* query, const char* key) {
   float product = 0.0f;
   for (int d = lane_index(); d < p.head_dim; d += kWarpLanes) {
     product = fmaf(load_float(query, p.query.type, d), load_float(key, p.key.type, d), product);
   }
 #pragma unroll
   for (int step = kWarpLanes / 2; step > 0; step /= 2) product += __shfl_xor_sync(~0u, product, step);
-  return edited_score<C::kFeatures>(p, row, j, product);
+  return p.scale * product;
 }
 
 /// O of one row, by a warp. LSE is right already: values take no part in it.
 template <class C>
 STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, const TileView& view, int i) {
   const Sequence& s = task.s;
-  const ScoreRow row = score_row<C::kFeatures>(p, s, task.head, i);
+  const KeyRange visible = visible_keys(p, s, i);
   const KeyAddress keys = key_rows(p, p.key, s, task.kv_head), values = key_rows(p, p.value, s, task.kv_head);
   const char* const query = query_rows(p, p.query, s, task.head)(i);
   char* const to = const_cast<char*>(query_rows(p, p.output, s, task.head)(i));
-  const int end = row.visible.last;
-  const auto shown = [&](int j) { return sees(row.visible, 0, j) && data_shows<C::kFeatures>(p, s, row, j); };
   float origin = minus_infinity(), sum = 0.0f, outputs[C::kDim / kWarpLanes] = {};
-  for (int j = row.visible.first; j < end; ++j) {
-    if (shown(j)) origin = fmaxf(origin, score_of<C>(p, row, query, keys(j), j));
-  }
-  for (int j = row.visible.first; j < end; ++j) {
-    if (!shown(j)) continue;
-    const float weight = ptx::ex2((score_of<C>(p, row, query, keys(j), j) - origin) * kLog2E);
+  for (int j = visible.first; j < visible.last; ++j) origin = fmaxf(origin, score_of(p, query, keys(j)));
+  for (int j = visible.first; j < visible.last; ++j) {
+    const float weight = ptx::ex2((score_of(p, query, keys(j)) - origin) * kLog2E);
     sum += weight;
 #pragma unroll
     for (int n = 0; n < C::kDim / kWarpLanes; ++n) {

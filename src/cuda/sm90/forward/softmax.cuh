@@ -5,18 +5,10 @@
 // their type: a look at their sums tells.
 #pragma once
 
+#include "cuda/device/lanes.cuh"
 #include "cuda/sm90/forward/config.cuh"
 
 namespace strobe::cuda::sm90 {
-
-STROBE_DEVICE float largest_in_row(float x) {
-  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-}
-STROBE_DEVICE float sum_in_row(float x) {
-  x += __shfl_xor_sync(~0u, x, 1);
-  return x + __shfl_xor_sync(~0u, x, 2);
-}
 
 /// State of a thread's two rows.
 template <class C>
