@@ -50,6 +50,10 @@ STROBE_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared:
 /// Second-level cache policies, as createpolicy makes them.
 constexpr u64 kEvictFirst = 0x12F0000000000000ull, kEvictLast = 0x14F0000000000000ull;
 
+/// Brings the description of a tensor near.
+STROBE_DEVICE void prefetch_tensormap(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<u64>(&map)) : "memory");
+}
 /// Brings a box of a [dims, rows, heads, batches] tensor to shared memory; its bytes are counted by `barrier`. What
 /// lies outside of the tensor becomes zero.
 STROBE_DEVICE void cp_async_bulk_tensor_load(u32 to, const TensorMap& map, u32 barrier, int dim, int row, int head,
