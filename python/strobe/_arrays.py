@@ -56,10 +56,14 @@ def require_arrays(**arrays: Any) -> None:
 
 def refuse_recorded_gradients(**arguments: Any) -> None:
     """Refuses tensors whose gradients PyTorch records: these calls would lose them silently."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.is_grad_enabled():
+        return
     for name, argument in arguments.items():
-        if getattr(argument, "requires_grad", False) and sys.modules["torch"].is_grad_enabled():
+        if getattr(argument, "requires_grad", False):
             raise ValueError(f"{name} is a tensor that requires gradients, must be detached, or the call be made under "
-                             "torch.no_grad(): this call records none (attention_backward computes them)")
+                             "torch.no_grad(): this call records none (strobe.torch does, and attention_backward "
+                             "computes them)")
 
 
 def require_writable(**arrays: Any) -> None:
