@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from strobe.torch import _autograd
+from strobe.torch._operators import traced
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -44,9 +45,12 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
     """
     query, key, value = _autocast(query, key, value)
     if options.get("dropout") and options.get("dropout_seed") is None:
-        drawn = torch.randint(0, 2**63 - 1, (1,), device="cpu")
-        options["drawn_seed"] = drawn
+        seed = torch.randint(0, 2**63 - 1, (1,), device="cpu")
         options.pop("dropout_seed", None)
+        if traced(query):
+            options["drawn_seed"] = seed
+        else:
+            options["dropout_seed"] = int(seed)
     bias, sink = options.get("bias"), options.get("sink")
     if sink is not None and sink.dtype != torch.float32:
         options["sink"] = sink = sink.float()
@@ -60,7 +64,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
     tensors = [query, key, value, bias, sink, *arrays.values()]
     if torch.compiler.is_compiling():
         tensors = _distinct(tensors)
-    out, lse = _autograd.Attention.apply(*tensors[:5], tuple(arrays), deterministic, numbers, *tensors[5:])
+    function = _autograd.TransformedAttention if torch._C._are_functorch_transforms_active() else _autograd.Attention
+    out, lse = function.apply(*tensors[:5], tuple(arrays), deterministic, numbers, *tensors[5:])
     return (out, lse) if return_lse else out
 
 

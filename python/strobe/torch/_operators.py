@@ -38,8 +38,18 @@ def _define(name: str, arguments: str, results: str, compute: Any, fake: Any) ->
     torch.library.register_fake(f"strobe::{name}", fake, lib=_library)
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    return _compute.forward(query, key, value, options, want_lse=True)
+def _options_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The options, as the extension takes them, of an operator's arguments."""
+    options = dict(arguments)
+    if "drawn_seed" in options:
+        options["dropout_seed"] = int(options.pop("drawn_seed"))
+    if "window_left" in options or "window_right" in options:
+        options["window"] = (options.pop("window_left", None), options.pop("window_right", None))
+    return options
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> tuple[Tensor, Tensor]:
+    return _compute.forward(query, key, value, _options_of(arguments), want_lse=True)
 
 
 def _attention_fake(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
@@ -58,8 +68,8 @@ def _attention_append_fake(query: Tensor, key: Tensor, value: Tensor, new_key: T
 
 
 def _attention_backward(grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor,
-                        grad_lse: Tensor | None, wrt: list[str], **options: Any) -> list[Tensor]:
-    return _compute.backward(grad_out, query, key, value, out, lse, grad_lse, wrt, options)
+                        grad_lse: Tensor | None, wrt: list[str], **arguments: Any) -> list[Tensor]:
+    return _compute.backward(grad_out, query, key, value, out, lse, grad_lse, wrt, _options_of(arguments))
 
 
 def _attention_backward_fake(grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor,
