@@ -3,7 +3,8 @@
 >>> import strobe.transformers
 >>> model = AutoModel.from_pretrained(..., attn_implementation=strobe.transformers.register())
 
-Nothing happens on import. Masks are transformers' boolean ones, of which padding alone costs no memory per query.
+Nothing happens on import. Masks are transformers' boolean ones; where there is only padding to hide, its one row serves all
+queries, and where there is nothing to hide but what comes later, there is no mask.
 """
 
 from __future__ import annotations
@@ -19,11 +20,23 @@ from strobe.torch import attention
 def register(name: str = "strobe") -> str:
     """Makes `name` an attn_implementation of transformers, and returns it. Idempotent."""
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(name, attention_forward)
-    AttentionMaskInterface.register(name, sdpa_mask)
+    AttentionMaskInterface.register(name, attention_mask)
     return name
+
+
+def attention_mask(*arguments: Any, **options: Any) -> Tensor | None:
+    """transformers' sdpa_mask, [batch, 1, query_length, key_length] bool or None; a view of one row if that serves all
+    queries."""
+    from transformers import masking_utils
+
+    queries, every_key = options.get("q_length"), getattr(masking_utils, "bidirectional_mask_function", None)
+    if queries is None or every_key is None or options.get("mask_function") is not every_key:
+        return masking_utils.sdpa_mask(*arguments, **options)
+    row = masking_utils.sdpa_mask(*arguments, **{**options, "q_length": 1})
+    return None if row is None else row.expand(-1, -1, queries, -1)
 
 
 def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
