@@ -14,7 +14,7 @@ from strobe._arrays import empty, refuse_recorded_gradients, require_arrays, req
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from strobe._options import Array, Options
+    from strobe._options import Array, Options, VarlenOptions
 
 
 def attention(
@@ -68,7 +68,7 @@ def attention(
         require_writable(key=key, value=value)
     lse = empty(_lse_shape(query), query, "float32") if return_lse else None
     try:
-        _core.forward(query, key, value, out, lse, stream, options)
+        _core.forward(query, key, value, out, lse, stream, options)  # type: ignore[arg-type]  # a dict when it runs
     except TypeError:  # asked only now, since asking takes a tenth of a short call
         require_arrays(query=query, key=key, value=value)
         raise
@@ -85,7 +85,7 @@ def attention_varlen(
     out: Array | None = None,
     return_lse: bool = False,
     stream: int | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[VarlenOptions],
 ) -> Any:
     """attention of sequences of different lengths, which are laid end to end without padding ("packed").
 
@@ -103,9 +103,9 @@ def attention_varlen(
 
     Raises: As attention does. Its gradient: attention_backward with both offsets as options.
     """
-    options["query_offsets"] = query_offsets
-    options["key_offsets"] = query_offsets if key_offsets is None else key_offsets
-    return attention(query, key, value, out=out, return_lse=return_lse, stream=stream, **options)
+    key_offsets = query_offsets if key_offsets is None else key_offsets
+    return attention(query, key, value, out=out, return_lse=return_lse, stream=stream, query_offsets=query_offsets,
+                     key_offsets=key_offsets, **options)
 
 
 def attention_backward(
@@ -158,7 +158,7 @@ def plan(query: Array, key: Array, value: Array, *, backward: bool = False, **op
 
     >>> print(strobe.plan(query, key, value, causal=True))
     """
-    return _core.plan(query, key, value, backward, options)
+    return _core.plan(query, key, value, backward, {**options})
 
 
 def _lse_shape(query: Array) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from strobe._attention import attention
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from strobe._options import Array, Options
+    from strobe._options import Array, CacheOptions
 
 
 def attention_with_cache(
@@ -30,7 +30,7 @@ def attention_with_cache(
     out: Array | None = None,
     return_lse: bool = False,
     stream: int | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[CacheOptions],
 ) -> Any:
     """attention of a step's queries over a cache, to which the step's own keys and values are appended first.
 
@@ -55,11 +55,11 @@ def attention_with_cache(
 
     Raises: As attention does. Caches have no gradient.
     """
-    given = {"key_lengths": key_lengths, "new_key": new_key, "new_value": new_value, "rotary_cos": rotary_cos,
+    given: Any = {"key_lengths": key_lengths, "new_key": new_key, "new_value": new_value, "rotary_cos": rotary_cos,
              "rotary_sin": rotary_sin, "rotary_style": rotary_style, "page_table": page_table,
              "cache_batch_index": cache_batch_index}
-    options.update((name, value) for name, value in given.items() if value is not None)
-    return attention(query, key_cache, value_cache, out=out, return_lse=return_lse, stream=stream, **options)
+    given = {name: value for name, value in given.items() if value is not None}
+    return attention(query, key_cache, value_cache, out=out, return_lse=return_lse, stream=stream, **given, **options)
 
 
 def append(

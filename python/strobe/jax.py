@@ -48,11 +48,11 @@ def attention(query: Any, key: Any, value: Any, *, return_lse: bool = False, **o
     if options.get("new_key") is not None:
         raise NotImplementedError("new_key is given, must not be: nobody writes to a JAX array. Append by "
                                   "jax.lax.dynamic_update_slice and give key_lengths")
-    given = {name: option for name, option in options.items() if option is not None}
+    given: dict[str, Any] = {name: option for name, option in options.items() if option is not None}
     arrays = {name: option for name, option in given.items() if hasattr(option, "shape")}
     numbers = tuple((name, option) for name, option in given.items() if name not in arrays)
-    differentiable = {"query": query, "key": key, "value": value,
-                      **{name: arrays.pop(name) for name in ("bias", "sink") if name in arrays}}
+    differentiable = {"query": query, "key": key, "value": value}
+    differentiable.update((name, arrays.pop(name)) for name in ("bias", "sink") if name in arrays)
     out, lse = _attention(numbers, differentiable, arrays)
     return (out, lse) if return_lse else out
 

@@ -76,7 +76,8 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any])
     """(out as query, lse [batch, heads, query_length])."""
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:-1], dtype=torch.float32)
-    _core.forward(*_by_length(query, key, value, out), lse, None, options)
+    by_length = _by_length(query, key, value, out)
+    _core.forward(by_length[0], by_length[1], by_length[2], by_length[3], lse, None, options)
     return out, lse
 
 

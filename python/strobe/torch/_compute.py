@@ -42,7 +42,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any], 
 def backward(grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor,
              grad_lse: Tensor | None, wrt: Sequence[str], options: dict[str, Any]) -> list[Tensor]:
     """The gradients that `wrt` names, of "query", "key", "value", "bias" and "sink", in its order."""
-    inputs = {"query": query, "key": key, "value": value, "bias": options.get("bias"), "sink": options.get("sink")}
+    inputs: dict[str, Any] = {"query": query, "key": key, "value": value, "bias": options.get("bias"), "sink": options.get("sink")}
     gradients = {name: torch.empty_like(inputs[name], memory_format=torch.contiguous_format) for name in wrt}
     _call(_core.backward, [grad_out, query, key, value, out, lse, grad_lse], gradients, None, options)
     return [gradients[name] for name in wrt]

@@ -13,11 +13,11 @@ from strobe.torch._operators import traced
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from strobe._options import Options
+    from strobe._options import Options, VarlenOptions
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = False, deterministic: bool = True,
-              **options: Unpack[Options]) -> Any:
+              **given: Unpack[Options]) -> Any:
     """softmax(scale * query key^T + bias, masked) value, with gradients for query, key, value, bias and sink.
 
     Args:
@@ -29,7 +29,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
         return_lse: Whether to return the log-sum-exp of each row of scores too. Gradients flow through it.
         deterministic: False lets gradients have other bits when computed twice, where that is faster; of no effect under
             torch.use_deterministic_algorithms(True).
-        **options: causal=True, window=(left, right), softcap=30.0, bias=..., and all others of `strobe.Options`. With
+        **given: causal=True, window=(left, right), softcap=30.0, bias=..., and all others of `strobe.Options`. With
             dropout=p and no dropout_seed, PyTorch's generator of the CPU draws one (torch.manual_seed).
 
     Storage in the order [batch, heads, length, dim] is passed as a view, x.transpose(1, 2). A tensor whose innermost
@@ -43,6 +43,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
         ValueError, TypeError, NotImplementedError: As strobe.attention; and for second derivatives, of which there are
             none.
     """
+    options: dict[str, Any] = {**given}
     query, key, value = _autocast(query, key, value)
     if options.get("dropout") and options.get("dropout_seed") is None:
         seed = torch.randint(0, 2**63 - 1, (1,), device="cpu")
@@ -71,7 +72,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
 
 def attention_varlen(query: Tensor, key: Tensor, value: Tensor, query_offsets: Tensor,
                      key_offsets: Tensor | None = None, *, return_lse: bool = False, deterministic: bool = True,
-                     **options: Unpack[Options]) -> Any:
+                     **options: Unpack[VarlenOptions]) -> Any:
     """attention of sequences of different lengths, laid end to end without padding. Gradients as in attention.
 
     Args:
@@ -85,9 +86,9 @@ def attention_varlen(query: Tensor, key: Tensor, value: Tensor, query_offsets: T
     Returns:
         out [total_queries, query_heads, value_dim], or (out, lse) with lse [query_heads, total_queries] float32.
     """
-    options["query_offsets"] = query_offsets
-    options["key_offsets"] = query_offsets if key_offsets is None else key_offsets
-    return attention(query, key, value, return_lse=return_lse, deterministic=deterministic, **options)
+    key_offsets = query_offsets if key_offsets is None else key_offsets
+    return attention(query, key, value, return_lse=return_lse, deterministic=deterministic, query_offsets=query_offsets,
+                     key_offsets=key_offsets, **options)
 
 
 def merge(outputs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
