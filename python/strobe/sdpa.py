@@ -10,6 +10,7 @@ PyTorch's own as before. Nothing happens on import.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class _Handle:
 
 def _override() -> _Handle:
     library = torch.library.Library("aten", "IMPL")
+    warnings.filterwarnings("ignore", "Warning only once for all operators")  # that kernels are replaced: so they shall be
     for device, functions in {"CPU": _CPU, "CUDA": _CUDA if torch.cuda.is_available() else {}}.items():
         for name, make in functions.items():
             library.impl(name, make(torch.library.get_kernel(f"aten::{name}", device)), device, with_keyset=True,

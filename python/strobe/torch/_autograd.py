@@ -25,6 +25,25 @@ def forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any], 
     return _compute.forward(query, key, value, options, want_lse)
 
 
+def _recorded(query, key, value, bias, sink, names, deterministic, numbers, *arrays):
+    """Attention's forward pass."""
+    return forward(query, key, value, _options(bias, sink, names, numbers, arrays), True)
+
+
+def _keep(ctx, inputs, output):
+    """Keeps for backward what it needs."""
+    query, key, value, bias, sink, names, deterministic, numbers, *arrays = inputs
+    ctx.save_for_backward(query, key, value, bias, sink, *output, *arrays)
+    ctx.names, ctx.numbers, ctx.deterministic = names, numbers, deterministic
+    ctx.set_materialize_grads(False)
+
+
+def _options(bias: Any, sink: Any, names: tuple[str, ...], numbers: dict[str, Any], arrays: Any) -> dict[str, Any]:
+    if bias is None and sink is None and not names:
+        return numbers
+    return {"bias": bias, "sink": sink, **numbers, **dict(zip(names, arrays))}
+
+
 class Attention(Function):
     """apply(query, key, value, bias, sink, names, deterministic, numbers, *arrays) gives (out, lse).
 
@@ -33,8 +52,8 @@ class Attention(Function):
 
     @staticmethod
     def forward(ctx, *inputs):
-        output = TransformedAttention.forward(*inputs)
-        TransformedAttention.setup_context(ctx, inputs, output)
+        output = _recorded(*inputs)
+        _keep(ctx, inputs, output)
         return output
 
     @staticmethod
@@ -45,7 +64,7 @@ class Attention(Function):
                 return (None,) * (8 + len(arrays))
             grad_out = torch.zeros_like(out)
         wrt = [name for name, needed in zip(_DIFFERENTIABLE, ctx.needs_input_grad) if needed]
-        options = {"bias": bias, "sink": sink, **ctx.numbers, **dict(zip(ctx.names, arrays)),
+        options = {**_options(bias, sink, ctx.names, ctx.numbers, arrays),
                    "deterministic": ctx.deterministic or torch.are_deterministic_algorithms_enabled()}
         gradients_of = AttentionBackward.apply if torch.is_grad_enabled() else AttentionBackward.forward
         found = gradients_of(grad_out, query, key, value, out, lse, grad_lse, wrt, options)
@@ -57,15 +76,12 @@ class TransformedAttention(Attention):
     """The same in the form that torch.func asks for, in which a call takes 60 us longer (PyTorch 2.13)."""
 
     @staticmethod
-    def forward(query, key, value, bias, sink, names, deterministic, numbers, *arrays):
-        return forward(query, key, value, {"bias": bias, "sink": sink, **numbers, **dict(zip(names, arrays))}, True)
+    def forward(*inputs):
+        return _recorded(*inputs)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        query, key, value, bias, sink, names, deterministic, numbers, *arrays = inputs
-        ctx.save_for_backward(query, key, value, bias, sink, *output, *arrays)
-        ctx.names, ctx.numbers, ctx.deterministic = names, numbers, deterministic
-        ctx.set_materialize_grads(False)
+        _keep(ctx, inputs, output)
 
 
 class AttentionBackward(Function):
