@@ -168,7 +168,8 @@ def train(model: Model, attend: Callable, steps: int, device: str, compiled: boo
             "losses": [loss.item() for loss in losses]}
 
 
-def measure(arguments: argparse.Namespace) -> list[dict]:
+def measure(arguments: argparse.Namespace, save: Callable[[list[dict]], object]) -> None:
+    """Saves after every attention, so that a run cut short leaves what it has."""
     model, rows = MODELS[arguments.model], []
     import torch
     for name, attend in attentions(model.causal).items():
@@ -187,9 +188,9 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
                 row["why"] = str(error).splitlines()[0][:200]
                 print(f"{name}: {row['why']}", flush=True)
             rows.append(row)
+            save(rows)
             if arguments.device == "cuda":
                 torch.cuda.empty_cache()
-    return rows
 
 
 def plot(path: pathlib.Path) -> None:
@@ -224,11 +225,14 @@ def main() -> int:
         return 0
     import torch
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else "the CPU"
-    rows = measure(arguments)
-    if arguments.json:
-        report = {"model": arguments.model, "device": device, "torch": torch.__version__,
-                  "python": sys.version.split()[0], **dataclasses.asdict(MODELS[arguments.model]), "rows": rows}
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    about = {"model": arguments.model, "device": device, "torch": torch.__version__,
+             "python": sys.version.split()[0], **dataclasses.asdict(MODELS[arguments.model])}
+
+    def save(rows: list[dict]) -> None:
+        if arguments.json:
+            arguments.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+
+    measure(arguments, save)
     return 0
 
 
