@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from strobe import _core
-from strobe._arrays import empty, refuse_recorded_gradients, require_arrays, require_writable
+from strobe._arrays import empty, handed, refuse_recorded_gradients, require_arrays, require_writable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,8 +36,7 @@ def attention(
             h / (query_heads / kv_heads).
         value: As key, with value_dim for head_dim.
         out: Where to write, [batch, query_length, query_heads, value_dim] in query's type or float32. A new array of
-            query's library unless given (NumPy's for libraries on the CPU that let nobody write to their arrays); in
-            query's type, float32 for float8.
+            query's library unless given, in query's type, float32 for float8.
         return_lse: Whether to return the log-sum-exp of each row of scores too, which attention_backward needs.
         stream: On a GPU, the address of the CUDA stream to run on. The stream on which query's library works at present
             (torch.cuda.current_stream()) unless given; the default stream if that library does not tell. What other
@@ -58,7 +57,8 @@ def attention(
     The method is FlashAttention's (arXiv 2205.14135, 2307.08691).
     """
     refuse_recorded_gradients(query=query, key=key, value=value, **options)
-    if out is None:
+    allocates = out is None
+    if allocates:
         require_arrays(query=query, key=key, value=value)
         float8 = query.dtype.itemsize == 1
         out = empty((*query.shape[:-1], *value.shape[-1:]), query, "float32" if float8 else None)
@@ -72,7 +72,9 @@ def attention(
     except TypeError:  # asked only now, since asking takes a tenth of a short call
         require_arrays(query=query, key=key, value=value)
         raise
-    return (out, lse) if return_lse else out
+    if allocates:
+        out = handed(out, query)
+    return (out, handed(lse, query)) if return_lse else out
 
 
 def attention_varlen(
@@ -148,7 +150,7 @@ def attention_backward(
     gradients = {name: empty(tuple(inputs[name].shape), inputs[name]) for name in wrt}
     _core.backward(grad_out, query, key, value, out, lse, grad_lse, gradients, stream,
                    {**options, "deterministic": deterministic})
-    return tuple(gradients[name] for name in wrt)
+    return tuple(handed(gradients[name], inputs[name]) for name in wrt)
 
 
 def plan(query: Array, key: Array, value: Array, *, backward: bool = False, **options: Unpack[Options]) -> _core.Plan:

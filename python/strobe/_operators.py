@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from strobe import _core
-from strobe._arrays import empty, refuse_recorded_gradients, require_arrays, require_writable
+from strobe._arrays import empty, handed, refuse_recorded_gradients, require_arrays, require_writable
 
 if TYPE_CHECKING:
     from strobe._options import Array
@@ -28,13 +28,11 @@ def merge(outputs: Array, lses: Array, *, out: Array | None = None, stream: int 
     """
     require_arrays(outputs=outputs, lses=lses)
     refuse_recorded_gradients(outputs=outputs, lses=lses)
-    if out is None:
-        out = empty(tuple(outputs.shape[1:]), outputs)
-    else:
-        require_writable(out=out)
+    merged = empty(tuple(outputs.shape[1:]), outputs) if out is None else out
+    require_writable(out=merged)
     lse = empty(tuple(lses.shape[1:]), lses)
-    _core.merge(outputs, lses, out, lse, stream)
-    return out, lse
+    _core.merge(outputs, lses, merged, lse, stream)
+    return handed(merged, outputs) if out is None else out, handed(lse, lses)
 
 
 def softmax(input: Array, *, axis: int = -1, out: Array | None = None, stream: int | None = None) -> Any:
@@ -53,12 +51,10 @@ def softmax(input: Array, *, axis: int = -1, out: Array | None = None, stream: i
     """
     require_arrays(input=input)
     refuse_recorded_gradients(input=input)
-    if out is None:
-        out = empty(tuple(input.shape), input)
-    else:
-        require_writable(out=out)
-    _core.softmax(input, out, axis, stream)
-    return out
+    result = empty(tuple(input.shape), input) if out is None else out
+    require_writable(out=result)
+    _core.softmax(input, result, axis, stream)
+    return handed(result, input) if out is None else out
 
 
 def softmax_backward(grad_out: Array, out: Array, *, axis: int = -1, stream: int | None = None) -> Any:
@@ -78,4 +74,4 @@ def softmax_backward(grad_out: Array, out: Array, *, axis: int = -1, stream: int
     refuse_recorded_gradients(grad_out=grad_out, out=out)
     grad_input = empty(tuple(out.shape), out)
     _core.softmax_backward(grad_out, out, grad_input, axis, stream)
-    return grad_input
+    return handed(grad_input, out)

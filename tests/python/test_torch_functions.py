@@ -180,6 +180,8 @@ def test_modes_see_operators():
         fake = [torch.empty(shape) for shape in shapes]
         out, lse = strobe_torch.attention(*fake, return_lse=True)
     assert out.shape == (BATCH, QUERIES, HEADS, DIM) and lse.shape == (BATCH, HEADS, QUERIES)
+    on_meta = strobe_torch.attention(*(torch.empty(shape, device="meta") for shape in shapes))
+    assert on_meta.is_meta and on_meta.shape == out.shape
 
 
 def test_cache():

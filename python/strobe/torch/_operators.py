@@ -104,8 +104,9 @@ _define("softmax_backward", "Tensor grad_out, Tensor out, int axis", "Tensor", _
 
 
 def traced(tensor: Tensor) -> bool:
-    """Whether somebody watches: torch.compile, a mode, a transform of torch.func, a subclass. They see operators only."""
-    return (torch.compiler.is_compiling() or type(tensor) not in (Tensor, torch.nn.Parameter)
+    """Whether somebody watches: torch.compile, a mode, a transform of torch.func, a subclass. They see operators only, and
+    so does a tensor without memory."""
+    return (torch.compiler.is_compiling() or type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.is_meta
             or torch._C._len_torch_dispatch_stack() > 0 or torch._C._are_functorch_transforms_active())
 
 
