@@ -3,8 +3,8 @@
 >>> import strobe.sdpa
 >>> strobe.sdpa.activate()       # torch.nn.attention.restore_flash_attention_impl() undoes it
 
-It takes the place of PyTorch's flash attention, on the CPU and on CUDA devices, by PyTorch's registry of such (2.11 and
-later), where it is called "strobe". What Strobe does not compute (float64, dropout, head dimensions above 256) goes to
+It takes the place of PyTorch's flash attention, on the CPU and on CUDA devices, by PyTorch's registry of such (tested
+with 2.13), where it is called "strobe". What Strobe does not compute (float64, dropout, head dimensions above 256) goes to
 PyTorch's own as before. Nothing happens on import.
 """
 
@@ -21,8 +21,8 @@ from strobe import _core
 
 def register() -> None:
     """Enters "strobe" in the registry, from which torch.nn.attention.activate_flash_attention_impl("strobe") takes it."""
-    if not hasattr(torch.nn.attention, "register_flash_attention_impl"):
-        raise NotImplementedError(f"PyTorch {torch.__version__} has no registry of flash attentions; 2.11 has. Call "
+    if not (hasattr(torch.nn.attention, "register_flash_attention_impl") and hasattr(torch.library, "get_kernel")):
+        raise NotImplementedError(f"PyTorch {torch.__version__} has no registry of flash attentions; 2.13 has. Call "
                                   "strobe.torch.attention instead of scaled_dot_product_attention")
     torch.nn.attention.register_flash_attention_impl("strobe", register_fn=_override)
 
@@ -118,8 +118,8 @@ def _cuda_forward(original: Any) -> Any:
         if return_debug_mask or not _served(query, key, value, dropout_p):
             return original.call_boxed(keys, query, key, value, dropout_p, is_causal, return_debug_mask, scale=scale)
         out, lse = _forward(query, key, value, _options(is_causal, scale))
-        unused = torch.empty(2, dtype=torch.uint64, device=query.device)
-        return (out, lse, None, None, query.size(2), key.size(2), unused, unused.new_empty(()), query.new_empty(0))
+        state = torch.zeros(2, dtype=torch.uint64, device=query.device)  # of dropout, which there is none
+        return out, lse, None, None, query.size(2), key.size(2), state, state[0], query.new_empty(0)
     return forward
 
 
