@@ -119,7 +119,7 @@ def _cuda_forward(original: Any) -> Any:
             return original.call_boxed(keys, query, key, value, dropout_p, is_causal, return_debug_mask, scale=scale)
         out, lse = _forward(query, key, value, _options(is_causal, scale))
         state = torch.zeros(2, dtype=torch.uint64, device=query.device)  # of dropout, which there is none
-        return out, lse, None, None, query.size(2), key.size(2), state, state[0], query.new_empty(0)
+        return out, lse, None, None, query.size(2), key.size(2), state, state.new_zeros(()), query.new_empty(0)
     return forward
 
 
