@@ -235,6 +235,9 @@ void add_bench(CLI::App& app, Action& action) {
     if (is_free_form && command->count("--preset") > 0) {
       throw CLI::ValidationError("--preset", "cannot be combined with the options of a free-form case");
     }
+    if (command->count("--kernel") > 0 && flags->device.starts_with("cpu")) {
+      throw CLI::ValidationError("--kernel", "goes with --device cuda; on the CPU --isa limits the choice");
+    }
     if (command->count("--json") > 0 && flags->json.empty()) flags->json = "-";
     action = [flags, is_free_form] { return run(*flags, is_free_form); };
   });

@@ -85,15 +85,18 @@ void bench_host_times(int index, Output& output) {
   const double planned = host_microseconds(stream, [&] { problem.run(); });
   output.figure("host time of a planned call, launch included", planned, "us", 8, false);
 
-  // As many launches of a kernel that does nothing, by the driver alone.
+  // What the driver takes for itself: a plan's call is one or more launches, and a few clear memory before.
   const cuda::KernelKey nothing{cuda::KernelId::kSelfTest, {1}};
   cuda::Launcher launcher(stream);
-  struct {
-    char blank[64];
-  } params{};
-  const double launch = host_microseconds(stream, [&] { launcher.launch(nothing, {.x = 1}, 32, 0, &params); });
-  output.text("{:44} {:10.3f} us\n", "of that: the driver's launch of a kernel", launch);
-  output.line({{"case", "the driver's launch of a kernel"}, {"value", launch}, {"unit", "us"}});
+  const struct { char blank[64]; } params{};
+  const cuda::DeviceMemory memory(index, 256);
+  const auto part = [&](const char* name, double microseconds) {
+    output.text("{:44} {:10.3f} us\n", name, microseconds);
+    output.line({{"case", name}, {"value", microseconds}, {"unit", "us"}});
+  };
+  part("the driver's share: a launch",
+       host_microseconds(stream, [&] { launcher.launch(nothing, {.x = 1}, 32, 0, &params); }));
+  part("the driver's share: a clear", host_microseconds(stream, [&] { launcher.clear(memory.data(), 4); }));
 
   for (const char* family : {"sm80.forward", "sm90.forward", "sm80.backward"}) {
     BenchCase each = row;
