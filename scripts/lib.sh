@@ -77,6 +77,28 @@ step() {
   kStepTimes+=("$(printf '%5d s %5d s  %s' $((SECONDS - begin)) $(($(processor_seconds) - processor)) "$name")")
 }
 
+# beside NAME COMMAND...: begins a step beside those that follow, for what mostly waits or uses one core. `join` waits for
+# it, shows what it printed, and stops the script when it failed. One at a time.
+beside() {
+  kBesideName=$1 kBesideBegin=$SECONDS kBesideLog=$(mktemp)
+  shift
+  say "$kBesideName: beside the next steps"
+  ("$@") >"$kBesideLog" 2>&1 &
+  kBesideProcess=$!
+  trap 'kill "$kBesideProcess" 2>/dev/null || true' EXIT
+}
+
+join() {
+  local status=0
+  say "$kBesideName"
+  wait "$kBesideProcess" || status=$?
+  trap - EXIT
+  cat "$kBesideLog"
+  rm "$kBesideLog"
+  ((status == 0)) || fail "$kBesideName"
+  kStepTimes+=("$(printf '%5d s %7s  %s, beside what comes before' $((SECONDS - kBesideBegin)) '' "$kBesideName")")
+}
+
 print_step_times() {
   say "time of each step, and of the processors for it"
   printf '%s\n' "${kStepTimes[@]}"
