@@ -38,8 +38,16 @@ def test_names_are_unique():
 
 
 def test_geometric_means_count_what_ran():
-    rows = [{"pass": "forward", "peer": "cuDNN", "ratio": ratio} for ratio in (0.5, 2.0, None)]
+    rows = [{"case": case, "pass": "forward", "peer": "cuDNN", "ratio": ratio} for case, ratio in zip("abc", (0.5, 2.0, None))]
     assert cuda.geometric_means(rows) == {("forward", "cuDNN"): (pytest.approx(1.0), 2)}
+
+
+def test_peers_are_set_against_both_modes_of_backward():
+    ratios = {None: None, cases.ANY_ORDER: 0.8, "cuDNN": 1.2}
+    rows = [{"case": "a", "pass": "backward", "peer": peer, "ratio": ratio} for peer, ratio in ratios.items()]
+    assert cuda.geometric_means(rows) == {("backward", cases.ANY_ORDER): (pytest.approx(0.8), 1),
+                                          ("backward", "cuDNN"): (pytest.approx(1.2), 1),
+                                          ("backward, any order", "cuDNN"): (pytest.approx(1.5), 1)}
 
 
 def run(*options):
