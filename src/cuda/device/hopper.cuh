@@ -77,6 +77,16 @@ STROBE_DEVICE void cp_async_bulk_tensor_store(const TensorMap& map, u32 from, in
                "r"(from), "r"(dim), "r"(row), "r"(head), "r"(batch)
                : "memory");
 }
+/// Stores `bytes`, a multiple of 16, that lie together; and the same as additions of float32 to what is there.
+STROBE_DEVICE void cp_async_bulk_store(void* to, u32 from, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
+               : "memory");
+}
+STROBE_DEVICE void cp_reduce_async_bulk_add_f32(float* to, u32 from, int bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from),
+               "r"(bytes)
+               : "memory");
+}
 STROBE_DEVICE void cp_async_bulk_commit_group() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /// Until the stores of this thread have read their shared memory.
 STROBE_DEVICE void cp_async_bulk_wait_group_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
