@@ -28,6 +28,7 @@ TEST_P(GpuSameBits, EveryTime) {
 INSTANTIATE_TEST_SUITE_P(Cases, GpuSameBits, testing::ValuesIn(kSameBitsCases));
 INSTANTIATE_TEST_SUITE_P(Larger, GpuSameBits,
                          testing::Values("pass=backward q=2048 k=2048 heads=8/2 dim=128 dtype=bfloat16 causal batch=2",
+                                         "pass=backward q=3000 k=3000 heads=8/8 dim=64 dtype=bfloat16 batch=2",
                                          "pass=backward q=1000 k=3000 heads=4/1 dim=64 dtype=float16 sink bias=hk",
                                          "q=1 k=20000 heads=32/8 dim=128 dtype=bfloat16 batch=2"));
 
