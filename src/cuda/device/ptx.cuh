@@ -142,6 +142,13 @@ STROBE_DEVICE float rcp(float x) {
   return r;
 }
 
+/// The smaller one; NaN where either is.
+STROBE_DEVICE float min_nan(float a, float b) {
+  float r;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  return r;
+}
+
 /// A barrier among the `threads` that name it: `bar_sync` waits for all of them, `bar_arrive` only counts. What a
 /// thread wrote before it arrived, those that wait see afterwards.
 STROBE_DEVICE void bar_sync(int barrier, int threads) {

@@ -6,11 +6,60 @@
 
 namespace strobe::cuda {
 
-/// tanh x as 1 - 2 / (e^2x + 1): absolute error of a few float32 roundings, exact limits.
-STROBE_DEVICE float tanh_of(float x) { return 1.0f - 2.0f * ptx::rcp(1.0f + ptx::ex2(x * (2.0f * kLog2E))); }
+/// Features that change a score, features that hide keys by data, and those that make a kernel look at the scores of
+/// every block for any of these reasons.
+constexpr int kScoreFeatures = kSoftcap | kBias | kAlibi | kNegativeScale;
+constexpr int kHidingFeatures = kDocuments | kMask | kBlockMask;
+constexpr int kEditingFeatures = kScoreFeatures | kHidingFeatures;
 
-/// Features that change a score or hide keys by data, so that every block must be edited, not only those at the edges.
-constexpr int kEditingFeatures = kSoftcap | kBias | kAlibi | kDocuments | kMask | kBlockMask | kNegativeScale;
+/// Scores after finish_scores are in natural units where features change them, else bare products. This brings them to
+/// powers of two.
+template <int kFeatures>
+STROBE_DEVICE float score_unit(const AttentionParams& p) {
+  return (kFeatures & kScoreFeatures) != 0 ? kLog2E : p.scale * kLog2E;
+}
+
+/// Whether an option is given. A kernel compiled for it alone need not ask.
+template <int kFeatures>
+STROBE_DEVICE bool asked_for(bool given) {
+  return kFeatures != kAllFeatures || given;
+}
+
+/// softcap * tanh(score / softcap), as softcap * (1 - 2 / (e^(2 score / softcap) + 1)): an absolute error of a few
+/// float32 roundings of the softcap, exact limits. x is the product of query and key.
+struct Softcap {
+  float factor, height;
+
+  STROBE_DEVICE explicit Softcap(const AttentionParams& p)
+      : factor(p.scale * ptx::rcp(p.softcap) * (2.0f * kLog2E)), height(p.softcap) {}
+
+  STROBE_DEVICE float capped(float share) const { return fmaf(-2.0f * height, share, height); }
+  /// 1 / (e^(2 score / softcap) + 1), of which tanh is 1 - 2 share, and its derivative 4 share (1 - share).
+  STROBE_DEVICE float share(float x) const { return ptx::rcp(ptx::ex2(x * factor) + 1.0f); }
+  /// Those of four scores for one reciprocal: MUFU is what kernels of 16-bit types wait for. Where one of the four is
+  /// NaN all become NaN.
+  STROBE_DEVICE void shares(float (&x)[4]) const {
+    constexpr float kMost = 30.0f;  // keeps the product finite, and 1 - 2 share is 1 long before
+#pragma unroll
+    for (float& a : x) a = ptx::ex2(ptx::min_nan(a * factor, kMost)) + 1.0f;
+    const float low = x[0] * x[1], high = x[2] * x[3], inverse = ptx::rcp(low * high);
+    const float of_low = inverse * high, of_high = inverse * low, first = x[0], third = x[2];
+    x[0] = of_low * x[1];
+    x[1] = of_low * first;
+    x[2] = of_high * x[3];
+    x[3] = of_high * third;
+  }
+};
+
+/// The documents of query i and key j.
+STROBE_DEVICE int query_document(const AttentionParams& p, const Sequence& s, int i) {
+  const i64 b = p.packed_queries ? s.first_query * p.query_documents.stride : s.batch * p.query_documents.batch_stride;
+  return reinterpret_cast<const int*>(p.query_documents.data)[b + i * p.query_documents.stride];
+}
+STROBE_DEVICE int key_document(const AttentionParams& p, const Sequence& s, int j) {
+  const i64 b = p.packed_keys ? s.first_key * p.key_documents.stride : s.batch * p.key_documents.batch_stride;
+  return reinterpret_cast<const int*>(p.key_documents.data)[b + j * p.key_documents.stride];
+}
 
 /// One query row of one head: what it needs to edit its scores.
 struct ScoreRow {
@@ -48,79 +97,186 @@ STROBE_DEVICE ScoreRow score_row(const AttentionParams& p, const Sequence& s, in
     if (p.block_mask.data) row.block_mask = p.block_mask.data + row_of(p.block_mask, stored / p.block_rows);
   }
   if constexpr ((kFeatures & kDocuments) != 0) {
-    if (p.query_documents.data) {
-      const i64 b =
-          p.packed_queries ? s.first_query * p.query_documents.stride : s.batch * p.query_documents.batch_stride;
-      row.document = reinterpret_cast<const int*>(p.query_documents.data)[b + stored * p.query_documents.stride];
-    }
+    if (asked_for<kFeatures>(p.query_documents.data != nullptr)) row.document = query_document(p, s, stored);
   }
   return row;
-}
-
-/// The document of key j.
-STROBE_DEVICE int key_document(const AttentionParams& p, const Sequence& s, int j) {
-  const i64 b = p.packed_keys ? s.first_key * p.key_documents.stride : s.batch * p.key_documents.batch_stride;
-  return reinterpret_cast<const int*>(p.key_documents.data)[b + j * p.key_documents.stride];
 }
 
 /// Whether data (documents, mask, block mask) leave key j visible to the row. j must be a key in use.
 template <int kFeatures>
 STROBE_DEVICE bool data_shows(const AttentionParams& p, const Sequence& s, const ScoreRow& row, int j) {
+  bool shows = true;
   if constexpr ((kFeatures & kDocuments) != 0) {
-    if (p.query_documents.data && key_document(p, s, j) != row.document) return false;
+    if (asked_for<kFeatures>(p.query_documents.data != nullptr)) shows &= key_document(p, s, j) == row.document;
   }
   if constexpr ((kFeatures & kMask) != 0) {
-    if (row.mask && !row.mask[j * p.mask.column_stride]) return false;
+    if (asked_for<kFeatures>(row.mask != nullptr)) shows &= row.mask[j * p.mask.column_stride] != 0;
   }
   if constexpr ((kFeatures & kBlockMask) != 0) {
-    if (row.block_mask && !row.block_mask[j / p.block_columns * p.block_mask.column_stride]) return false;
-  }
-  return true;
-}
-
-/// The score of key j after scale, softcap, bias and ALiBi. `x` is the product of query and key. Where a derivative of
-/// the softcap is wanted, `capped` receives tanh.
-template <int kFeatures>
-STROBE_DEVICE float edited_score(const AttentionParams& p, const ScoreRow& row, int j, float x,
-                                 float* capped = nullptr) {
-  x *= p.scale;
-  if constexpr ((kFeatures & kSoftcap) != 0) {
-    if (p.softcap > 0.0f) {
-      const float t = tanh_of(x / p.softcap);
-      if (capped) *capped = t;
-      x = p.softcap * t;
+    if (asked_for<kFeatures>(row.block_mask != nullptr)) {
+      shows &= row.block_mask[j / p.block_columns * p.block_mask.column_stride] != 0;
     }
   }
+  return shows;
+}
+
+/// The score of key j after scale, softcap, bias and ALiBi. `x` is the product of query and key; `stored` is j, or a
+/// key whose bias may be read where j is none. `capped` receives the softcap's tanh.
+template <int kFeatures>
+STROBE_DEVICE float edited_score(const AttentionParams& p, const ScoreRow& row, int stored, int j, float x,
+                                 float* capped) {
+  if ((kFeatures & kSoftcap) != 0 && asked_for<kFeatures>(p.softcap > 0.0f)) {
+    const Softcap softcap(p);
+    const float share = softcap.share(x);
+    *capped = 1.0f - 2.0f * share;
+    x = softcap.capped(share);
+  } else {
+    x *= p.scale;
+  }
   if constexpr ((kFeatures & kBias) != 0) {
-    if (row.bias) x += load_float(row.bias, p.bias.type, j * p.bias.column_stride);
+    if (row.bias) x += load_float(row.bias, p.bias.type, stored * p.bias.column_stride);
   }
   if constexpr ((kFeatures & kAlibi) != 0) x -= row.slope * fabsf(row.position - float(j));
   return x;
 }
 
-/// Finishes the scores of 8 * kKeyTiles keys from `first_key` on for the two rows that a thread holds of an m16n8
-/// accumulator: s[t][e] is row e / 2, key first_key + 8 t + 2 (lane % 4) + e % 2. Afterwards s is in natural units
-/// where kFeatures edit scores, and the bare product elsewhere; hidden keys are -inf.
-template <int kFeatures, int kKeyTiles>
-STROBE_DEVICE void finish_scores(const AttentionParams& p, const Sequence& s, int prefix, const ScoreRow (&rows)[2],
-                                 int first_key, float (&scores)[kKeyTiles][4]) {
-  constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
+/// Rows that a thread holds of accumulators of 16 rows: [row tile][upper or lower half].
+template <int kRowTiles>
+using ScoreRows = ScoreRow[kRowTiles][2];
+
+/// Calls visit(r, t, e, j) for every score s[r][t][e] of accumulators whose first key is `first_key`; j is its key.
+/// Scores of one key follow each other, so that what depends on the key alone is worked out once.
+template <int kRowTiles, int kKeyTiles, class Visit>
+STROBE_DEVICE void for_each_score(int first_key, const Visit& visit) {
+  const int first = first_key + 2 * (lane_index() % 4);
 #pragma unroll
   for (int t = 0; t < kKeyTiles; ++t) {
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const ScoreRow& row = rows[e / 2];
-      const int j = first_key + 8 * t + 2 * (lane_index() % 4) + e % 2;
-      bool visible = sees(row.visible, prefix, j);
-      if constexpr (kEdits) {
-        if (visible) {
-          visible = data_shows<kFeatures>(p, s, row, j);
-          scores[t][e] = edited_score<kFeatures>(p, row, j, scores[t][e]);
-        }
-      }
-      if (!visible) scores[t][e] = minus_infinity();
+    for (int column = 0; column < 2; ++column) {
+#pragma unroll
+      for (int n = 0; n < 2 * kRowTiles; ++n) visit(n / 2, t, n % 2 * 2 + column, first + 8 * t + column);
     }
   }
+}
+
+/// Calls visit with a function that gives element `place` of a row of the bias, one for each width of the elements.
+template <class Visit>
+STROBE_DEVICE void with_bias_elements(const ScoresView& bias, const Visit& visit) {
+  if (bias.type == Element::kFloat32) {
+    visit([](const char* row, i64 place) { return reinterpret_cast<const float*>(row)[place]; });
+  } else {
+    const bool half = bias.type == Element::kFloat16;
+    visit([half](const char* row, i64 place) {
+      const u16 bits = reinterpret_cast<const u16*>(row)[place];
+      return half ? ptx::cvt_f32_f16(bits) : bfloat16_value(bits);
+    });
+  }
+}
+
+/// Adds the bias to scores times `scale`. Keys past the last one in use read that one's.
+template <int kRowTiles, int kKeyTiles>
+STROBE_DEVICE void add_bias(const AttentionParams& p, const Sequence& s, const ScoreRows<kRowTiles>& rows,
+                            int first_key, float scale, float (&scores)[kRowTiles][kKeyTiles][4]) {
+  const int last = larger(s.keys - 1, 0);
+  with_bias_elements(p.bias, [&](const auto& element) {
+    for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int j) {
+      const i64 place = smaller(j, last) * p.bias.column_stride;
+      scores[r][t][e] = fmaf(scores[r][t][e], scale, element(rows[r][e / 2].bias, place));
+    });
+  });
+}
+
+/// The same from shared memory: a tile of a 16-bit type, whose rows are the accumulators'.
+template <class Tile, int kRowTiles, int kKeyTiles>
+STROBE_DEVICE void add_staged_bias(u32 tile, float scale, float (&scores)[kRowTiles][kKeyTiles][4]) {
+  const LaneChunks<Tile> chunks(tile, lane_index() % 16, lane_index() / 16);
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+    for (int t = 0; t < kKeyTiles; t += 2) {
+      u32 words[4];
+      ptx::ldmatrix_x4(chunks.at(16 * r, t), words);
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        float(&pair)[4] = scores[r][t + n / 2];
+        const int e = n % 2 * 2;
+        pair[e] = fmaf(pair[e], scale, Tile::Element::low(words[n]));
+        pair[e + 1] = fmaf(pair[e + 1], scale, Tile::Element::high(words[n]));
+      }
+    }
+  }
+}
+
+/// Scale, softcap, bias and ALiBi, hidden or not. `whole`: all rows see all keys. `Element` says how precise it must
+/// be.
+template <class Element, int kFeatures, int kRowTiles, int kKeyTiles>
+STROBE_DEVICE void edit_scores(const AttentionParams& p, const Sequence& s, const ScoreRows<kRowTiles>& rows,
+                               int first_key, bool whole, float (&scores)[kRowTiles][kKeyTiles][4]) {
+  float scale = p.scale;  // by which scores are still to be multiplied
+  if ((kFeatures & kSoftcap) != 0 && asked_for<kFeatures>(p.softcap > 0.0f)) {
+    const Softcap softcap(p);
+    scale = 1.0f;
+    if (kFeatures == kSoftcap && Element::kBytes == 2 && whole) {
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+        for (int t = 0; t < kKeyTiles; t += 2) {
+#pragma unroll
+          for (int e = 0; e < 4; e += 2) {  // four of one row
+            float four[4] = {scores[r][t][e], scores[r][t][e + 1], scores[r][t + 1][e], scores[r][t + 1][e + 1]};
+            softcap.shares(four);
+#pragma unroll
+            for (int n = 0; n < 4; ++n) scores[r][t + n / 2][e + n % 2] = softcap.capped(four[n]);
+          }
+        }
+      }
+    } else {
+      for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int) {
+        scores[r][t][e] = softcap.capped(softcap.share(scores[r][t][e]));
+      });
+    }
+    if constexpr (kFeatures == kSoftcap) return;
+  }
+  if ((kFeatures & kBias) != 0 && asked_for<kFeatures>(p.bias.data != nullptr)) {
+    add_bias<kRowTiles, kKeyTiles>(p, s, rows, first_key, scale, scores);
+    scale = 1.0f;
+    if constexpr (kFeatures == kBias) return;
+  }
+  if ((kFeatures & kAlibi) != 0 && asked_for<kFeatures>(p.alibi_slopes.data != nullptr)) {
+    for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int j) {
+      const ScoreRow& row = rows[r][e / 2];
+      scores[r][t][e] = fmaf(scores[r][t][e], scale, -row.slope * fabsf(row.position - float(j)));
+    });
+  } else {
+    for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int) { scores[r][t][e] *= scale; });
+  }
+}
+
+/// -inf to what position and data hide.
+template <int kFeatures, int kRowTiles, int kKeyTiles>
+STROBE_DEVICE void hide_scores(const AttentionParams& p, const Sequence& s, int prefix,
+                               const ScoreRows<kRowTiles>& rows, int first_key,
+                               float (&scores)[kRowTiles][kKeyTiles][4]) {
+  const int last = larger(s.keys - 1, 0);  // keys that are not there read this one's facts
+  for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int j) {
+    const ScoreRow& row = rows[r][e / 2];
+    bool visible = sees(row.visible, prefix, j);
+    if constexpr ((kFeatures & kHidingFeatures) != 0) visible &= data_shows<kFeatures>(p, s, row, smaller(j, last));
+    if (!visible) scores[r][t][e] = minus_infinity();
+  });
+}
+
+/// Finishes the scores of 8 * kKeyTiles keys from `first_key` on for the rows that a thread holds of m16n8
+/// accumulators: s[r][t][e] is row rows[r][e / 2], key first_key + 8 t + 2 (lane % 4) + e % 2. Afterwards they are in
+/// the units of score_unit; hidden keys are -inf. `whole`: there are none.
+template <class Element, int kFeatures, int kRowTiles, int kKeyTiles>
+STROBE_DEVICE void finish_scores(const AttentionParams& p, const Sequence& s, int prefix,
+                                 const ScoreRows<kRowTiles>& rows, int first_key, bool whole,
+                                 float (&scores)[kRowTiles][kKeyTiles][4]) {
+  if constexpr ((kFeatures & kScoreFeatures) != 0) {
+    edit_scores<Element, kFeatures, kRowTiles, kKeyTiles>(p, s, rows, first_key, whole, scores);
+  }
+  if (!whole) hide_scores<kFeatures, kRowTiles, kKeyTiles>(p, s, prefix, rows, first_key, scores);
 }
 
 }  // namespace strobe::cuda

@@ -65,7 +65,9 @@ STROBE_DEVICE BlockRange blocks_of(const TileView& view, u32 key_block) {
 struct Visit {
   int head;  // -1: none
   int tile, turn;
-  bool last;  // nobody adds to dQ after this
+  bool last;   // nobody adds to dQ after this
+  bool empty;  // data hide all of it
+  bool whole;  // data hide nothing of it
 
   STROBE_DEVICE bool none() const { return head < 0; }
 };
@@ -77,8 +79,11 @@ struct Visits {
   const AttentionParams& p;
   const Sequence& s;
   Sight sight;
-  int block, last_head;  // heads of the group end before last_head
-  int lowest, highest;   // no tile outside of [lowest, highest) reaches the block
+  int block, last_head;                 // heads of the group end before last_head
+  int lowest, highest;                  // no tile outside of [lowest, highest) reaches the block
+  DocumentRange documents;              // of the block's keys
+  mutable int looked_at = -kWarpLanes;  // the first of 32 tiles, and of each
+  mutable u32 some_of = 0, all_of = 0;  // whether their documents are among the block's, and are one
 
   STROBE_DEVICE Visits(const AttentionParams& p, const Sequence& s, int block, int kv_head)
       : p(p), s(s), sight(p, s), block(block), last_head((kv_head + 1) * p.group) {
@@ -91,8 +96,15 @@ struct Visits {
     } else if (first_key >= s.keys) {
       highest = lowest;
     }
+    if constexpr ((C::kFeatures & kDocuments) != 0) {
+      if (asked_for<C::kFeatures>(p.query_documents.data != nullptr)) {
+        documents = documents_of(int(first_key), int(smaller<i64>(first_key + C::kKeyBlock, s.keys)),
+                                 [&](int j) { return key_document(p, s, j); });
+      }
+    }
   }
 
+  static STROBE_DEVICE Visit nothing() { return {-1, 0, 0, false, false, false}; }
   STROBE_DEVICE Visit first() const { return find(last_head - p.group, highest - 1); }
   STROBE_DEVICE Visit after(const Visit& visit) const { return find(visit.head, visit.tile - 1); }
 
@@ -105,32 +117,53 @@ struct Visits {
         if (!range.holds(block)) continue;
         if ((C::kFeatures & kBlockMask) == 0 || p.block_mask.data == nullptr) {
           const int turn = range.before(block);
-          return {head, tile, turn, turn + 1 == range.count()};
+          return with_documents({head, tile, turn, turn + 1 == range.count(), false, !hides_by_mask()});
         }
         const Visit visit = find_by_mask(head, tile, view, range);
-        if (!visit.none()) return visit;
+        if (!visit.none()) return with_documents(visit);
       }
     }
-    return {-1, 0, 0, false};
+    return nothing();
+  }
+
+  STROBE_DEVICE bool hides_by_mask() const {
+    return (C::kFeatures & kMask) != 0 && asked_for<C::kFeatures>(p.mask.data != nullptr);
+  }
+
+  /// The visit, knowing what documents hide of it.
+  STROBE_DEVICE Visit with_documents(Visit visit) const {
+    if ((C::kFeatures & kDocuments) != 0 && asked_for<C::kFeatures>(p.query_documents.data != nullptr)) {
+      if (u32(visit.tile - looked_at) >= u32(kWarpLanes)) {
+        looked_at = visit.tile / kWarpLanes * kWarpLanes;
+        some_of = all_of = ~0u;
+        compare_documents<C::kQueryTile>(
+            documents, looked_at * C::kQueryTile, s.queries, [&](int i) { return query_document(p, s, i); }, some_of,
+            all_of);
+      }
+      visit.empty = (some_of >> (visit.tile - looked_at) & 1) == 0;
+      visit.whole &= (all_of >> (visit.tile - looked_at) & 1) != 0;
+    }
+    return visit;
   }
 
   /// Counts the blocks before and after this one that the block mask keeps for the tile.
   STROBE_DEVICE Visit find_by_mask(int head, int tile, const TileView& view, const BlockRange& range) const {
     int before = 0, after = 0;
-    bool kept_here = false;
+    bool kept_here = false, whole = false;
     for (int start = 0; start < range.last || start < range.prefix; start += kWarpLanes) {
       const int mine = start + lane_index(), first = mine * C::kKeyBlock;
-      const bool kept =
-          range.holds(mine) && block_mask_keeps(p, s, head, view, first, smaller(first + C::kKeyBlock, s.keys));
-      const u32 found = __ballot_sync(~0u, kept);
+      Shown shown{false, false};
+      if (range.holds(mine)) shown = block_mask_shows(p, s, head, view, first, smaller(first + C::kKeyBlock, s.keys));
+      const u32 found = __ballot_sync(~0u, shown.some), wholes = __ballot_sync(~0u, shown.all);
       const int place = block - start;  // of this block among the 32
       const u32 lower = place >= 32 ? ~0u : place <= 0 ? 0u : (1u << place) - 1u;
       const u32 self = place >= 0 && place < 32 ? 1u << place : 0u;
       before += __popc(found & lower);
       after += __popc(found & ~lower & ~self);
       kept_here |= (found & self) != 0;
+      whole |= (wholes & self) != 0;
     }
-    return kept_here ? Visit{head, tile, before, after == 0} : Visit{-1, 0, 0, false};
+    return kept_here ? Visit{head, tile, before, after == 0, false, whole && !hides_by_mask()} : nothing();
   }
 };
 

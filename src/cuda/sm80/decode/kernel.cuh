@@ -69,9 +69,10 @@ struct DecodeTask {
     typename C::Scores scores;
     float total[C::kRowTiles][2];
     multiply_queries_and_keys<C>(memory, tiles, 0, score_factor, scores);
-    if (C::kEdits || !sees_all(view, first, first + kDecodeStep)) {
-      const ScoreRow facts[2] = {row_facts(lane_index() / 4), row_facts(lane_index() / 4 + 8)};
-      finish_scores<C::kFeatures, C::kKeyTiles>(p, s, view.prefix, facts, first, scores[0]);
+    const bool whole = (C::kFeatures & kHidingFeatures) == 0 && sees_all(view, first, first + kDecodeStep);
+    if (C::kEdits || !whole) {
+      const ScoreRows<1> facts = {{row_facts(lane_index() / 4), row_facts(lane_index() / 4 + 8)}};
+      finish_scores<typename C::Element, C::kFeatures, 1, C::kKeyTiles>(p, s, view.prefix, facts, first, whole, scores);
     }
     softmax.follow(unit, scores, o);
     softmax.weigh(unit, scores, total);
@@ -272,7 +273,7 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
                   .keys = keys,
                   .key = d.plain ? plain_key_rows<Element>(p.key, b, kv_head) : key_rows(p, p.key, s, kv_head),
                   .value = d.plain ? plain_key_rows<Element>(p.value, b, kv_head) : key_rows(p, p.value, s, kv_head),
-                  .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
+                  .unit = score_unit<C::kFeatures>(p),
                   .score_factor = score_factor_of<Element>(p, s, kv_head),
                   .value_factor = value_factor_of<Element>(p, s, kv_head),
                   .memory = ptx::shared_address(shared_memory)}
