@@ -142,6 +142,12 @@ STROBE_DEVICE float rcp(float x) {
   return r;
 }
 
+/// The whole product. (Of 64-bit operands whose high halves are zero, nvcc 13.0 adds the products of those as well.)
+STROBE_DEVICE u64 mul_wide(u32 a, u32 b) {
+  u64 r;
+  asm("mul.wide.u32 %0, %1, %2;" : "=l"(r) : "r"(a), "r"(b));
+  return r;
+}
 /// The smaller one; NaN where either is.
 STROBE_DEVICE float min_nan(float a, float b) {
   float r;

@@ -129,8 +129,8 @@ class Survey {
     all_ = __ballot_sync(~0u, shown.all);
     if constexpr ((kFeatures & kDocuments) != 0) {
       if (asked_for<kFeatures>(p.query_documents.data != nullptr)) {
-        compare_documents<kBlockKeys>(documents_, start * kBlockKeys, s.keys,
-                                      [&](int j) { return key_document(p, s, j); }, some_, all_);
+        compare_documents<kBlockKeys>(
+            documents_, start * kBlockKeys, s.keys, [&](int j) { return key_document(p, s, j); }, some_, all_);
       }
     }
   }

@@ -58,6 +58,7 @@ inline float cvt_f32_f16(u16 half) { return sim::from_float16(half); }
 inline float ex2(float x) { return sim::exp2_flushed(x); }
 inline float lg2(float x) { return __builtin_log2f(x); }
 inline float rcp(float x) { return sim::reciprocal_flushed(x); }
+inline u64 mul_wide(u32 a, u32 b) { return u64(a) * b; }
 inline float min_nan(float a, float b) { return a < b || a != a ? a : b; }
 
 inline void bar_sync(int barrier, int threads) { sim::barrier_wait(barrier, threads); }
