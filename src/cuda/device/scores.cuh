@@ -72,16 +72,20 @@ struct ScoreRow {
 };
 
 template <int kFeatures>
-STROBE_DEVICE ScoreRow score_row(const AttentionParams& p, const Sequence& s, int head, int i) {
+STROBE_DEVICE float alibi_slope(const AttentionParams& p, const Sequence& s, int head) {
+  if ((kFeatures & kAlibi) == 0 || !asked_for<kFeatures>(p.alibi_slopes.data != nullptr)) return 0.0f;
+  const float* const slopes = reinterpret_cast<const float*>(p.alibi_slopes.data);
+  return slopes[s.batch * p.alibi_slopes.batch_stride + head * p.alibi_slopes.stride];
+}
+
+template <int kFeatures>
+STROBE_DEVICE ScoreRow score_row(const AttentionParams& p, const Sequence& s, int head, int i, float slope) {
   ScoreRow row{};
   row.i = i;
+  row.slope = slope;
   row.visible = i < s.queries ? visible_keys(p, s, i) : KeyRange{0, 0};
   if constexpr ((kFeatures & kAlibi) != 0) {
     row.position = float(i + s.shift);
-    if (p.alibi_slopes.data) {
-      row.slope = reinterpret_cast<const float*>(
-          p.alibi_slopes.data)[s.batch * p.alibi_slopes.batch_stride + head * p.alibi_slopes.stride];
-    }
   }
   const int stored = smaller(i, larger(s.queries - 1, 0));  // rows that are not there read some other row's facts
   const auto row_of = [&](const ScoresView& view, int row_index) {
@@ -100,6 +104,11 @@ STROBE_DEVICE ScoreRow score_row(const AttentionParams& p, const Sequence& s, in
     if (asked_for<kFeatures>(p.query_documents.data != nullptr)) row.document = query_document(p, s, stored);
   }
   return row;
+}
+
+template <int kFeatures>
+STROBE_DEVICE ScoreRow score_row(const AttentionParams& p, const Sequence& s, int head, int i) {
+  return score_row<kFeatures>(p, s, head, i, alibi_slope<kFeatures>(p, s, head));
 }
 
 /// Whether data (documents, mask, block mask) leave key j visible to the row. j must be a key in use.
@@ -140,22 +149,16 @@ STROBE_DEVICE float edited_score(const AttentionParams& p, const ScoreRow& row, 
   return x;
 }
 
-/// Rows that a thread holds of accumulators of 16 rows: [row tile][upper or lower half].
-template <int kRowTiles>
-using ScoreRows = ScoreRow[kRowTiles][2];
-
-/// Calls visit(r, t, e, j) for every score s[r][t][e] of accumulators whose first key is `first_key`; j is its key.
-/// Scores of one key follow each other, so that what depends on the key alone is worked out once.
-template <int kRowTiles, int kKeyTiles, class Visit>
+/// Calls visit(t, e, j) for every score s[t][e] of a thread's accumulators of 16 rows and 8 keys each, whose first key
+/// is `first_key`; j is the score's key. Scores of one key follow each other, so that what depends on the key alone is
+/// worked out once.
+template <int kKeyTiles, class Visit>
 STROBE_DEVICE void for_each_score(int first_key, const Visit& visit) {
   const int first = first_key + 2 * (lane_index() % 4);
 #pragma unroll
   for (int t = 0; t < kKeyTiles; ++t) {
 #pragma unroll
-    for (int column = 0; column < 2; ++column) {
-#pragma unroll
-      for (int n = 0; n < 2 * kRowTiles; ++n) visit(n / 2, t, n % 2 * 2 + column, first + 8 * t + column);
-    }
+    for (int n = 0; n < 4; ++n) visit(t, n % 2 * 2 + n / 2, first + 8 * t + n / 2);
   }
 }
 
@@ -174,109 +177,134 @@ STROBE_DEVICE void with_bias_elements(const ScoresView& bias, const Visit& visit
 }
 
 /// Adds the bias to scores times `scale`. Keys past the last one in use read that one's.
-template <int kRowTiles, int kKeyTiles>
-STROBE_DEVICE void add_bias(const AttentionParams& p, const Sequence& s, const ScoreRows<kRowTiles>& rows,
-                            int first_key, float scale, float (&scores)[kRowTiles][kKeyTiles][4]) {
+template <int kKeyTiles>
+STROBE_DEVICE void add_bias(const AttentionParams& p, const Sequence& s, const ScoreRow (&rows)[2], int first_key,
+                            float scale, float (&scores)[kKeyTiles][4]) {
   const int last = larger(s.keys - 1, 0);
+  const int first = ptx::untraced(first_key);  // nothing that follows from it is kept for the next rows
   with_bias_elements(p.bias, [&](const auto& element) {
-    for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int j) {
+    for_each_score<kKeyTiles>(first, [&](int t, int e, int j) {
       const i64 place = smaller(j, last) * p.bias.column_stride;
-      scores[r][t][e] = fmaf(scores[r][t][e], scale, element(rows[r][e / 2].bias, place));
+      scores[t][e] = fmaf(scores[t][e], scale, element(rows[e / 2].bias, place));
     });
   });
 }
 
-/// The same from shared memory: a tile of a 16-bit type, whose rows are the accumulators'.
-template <class Tile, int kRowTiles, int kKeyTiles>
-STROBE_DEVICE void add_staged_bias(u32 tile, float scale, float (&scores)[kRowTiles][kKeyTiles][4]) {
-  const LaneChunks<Tile> chunks(tile, lane_index() % 16, lane_index() / 16);
+/// The same from shared memory: a tile of a 16-bit type, whose rows are the accumulators' 16.
+template <class BiasTile, int kKeyTiles>
+STROBE_DEVICE void add_staged_bias(u32 tile, float scale, float (&scores)[kKeyTiles][4]) {
+  const LaneChunks<BiasTile> chunks(tile, lane_index() % 16, lane_index() / 16);
 #pragma unroll
-  for (int r = 0; r < kRowTiles; ++r) {
+  for (int t = 0; t < kKeyTiles; t += 2) {
+    u32 words[4];
+    ptx::ldmatrix_x4(chunks.at(0, t), words);
 #pragma unroll
-    for (int t = 0; t < kKeyTiles; t += 2) {
-      u32 words[4];
-      ptx::ldmatrix_x4(chunks.at(16 * r, t), words);
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        float(&pair)[4] = scores[r][t + n / 2];
-        const int e = n % 2 * 2;
-        pair[e] = fmaf(pair[e], scale, Tile::Element::low(words[n]));
-        pair[e + 1] = fmaf(pair[e + 1], scale, Tile::Element::high(words[n]));
-      }
+    for (int n = 0; n < 4; ++n) {
+      float(&pair)[4] = scores[t + n / 2];
+      const int e = n % 2 * 2;
+      pair[e] = fmaf(pair[e], scale, BiasTile::Element::low(words[n]));
+      pair[e + 1] = fmaf(pair[e + 1], scale, BiasTile::Element::high(words[n]));
     }
   }
 }
 
 /// Scale, softcap, bias and ALiBi, hidden or not. `whole`: all rows see all keys. `Element` says how precise it must
 /// be.
-template <class Element, int kFeatures, int kRowTiles, int kKeyTiles>
-STROBE_DEVICE void edit_scores(const AttentionParams& p, const Sequence& s, const ScoreRows<kRowTiles>& rows,
-                               int first_key, bool whole, float (&scores)[kRowTiles][kKeyTiles][4]) {
+template <class Element, int kFeatures, int kKeyTiles>
+STROBE_DEVICE void edit_scores(const AttentionParams& p, const Sequence& s, const ScoreRow (&rows)[2], int first_key,
+                               bool whole, float (&scores)[kKeyTiles][4]) {
   float scale = p.scale;  // by which scores are still to be multiplied
   if ((kFeatures & kSoftcap) != 0 && asked_for<kFeatures>(p.softcap > 0.0f)) {
     const Softcap softcap(p);
     scale = 1.0f;
     if (kFeatures == kSoftcap && Element::kBytes == 2 && whole) {
 #pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) {
+      for (int t = 0; t < kKeyTiles; t += 2) {
 #pragma unroll
-        for (int t = 0; t < kKeyTiles; t += 2) {
+        for (int e = 0; e < 4; e += 2) {  // four of one row
+          float four[4] = {scores[t][e], scores[t][e + 1], scores[t + 1][e], scores[t + 1][e + 1]};
+          softcap.shares(four);
 #pragma unroll
-          for (int e = 0; e < 4; e += 2) {  // four of one row
-            float four[4] = {scores[r][t][e], scores[r][t][e + 1], scores[r][t + 1][e], scores[r][t + 1][e + 1]};
-            softcap.shares(four);
-#pragma unroll
-            for (int n = 0; n < 4; ++n) scores[r][t + n / 2][e + n % 2] = softcap.capped(four[n]);
-          }
+          for (int n = 0; n < 4; ++n) scores[t + n / 2][e + n % 2] = softcap.capped(four[n]);
         }
       }
     } else {
-      for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int) {
-        scores[r][t][e] = softcap.capped(softcap.share(scores[r][t][e]));
-      });
+      for_each_score<kKeyTiles>(first_key,
+                                [&](int t, int e, int) { scores[t][e] = softcap.capped(softcap.share(scores[t][e])); });
     }
     if constexpr (kFeatures == kSoftcap) return;
   }
   if ((kFeatures & kBias) != 0 && asked_for<kFeatures>(p.bias.data != nullptr)) {
-    add_bias<kRowTiles, kKeyTiles>(p, s, rows, first_key, scale, scores);
+    add_bias<kKeyTiles>(p, s, rows, first_key, scale, scores);
     scale = 1.0f;
     if constexpr (kFeatures == kBias) return;
   }
   if ((kFeatures & kAlibi) != 0 && asked_for<kFeatures>(p.alibi_slopes.data != nullptr)) {
-    for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int j) {
-      const ScoreRow& row = rows[r][e / 2];
-      scores[r][t][e] = fmaf(scores[r][t][e], scale, -row.slope * fabsf(row.position - float(j)));
+    const float first = float(first_key + 2 * (lane_index() % 4));
+    const float from[2] = {rows[0].position - first, rows[1].position - first};
+    for_each_score<kKeyTiles>(first_key, [&](int t, int e, int) {
+      const float distance = fabsf(from[e / 2] - float(8 * t + e % 2));
+      scores[t][e] = fmaf(scores[t][e], scale, -rows[e / 2].slope * distance);
     });
   } else {
-    for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int) { scores[r][t][e] *= scale; });
+    for_each_score<kKeyTiles>(first_key, [&](int t, int e, int) { scores[t][e] *= scale; });
   }
 }
 
-/// -inf to what position and data hide.
-template <int kFeatures, int kRowTiles, int kKeyTiles>
-STROBE_DEVICE void hide_scores(const AttentionParams& p, const Sequence& s, int prefix,
-                               const ScoreRows<kRowTiles>& rows, int first_key,
-                               float (&scores)[kRowTiles][kKeyTiles][4]) {
-  const int last = larger(s.keys - 1, 0);  // keys that are not there read this one's facts
-  for_each_score<kRowTiles, kKeyTiles>(first_key, [&](int r, int t, int e, int j) {
-    const ScoreRow& row = rows[r][e / 2];
-    bool visible = sees(row.visible, prefix, j);
-    if constexpr ((kFeatures & kHidingFeatures) != 0) visible &= data_shows<kFeatures>(p, s, row, smaller(j, last));
-    if (!visible) scores[r][t][e] = minus_infinity();
+/// What data show of the scores s[t][e] of a row, as bits 2 t + e % 2. A loop that seldom runs and must not cost the
+/// kernel registers: unrolled, it made documents' kernels spill everywhere.
+template <int kFeatures, int kKeyTiles>
+STROBE_DEVICE void look_at_data(const AttentionParams& p, const Sequence& s, const ScoreRow (&rows)[2], int first_key,
+                                u32 (&shown)[2]) {
+  const int first = first_key + 2 * (lane_index() % 4), last = larger(s.keys - 1, 0);
+  shown[0] = shown[1] = 0;
+#pragma unroll 1
+  for (int t = 0; t < kKeyTiles; ++t) {
+#pragma unroll
+    for (int column = 0; column < 2; ++column) {
+      const int j = smaller(first + 8 * t + column, last);  // keys that are not there read the last one's facts
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        shown[half] |= u32(data_shows<kFeatures>(p, s, rows[half], j)) << (2 * t + column);
+      }
+    }
+  }
+}
+
+/// -inf to what data hide.
+template <int kFeatures, int kKeyTiles>
+STROBE_DEVICE void hide_by_data(const AttentionParams& p, const Sequence& s, const ScoreRow (&rows)[2], int first_key,
+                                float (&scores)[kKeyTiles][4]) {
+  u32 shown[2];
+  look_at_data<kFeatures, kKeyTiles>(p, s, rows, first_key, shown);
+  for_each_score<kKeyTiles>(first_key, [&](int t, int e, int) {
+    if ((shown[e / 2] >> (2 * t + e % 2) & 1) == 0) scores[t][e] = minus_infinity();
   });
 }
 
-/// Finishes the scores of 8 * kKeyTiles keys from `first_key` on for the rows that a thread holds of m16n8
-/// accumulators: s[r][t][e] is row rows[r][e / 2], key first_key + 8 t + 2 (lane % 4) + e % 2. Afterwards they are in
-/// the units of score_unit; hidden keys are -inf. `whole`: there are none.
-template <class Element, int kFeatures, int kRowTiles, int kKeyTiles>
-STROBE_DEVICE void finish_scores(const AttentionParams& p, const Sequence& s, int prefix,
-                                 const ScoreRows<kRowTiles>& rows, int first_key, bool whole,
-                                 float (&scores)[kRowTiles][kKeyTiles][4]) {
+/// -inf to what position hides.
+template <int kKeyTiles>
+STROBE_DEVICE void hide_by_position(int prefix, const ScoreRow (&rows)[2], int first_key,
+                                    float (&scores)[kKeyTiles][4]) {
+  for_each_score<kKeyTiles>(first_key, [&](int t, int e, int j) {
+    if (!sees(rows[e / 2].visible, prefix, j)) scores[t][e] = minus_infinity();
+  });
+}
+
+/// Finishes the scores of 8 * kKeyTiles keys from `first_key` on for the two rows that a thread holds of m16n8
+/// accumulators: s[t][e] is row rows[e / 2], key first_key + 8 t + 2 (lane % 4) + e % 2. Afterwards they are in the
+/// units of score_unit; hidden keys are -inf. `whole`: there are none.
+template <class Element, int kFeatures, int kKeyTiles>
+STROBE_DEVICE void finish_scores(const AttentionParams& p, const Sequence& s, int prefix, const ScoreRow (&rows)[2],
+                                 int first_key, bool whole, float (&scores)[kKeyTiles][4]) {
   if constexpr ((kFeatures & kScoreFeatures) != 0) {
-    edit_scores<Element, kFeatures, kRowTiles, kKeyTiles>(p, s, rows, first_key, whole, scores);
+    edit_scores<Element, kFeatures, kKeyTiles>(p, s, rows, first_key, whole, scores);
   }
-  if (!whole) hide_scores<kFeatures, kRowTiles, kKeyTiles>(p, s, prefix, rows, first_key, scores);
+  if (whole) return;
+  hide_by_position<kKeyTiles>(prefix, rows, first_key, scores);
+  if constexpr ((kFeatures & kHidingFeatures) != 0) {
+    hide_by_data<kFeatures, kKeyTiles>(p, s, rows, first_key, scores);
+  }
 }
 
 }  // namespace strobe::cuda

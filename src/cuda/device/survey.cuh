@@ -75,20 +75,44 @@ STROBE_DEVICE void compare_documents(DocumentRange range, int first, int last, c
   }
 }
 
-/// The blocks of a tile in order. Whole warps ask together; all warps of the tile hear the same.
-template <int kFeatures, int kBlockKeys>
+/// Of 32 rectangles of scores, as bits: which have something that data show, and nothing that data hide.
+struct ShownSets {
+  u32 some, all;
+};
+
+/// Those of a tile's queries from `first_row` on and the key blocks from `start` on. The whole warp asks together. Out
+/// of line, and finds out for itself where the tile is: the loop that asks has no registers to spare.
+template <int kFeatures, int kRows, int kBlockKeys>
+__device__ __noinline__ ShownSets look_at_blocks(const AttentionParams& p, int batch, int head, int first_row,
+                                                 int start) {
+  const Sequence s = sequence_of(p, batch);
+  const TileView view = view_of(p, s, first_row, kRows);
+  const int first = (start + lane_index()) * kBlockKeys, last = smaller(first + kBlockKeys, s.keys);
+  Shown shown{reaches(view, first, last), true};
+  if constexpr ((kFeatures & kBlockMask) != 0) {
+    if (asked_for<kFeatures>(p.block_mask.data != nullptr) && shown.some) {
+      shown = block_mask_shows(p, s, head, view, first, last);
+    }
+  }
+  if constexpr ((kFeatures & kMask) != 0) shown.all &= p.mask.data == nullptr;
+  ShownSets sets{__ballot_sync(~0u, shown.some), __ballot_sync(~0u, shown.all)};
+  if constexpr ((kFeatures & kDocuments) != 0) {
+    if (asked_for<kFeatures>(p.query_documents.data != nullptr)) {
+      const DocumentRange documents =
+          documents_of(view.first_row, view.last_row, [&](int i) { return query_document(p, s, i); });
+      compare_documents<kBlockKeys>(
+          documents, start * kBlockKeys, s.keys, [&](int j) { return key_document(p, s, j); }, sets.some, sets.all);
+    }
+  }
+  return sets;
+}
+
+/// The blocks of a tile of kRows queries in order. Whole warps ask together; all warps of the tile hear the same.
+template <int kFeatures, int kRows, int kBlockKeys>
 class Survey {
   static constexpr bool kLooks = (kFeatures & (kBlockMask | kDocuments)) != 0;
 
  public:
-  STROBE_DEVICE Survey(const AttentionParams& p, const Sequence& s, const TileView& view) {
-    if constexpr ((kFeatures & kDocuments) != 0) {
-      if (asked_for<kFeatures>(p.query_documents.data != nullptr)) {
-        documents_ = documents_of(view.first_row, view.last_row, [&](int i) { return query_document(p, s, i); });
-      }
-    }
-  }
-
   /// The first block at or after `block` that the tile must visit; `blocks` if there is none.
   STROBE_DEVICE int next(const AttentionParams& p, const Sequence& s, int head, const TileView& view, int block,
                          int blocks) {
@@ -97,8 +121,11 @@ class Survey {
       return smaller(in_gap ? view.begin / kBlockKeys : block, blocks);
     } else {
       while (block < blocks) {
-        if (u32(block - start_) >= u32(kWarpLanes)) look(p, s, head, view, block, blocks);
-        const u32 found = some_ >> (block - start_);
+        if (u32(block - start_) >= u32(kWarpLanes)) {
+          start_ = block;
+          sets_ = look_at_blocks<kFeatures, kRows, kBlockKeys>(p, s.batch, head, view.first_row, block);
+        }
+        const u32 found = sets_.some >> (block - start_);
         if (found != 0) return block + __ffs(int(found)) - 1;
         block = start_ + kWarpLanes;
       }
@@ -108,36 +135,13 @@ class Survey {
 
   /// Whether data hide nothing of a block that `next` has just returned.
   STROBE_DEVICE bool whole(int block) const {
-    if constexpr (kLooks) return (all_ >> (block - start_) & 1) != 0;
+    if constexpr (kLooks) return (sets_.all >> (block - start_) & 1) != 0;
     return (kFeatures & kMask) == 0;
   }
 
  private:
-  /// Looks at 32 blocks from `start` on.
-  STROBE_DEVICE void look(const AttentionParams& p, const Sequence& s, int head, const TileView& view, int start,
-                          int blocks) {
-    start_ = start;
-    const int mine = start + lane_index(), first = mine * kBlockKeys, last = smaller(first + kBlockKeys, s.keys);
-    Shown shown{mine < blocks && reaches(view, first, last), true};
-    if constexpr ((kFeatures & kBlockMask) != 0) {
-      if (asked_for<kFeatures>(p.block_mask.data != nullptr) && shown.some) {
-        shown = block_mask_shows(p, s, head, view, first, last);
-      }
-    }
-    if constexpr ((kFeatures & kMask) != 0) shown.all &= p.mask.data == nullptr;
-    some_ = __ballot_sync(~0u, shown.some);
-    all_ = __ballot_sync(~0u, shown.all);
-    if constexpr ((kFeatures & kDocuments) != 0) {
-      if (asked_for<kFeatures>(p.query_documents.data != nullptr)) {
-        compare_documents<kBlockKeys>(
-            documents_, start * kBlockKeys, s.keys, [&](int j) { return key_document(p, s, j); }, some_, all_);
-      }
-    }
-  }
-
   int start_ = -kWarpLanes;  // the first of the 32 blocks that were looked at
-  u32 some_ = 0, all_ = 0;   // of each, whether data show some of it, all of it
-  DocumentRange documents_;
+  ShownSets sets_{0, 0};
 };
 
 }  // namespace strobe::cuda

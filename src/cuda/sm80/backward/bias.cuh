@@ -79,9 +79,8 @@ struct BiasTask {
                                                                               warp_row, memory + C::kValuesAt, grads);
     if constexpr ((C::kFeatures & kDropout) != 0) drop<C>(p, s, head, view.first_row + warp_row, first_key, grads);
     const int row = view.first_row + warp_row + lane / 4;
-    const ScoreRows<1> rows = {
-        {score_row<C::kFeatures>(p, s, head, row), score_row<C::kFeatures>(p, s, head, row + 8)}};
-    finish_scores<Element, C::kFeatures, 1, C::kKeyTiles>(p, s, view.prefix, rows, first_key, false, scores);
+    const ScoreRow rows[2] = {score_row<C::kFeatures>(p, s, head, row), score_row<C::kFeatures>(p, s, head, row + 8)};
+    finish_scores<Element, C::kFeatures, C::kKeyTiles>(p, s, view.prefix, rows, first_key, false, scores[0]);
     float lse[2], delta[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

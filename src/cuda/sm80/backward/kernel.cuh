@@ -126,7 +126,18 @@ struct BackwardTask {
     }
   }
 
-  STROBE_DEVICE Scene scene(const Visit& visit, int own_lane) const {
+  /// Where the bias is not staged, its place holds zeros.
+  STROBE_DEVICE void clear_bias() const {
+    if constexpr (C::kStagesBias) {
+      if (stages_bias()) return;
+      for (int n = lane() * 16; n < C::BiasTile::kBytes; n += kWarpLanes * 16) {
+        ptx::st_shared_16(own_bias() + n, make_uint4(0, 0, 0, 0));
+      }
+      __syncwarp();
+    }
+  }
+
+  STROBE_DEVICE Scene scene(const Visit& visit, int own_lane, float slope = 0.0f) const {
     const TileView tile = view(visit);
     return {.p = p,
             .sequence = s,
@@ -135,23 +146,21 @@ struct BackwardTask {
             .first_row = tile.first_row,
             .first_key = first_key + warp_key(),
             .hides = is_edge(tile) || (C::kHidesByData && !visit.whole),
-            .lane = own_lane};
+            .lane = own_lane,
+            .slope = slope};
   }
 
   /// `next` is loaded meanwhile. Exponentials of a step run beside the product of the step before.
   STROBE_DEVICE void visit_as_first(const Visit& visit, const Visit& next, int stage,
                                     typename C::Sums& grad_value) const {
+    const float slope = alibi_slope<C::kFeatures>(p, s, visit.head);  // asked for early: nothing overtakes the product
     typename C::Scores scores;
-    if (!is_empty(visit)) {
-      multiply_rows<Element, typename C::KeyTile, typename C::QueryTile>(lane(), keys(), warp_key(), queries(stage),
-                                                                         scores);
-    }
+    multiply_rows<Element, typename C::KeyTile, typename C::QueryTile>(lane(), keys(), warp_key(), queries(stage),
+                                                                       scores);
     if (C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
     ptx::cp_async_commit();
-    if (is_empty(visit)) return;
-    const Scene here = scene(visit, lane());
-    Weigher<C> weigher{
-        .scene = here, .lse = lse(stage), .bias = stages_bias() ? own_bias() : 0, .exchange = exchange()};
+    const Scene here = scene(visit, lane(), slope);
+    Weigher<C> weigher{.scene = here, .lse = lse(stage), .exchange = exchange(), .bias = {own_bias(), !stages_bias()}};
     weigher.start(scores);
     typename C::Factor weights[2];
 #pragma unroll
@@ -170,13 +179,10 @@ struct BackwardTask {
   STROBE_DEVICE void visit_as_second(const Visit& visit, const Visit& next, int stage, int parity,
                                      typename C::Sums& grad_key) const {
     typename C::Scores scores;
-    if (!is_empty(visit)) {
-      multiply_rows<Element, typename C::ValueTile, typename C::GradOutputTile>(lane(), values(), warp_key(),
-                                                                                grad_outputs(stage), scores);
-    }
+    multiply_rows<Element, typename C::ValueTile, typename C::GradOutputTile>(lane(), values(), warp_key(),
+                                                                              grad_outputs(stage), scores);
     if (kAllLoad && C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
     ptx::cp_async_commit();
-    if (is_empty(visit)) return;
     const int own_lane = lane();
     const Scene here = scene(visit, own_lane);
     if (here.hides) hide<C, C::kScoreTiles>(here, 0, 0.0f, scores);  // P is 0 there, but dP may be NaN
@@ -198,20 +204,32 @@ struct BackwardTask {
     }
   }
 
+  /// Whether the block stores or writes the tile's dQ, instead of adding to it.
+  STROBE_DEVICE bool opens_or_closes(const Visit& visit) const {
+    return f.turns != nullptr && (visit.turn == 0 || visit.last);
+  }
+
+  /// A visit of which data hide everything: dS is zero.
+  STROBE_DEVICE void pass_over(const Visit& visit, const Visit& next, int stage, int parity) const {
+    if (C::kStages > 1 && loads() && !next.none()) load_visit(next, 1 - stage);
+    ptx::cp_async_commit();
+    if (is_first_warp() || !opens_or_closes(visit)) return;
+    const u32 own = grad_scores(parity) + warp_key() * C::GradScoreTile::kRowBytes;
+    for (int n = lane() * 16; n < C::kWarpKeys * C::GradScoreTile::kRowBytes; n += kWarpLanes * 16) {
+      ptx::st_shared_16(own + n, make_uint4(0, 0, 0, 0));
+    }
+  }
+
   STROBE_DEVICE void visit_grad_query(const Visit& visit, int parity) const {
     if (visit.none() || f.grad_query.data == nullptr) return;
-    if (is_empty(visit) && (f.turns == nullptr || (visit.turn > 0 && !visit.last))) return;  // nothing to add
+    if (is_empty(visit) && !opens_or_closes(visit)) return;  // nothing to add
 #pragma unroll 1
     for (int part = 0; part < C::kGradParts; ++part) {
       typename C::GradQuery g;
       const int row = warp() / C::kGradColumns * C::kGradRows;
       const int dim = warp() % C::kGradColumns * C::kGradDims + part * C::kPartDims;
-      if (is_empty(visit)) {
-        clear(g);
-      } else {
-        multiply_columns<Element, typename C::GradScoreTile, typename C::KeyTile>(lane(), grad_scores(parity), row,
-                                                                                  keys(), dim, g);
-      }
+      multiply_columns<Element, typename C::GradScoreTile, typename C::KeyTile>(lane(), grad_scores(parity), row,
+                                                                                keys(), dim, g);
       add_grad_query<C>(f, s, slot, visit, part, ptx::untraced(thread), g);
     }
   }
@@ -231,7 +249,10 @@ struct BackwardTask {
     load_keys();
     if (loads()) load_visit(visit, 0);
     ptx::cp_async_commit();
-    if (is_first_warp()) load_bias(visit);
+    if (is_first_warp()) {
+      clear_bias();
+      load_bias(visit);
+    }
     for (int n = 0;; ++n) {
       const int parity = n % 2, stage = C::kStages > 1 ? parity : 0;
       if (thread == 0) await_turn(f, slot, before);
@@ -243,13 +264,15 @@ struct BackwardTask {
         clear_blind_queries<C>(lse(stage), queries(stage), grad_outputs(stage));
         __syncthreads();
       }
+      const bool empty = !visit.none() && is_empty(visit), busy = !visit.none() && !empty;
+      if (empty) pass_over(visit, next, stage, parity);
       if (is_first_warp()) {
-        if (!visit.none()) visit_as_first(visit, next, stage, sums);
+        if (busy) visit_as_first(visit, next, stage, sums);
         load_bias(next);
         visit_grad_query(before, 1 - parity);
       } else {
         visit_grad_query(before, 1 - parity);
-        if (!visit.none()) visit_as_second(visit, next, stage, parity, sums);
+        if (busy) visit_as_second(visit, next, stage, parity, sums);
       }
       if (visit.none()) break;
       if (C::kStages == 1) {

@@ -72,6 +72,59 @@ struct Visit {
   STROBE_DEVICE bool none() const { return head < 0; }
 };
 
+/// Of 32 query tiles, as bits: which the block mask leaves to be visited, which documents show something of, and which
+/// data hide nothing of.
+struct TileSets {
+  u32 kept, some, all;
+};
+
+/// Those of the tiles from `start` on and the block whose keys begin at `first_key`. The whole warp asks together. Out
+/// of line, as look_at_blocks is.
+template <class C>
+__device__ __noinline__ TileSets look_at_tiles(const AttentionParams& p, int batch, int head, int first_key,
+                                               int start) {
+  const Sequence s = sequence_of(p, batch);
+  const int last_key = smaller(first_key + C::kKeyBlock, s.keys);
+  const TileView view = Sight(p, s).tile((start + lane_index()) * C::kQueryTile, C::kQueryTile);
+  Shown shown{view.first_row < s.queries, true};
+  if constexpr ((C::kFeatures & kBlockMask) != 0) {
+    if (asked_for<C::kFeatures>(p.block_mask.data != nullptr) && shown.some) {
+      shown = block_mask_shows(p, s, head, view, first_key, last_key);
+    }
+  }
+  if constexpr ((C::kFeatures & kMask) != 0) shown.all &= p.mask.data == nullptr;
+  TileSets sets{__ballot_sync(~0u, shown.some), ~0u, __ballot_sync(~0u, shown.all)};
+  if constexpr ((C::kFeatures & kDocuments) != 0) {
+    if (asked_for<C::kFeatures>(p.query_documents.data != nullptr)) {
+      const DocumentRange documents = documents_of(first_key, last_key, [&](int j) { return key_document(p, s, j); });
+      compare_documents<C::kQueryTile>(
+          documents, start * C::kQueryTile, s.queries, [&](int i) { return query_document(p, s, i); }, sets.some,
+          sets.all);
+    }
+  }
+  return sets;
+}
+
+/// How many blocks the block mask keeps for a tile before and after one. The whole warp asks together.
+struct Turn {
+  int before, after;
+};
+template <class C>
+__device__ __noinline__ Turn turn_by_mask(const AttentionParams& p, int batch, int head, int tile, int block) {
+  const Sequence s = sequence_of(p, batch);
+  const TileView view = Sight(p, s).tile(tile * C::kQueryTile, C::kQueryTile);
+  const BlockRange range = blocks_of(view, C::kKeyBlock);
+  Turn turn{0, 0};
+  for (int start = 0; start < range.last || start < range.prefix; start += kWarpLanes) {
+    const int mine = start + lane_index(), first = mine * C::kKeyBlock;
+    const bool kept =
+        range.holds(mine) && block_mask_keeps(p, s, head, view, first, smaller(first + C::kKeyBlock, s.keys));
+    turn.before += __popc(__ballot_sync(~0u, kept && mine < block));
+    turn.after += __popc(__ballot_sync(~0u, kept && mine > block));
+  }
+  return turn;
+}
+
 /// The visits of one key block, head by head, from the last tile that sees it to the first. The whole warp asks
 /// together.
 template <class C>
@@ -79,11 +132,10 @@ struct Visits {
   const AttentionParams& p;
   const Sequence& s;
   Sight sight;
-  int block, last_head;                 // heads of the group end before last_head
-  int lowest, highest;                  // no tile outside of [lowest, highest) reaches the block
-  DocumentRange documents;              // of the block's keys
-  mutable int looked_at = -kWarpLanes;  // the first of 32 tiles, and of each
-  mutable u32 some_of = 0, all_of = 0;  // whether their documents are among the block's, and are one
+  int block, last_head;                          // heads of the group end before last_head
+  int lowest, highest;                           // no tile outside of [lowest, highest) reaches the block
+  mutable int looked_at = -1, looked_head = -1;  // the first of the 32 tiles that were looked at last
+  mutable TileSets sets{0, 0, 0};
 
   STROBE_DEVICE Visits(const AttentionParams& p, const Sequence& s, int block, int kv_head)
       : p(p), s(s), sight(p, s), block(block), last_head((kv_head + 1) * p.group) {
@@ -96,12 +148,6 @@ struct Visits {
     } else if (first_key >= s.keys) {
       highest = lowest;
     }
-    if constexpr ((C::kFeatures & kDocuments) != 0) {
-      if (asked_for<C::kFeatures>(p.query_documents.data != nullptr)) {
-        documents = documents_of(int(first_key), int(smaller<i64>(first_key + C::kKeyBlock, s.keys)),
-                                 [&](int j) { return key_document(p, s, j); });
-      }
-    }
   }
 
   static STROBE_DEVICE Visit nothing() { return {-1, 0, 0, false, false, false}; }
@@ -112,58 +158,37 @@ struct Visits {
   STROBE_DEVICE Visit find(int head, int tile) const {
     for (; head < last_head; ++head, tile = highest - 1) {
       for (; tile >= lowest; --tile) {
+        if constexpr (C::kHidesByData) {
+          look(head, tile);
+          if ((sets.kept >> tile % kWarpLanes & 1) == 0) continue;
+        }
         const TileView view = sight.tile(tile * C::kQueryTile, C::kQueryTile);
         const BlockRange range = blocks_of(view, C::kKeyBlock);
         if (!range.holds(block)) continue;
-        if ((C::kFeatures & kBlockMask) == 0 || p.block_mask.data == nullptr) {
-          const int turn = range.before(block);
-          return with_documents({head, tile, turn, turn + 1 == range.count(), false, !hides_by_mask()});
+        Visit visit{head, tile, range.before(block), false, false, true};
+        visit.last = visit.turn + 1 == range.count();
+        if constexpr (C::kHidesByData) {
+          visit.empty = (sets.some >> tile % kWarpLanes & 1) == 0;
+          visit.whole = (sets.all >> tile % kWarpLanes & 1) != 0;
+          if ((C::kFeatures & kBlockMask) != 0 && p.block_mask.data != nullptr) {
+            const Turn turn = turn_by_mask<C>(p, s.batch, head, tile, block);
+            visit.turn = turn.before;
+            visit.last = turn.after == 0;
+          }
         }
-        const Visit visit = find_by_mask(head, tile, view, range);
-        if (!visit.none()) return with_documents(visit);
+        return visit;
       }
     }
     return nothing();
   }
 
-  STROBE_DEVICE bool hides_by_mask() const {
-    return (C::kFeatures & kMask) != 0 && asked_for<C::kFeatures>(p.mask.data != nullptr);
-  }
-
-  /// The visit, knowing what documents hide of it.
-  STROBE_DEVICE Visit with_documents(Visit visit) const {
-    if ((C::kFeatures & kDocuments) != 0 && asked_for<C::kFeatures>(p.query_documents.data != nullptr)) {
-      if (u32(visit.tile - looked_at) >= u32(kWarpLanes)) {
-        looked_at = visit.tile / kWarpLanes * kWarpLanes;
-        some_of = all_of = ~0u;
-        compare_documents<C::kQueryTile>(
-            documents, looked_at * C::kQueryTile, s.queries, [&](int i) { return query_document(p, s, i); }, some_of,
-            all_of);
-      }
-      visit.empty = (some_of >> (visit.tile - looked_at) & 1) == 0;
-      visit.whole &= (all_of >> (visit.tile - looked_at) & 1) != 0;
-    }
-    return visit;
-  }
-
-  /// Counts the blocks before and after this one that the block mask keeps for the tile.
-  STROBE_DEVICE Visit find_by_mask(int head, int tile, const TileView& view, const BlockRange& range) const {
-    int before = 0, after = 0;
-    bool kept_here = false, whole = false;
-    for (int start = 0; start < range.last || start < range.prefix; start += kWarpLanes) {
-      const int mine = start + lane_index(), first = mine * C::kKeyBlock;
-      Shown shown{false, false};
-      if (range.holds(mine)) shown = block_mask_shows(p, s, head, view, first, smaller(first + C::kKeyBlock, s.keys));
-      const u32 found = __ballot_sync(~0u, shown.some), wholes = __ballot_sync(~0u, shown.all);
-      const int place = block - start;  // of this block among the 32
-      const u32 lower = place >= 32 ? ~0u : place <= 0 ? 0u : (1u << place) - 1u;
-      const u32 self = place >= 0 && place < 32 ? 1u << place : 0u;
-      before += __popc(found & lower);
-      after += __popc(found & ~lower & ~self);
-      kept_here |= (found & self) != 0;
-      whole |= (wholes & self) != 0;
-    }
-    return kept_here ? Visit{head, tile, before, after == 0, false, whole && !hides_by_mask()} : nothing();
+  STROBE_DEVICE void look(int head, int tile) const {
+    const int start = tile / kWarpLanes * kWarpLanes;
+    const bool same_head = (C::kFeatures & kBlockMask) == 0 || head == looked_head;
+    if (start == looked_at && same_head) return;
+    looked_at = start;
+    looked_head = head;
+    sets = look_at_tiles<C>(p, s.batch, head, block * C::kKeyBlock, start);
   }
 };
 

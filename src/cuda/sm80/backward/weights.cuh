@@ -17,6 +17,7 @@ struct Scene {
   int first_row, first_key;  // of the tile, of the warp's keys
   bool hides;                // something of it
   int lane;
+  float slope;  // ALiBi's
 
   /// Query of column 8 tile + 2 (lane % 4) + second, key of row 16 r + 8 half + lane / 4.
   STROBE_DEVICE int query(int tile, int second) const { return first_row + 8 * tile + 2 * (lane % 4) + second; }
@@ -24,23 +25,41 @@ struct Scene {
   STROBE_DEVICE int stored_key(int r, int half) const { return smaller(key(r, half), larger(sequence.keys - 1, 0)); }
 };
 
+/// What data show of elements s[r][t][e], for tiles t from `first_tile` on: bit 2 (t - first_tile) + e % 2 of word
+/// 2 r + e / 2. A loop, as look_at_data is.
+template <class C, int kTiles>
+STROBE_DEVICE void look_at_columns(const Scene& scene, int first_tile, u32 (&shown)[2 * C::kRowTiles]) {
+  const Sequence sequence = untraced(scene.sequence);
+#pragma unroll
+  for (u32& word : shown) word = 0;
+#pragma unroll 1
+  for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+    for (int column = 0; column < 2; ++column) {
+      const ScoreRow row = score_row<C::kFeatures>(scene.p, sequence, scene.head, scene.query(first_tile + t, column));
+#pragma unroll
+      for (int n = 0; n < 2 * C::kRowTiles; ++n) {
+        const bool shows = data_shows<C::kFeatures>(scene.p, sequence, row, scene.stored_key(n / 2, n % 2));
+        shown[n] |= u32(shows) << (2 * t + column);
+      }
+    }
+  }
+}
+
 /// Gives hidden elements of kTiles of the accumulators' tiles a value: -inf to scores, 0 to dP, which may be NaN.
 template <class C, int kTiles>
 STROBE_DEVICE void hide(const Scene& scene, int first_tile, float value, typename C::Scores& s) {
+  u32 shown[2 * C::kRowTiles];
+  if constexpr (C::kHidesByData) look_at_columns<C, kTiles>(scene, first_tile, shown);
 #pragma unroll
-  for (int t = first_tile; t < first_tile + kTiles; ++t) {
+  for (int n = 0; n < 2 * C::kRowTiles; ++n) {
 #pragma unroll
-    for (int column = 0; column < 2; ++column) {
-      const int i = scene.query(t, column);
-      ScoreRow row;
-      if constexpr (C::kHidesByData) row = score_row<C::kFeatures>(scene.p, scene.sequence, scene.head, i);
+    for (int t = 0; t < kTiles; ++t) {
 #pragma unroll
-      for (int n = 0; n < 2 * C::kRowTiles; ++n) {
-        bool shows = scene.sight.shows(i, scene.key(n / 2, n % 2));
-        if constexpr (C::kHidesByData) {
-          shows &= data_shows<C::kFeatures>(scene.p, scene.sequence, row, scene.stored_key(n / 2, n % 2));
-        }
-        if (!shows) s[n / 2][t][n % 2 * 2 + column] = value;
+      for (int column = 0; column < 2; ++column) {
+        bool shows = scene.sight.shows(scene.query(first_tile + t, column), scene.key(n / 2, n % 2));
+        if constexpr (C::kHidesByData) shows &= (shown[n] >> (2 * t + column) & 1) != 0;
+        if (!shows) s[n / 2][first_tile + t][n % 2 * 2 + column] = value;
       }
     }
   }
@@ -50,22 +69,49 @@ STROBE_DEVICE void hide(const Scene& scene, int first_tile, float value, typenam
 template <class C>
 using Slopes = float[C::kRowTiles][C::kStepTiles][4];
 
-/// Scores of a step after softcap, bias and ALiBi, as powers of two less the LSE, of which `shifts` are those of the
-/// step's queries; hidden or not. `bias`: a tile of it in shared memory, rows of queries, if there is one.
+/// Where a warp's bias is: a tile in shared memory, rows of queries; of zeros, where `added` to the scores before.
+struct WarpBias {
+  u32 staged;
+  bool added;
+};
+
+/// Brings all scores to powers of two and adds a bias that is not staged.
 template <class C>
-STROBE_DEVICE void edit_step(const Scene& scene, u32 bias, int k, const float2 (&shifts)[C::kStepTiles],
+STROBE_DEVICE void add_scattered_bias(const Scene& scene, typename C::Scores& s) {
+  const AttentionParams& p = scene.p;
+  const Sequence sequence = untraced(scene.sequence);
+  const float unit = p.scale * kLog2E;
+  with_bias_elements(p.bias, [&](const auto& element) {
+#pragma unroll
+    for (int t = 0; t < C::kScoreTiles; ++t) {
+#pragma unroll
+      for (int column = 0; column < 2; ++column) {
+        const ScoreRow row = score_row<C::kFeatures>(p, sequence, scene.head, scene.query(t, column));
+#pragma unroll
+        for (int n = 0; n < 2 * C::kRowTiles; ++n) {
+          float& score = s[n / 2][t][n % 2 * 2 + column];
+          const i64 place = scene.stored_key(n / 2, n % 2) * p.bias.column_stride;
+          score = fmaf(score, unit, element(row.bias, place) * kLog2E);
+        }
+      }
+    }
+  });
+}
+
+/// Scores of a step after softcap, bias and ALiBi, as powers of two less the LSE, of which `shifts` are those of the
+/// step's queries; hidden or not.
+template <class C>
+STROBE_DEVICE void edit_step(const Scene& scene, WarpBias bias, int k, const float2 (&shifts)[C::kStepTiles],
                              typename C::Scores& s, Slopes<C>& slopes) {
   constexpr int kRows = 2 * C::kRowTiles;  // of the accumulators that a thread holds of a query
   const AttentionParams& p = scene.p;
-  const float unit = p.scale * kLog2E;
+  const float unit = C::kFeatures == kBias && bias.added ? 1.0f : p.scale * kLog2E;
 #pragma unroll
   for (int t = 0; t < C::kStepTiles; ++t) {
     const int tile = C::kStepTiles * k + t;
     u32 words[4];
     if constexpr (C::kStagesBias) {
-      if (bias != 0) {
-        ptx::ldmatrix_x4_trans(bias + C::BiasTile::offset(8 * tile + scene.lane % 8, scene.lane / 8), words);
-      }
+      ptx::ldmatrix_x4_trans(bias.staged + C::BiasTile::offset(8 * tile + scene.lane % 8, scene.lane / 8), words);
     }
 #pragma unroll
     for (int column = 0; column < 2; ++column) {
@@ -74,48 +120,28 @@ STROBE_DEVICE void edit_step(const Scene& scene, u32 bias, int k, const float2 (
       const auto score = [&](int n) -> float& { return s[n / 2][tile][n % 2 * 2 + column]; };
       if constexpr (C::kFeatures == kSoftcap) {
         const Softcap softcap(p);
-        float shares[4];
-#pragma unroll
-        for (int n = 0; n < kRows; ++n) shares[n] = score(n);
-        if (kRows == 4 && C::Element::kBytes == 2 && !scene.hides) {
-          softcap.shares(shares);
-        } else {
-#pragma unroll
-          for (int n = 0; n < kRows; ++n) shares[n] = softcap.share(shares[n]);
-        }
 #pragma unroll
         for (int n = 0; n < kRows; ++n) {
-          const float steep = 4.0f * shares[n];
-          slopes[n / 2][t][n % 2 * 2 + column] = fmaf(-steep, shares[n], steep);
-          score(n) = fmaf(shares[n], -2.0f * kLog2E * softcap.height, fmaf(softcap.height, kLog2E, -shift));
+          const float share = softcap.share(score(n)), steep = 4.0f * share;
+          slopes[n / 2][t][n % 2 * 2 + column] = fmaf(-steep, share, steep);
+          score(n) = fmaf(share, -2.0f * kLog2E * softcap.height, fmaf(softcap.height, kLog2E, -shift));
         }
       } else if constexpr (C::kFeatures == kAlibi) {
-        const ScoreRow row = score_row<C::kFeatures>(p, scene.sequence, scene.head, i);
+        const float from = float(scene.query(0, 0) + scene.sequence.shift - scene.key(0, 0));
 #pragma unroll
         for (int n = 0; n < kRows; ++n) {
-          const float distance = fabsf(row.position - float(scene.key(n / 2, n % 2)));
-          score(n) = fmaf(score(n), unit, fmaf(distance, -kLog2E * row.slope, -shift));
+          const float distance = fabsf(from + float(8 * tile + column - 8 * n));
+          score(n) = fmaf(score(n), unit, fmaf(distance, -kLog2E * scene.slope, -shift));
         }
       } else if constexpr (C::kFeatures == kBias) {
-        const auto add = [&](int n, float value) { score(n) = fmaf(score(n), unit, fmaf(value, kLog2E, -shift)); };
-        bool staged = false;
-        if constexpr (C::kStagesBias) {
-          staged = bias != 0;
-          if (staged) {
 #pragma unroll
-            for (int n = 0; n < kRows; ++n) {
-              add(n, column == 0 ? C::Element::low(words[n]) : C::Element::high(words[n]));
-            }
+        for (int n = 0; n < kRows; ++n) {
+          float exponent = -shift;
+          if constexpr (C::kStagesBias) {
+            const float value = column == 0 ? C::Element::low(words[n]) : C::Element::high(words[n]);
+            exponent = fmaf(value, kLog2E, exponent);
           }
-        }
-        if (!staged) {
-          const ScoreRow row = score_row<C::kFeatures>(p, scene.sequence, scene.head, i);
-          with_bias_elements(p.bias, [&](const auto& element) {
-#pragma unroll
-            for (int n = 0; n < kRows; ++n) {
-              add(n, element(row.bias, scene.stored_key(n / 2, n % 2) * p.bias.column_stride));
-            }
-          });
+          score(n) = fmaf(score(n), unit, exponent);
         }
       } else if constexpr (C::kFeatures == kAllFeatures) {
         const ScoreRow row = score_row<C::kFeatures>(p, scene.sequence, scene.head, i);
@@ -190,12 +216,16 @@ struct FactorWord {
 template <class C>
 struct Weigher {
   const Scene& scene;
-  u32 lse, bias, exchange;
+  u32 lse, exchange;
+  WarpBias bias;
   float2 shifts[2][C::kStepTiles];  // LSE of this step and the next: loaded before this one's stores, which no load can
                                     // overtake
 
   STROBE_DEVICE void start(typename C::Scores& s) {
     if (!C::kEdits && scene.hides) hide<C, C::kScoreTiles>(scene, 0, minus_infinity(), s);
+    if constexpr (C::kFeatures == kBias) {
+      if (bias.added) add_scattered_bias<C>(scene, s);
+    }
     load(0);
   }
 

@@ -71,8 +71,8 @@ struct DecodeTask {
     multiply_queries_and_keys<C>(memory, tiles, 0, score_factor, scores);
     const bool whole = (C::kFeatures & kHidingFeatures) == 0 && sees_all(view, first, first + kDecodeStep);
     if (C::kEdits || !whole) {
-      const ScoreRows<1> facts = {{row_facts(lane_index() / 4), row_facts(lane_index() / 4 + 8)}};
-      finish_scores<typename C::Element, C::kFeatures, 1, C::kKeyTiles>(p, s, view.prefix, facts, first, whole, scores);
+      const ScoreRow facts[2] = {row_facts(lane_index() / 4), row_facts(lane_index() / 4 + 8)};
+      finish_scores<typename C::Element, C::kFeatures, C::kKeyTiles>(p, s, view.prefix, facts, first, whole, scores[0]);
     }
     softmax.follow(unit, scores, o);
     softmax.weigh(unit, scores, total);

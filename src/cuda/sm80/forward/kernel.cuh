@@ -21,6 +21,7 @@ struct ForwardTask {
   int blocks;                         // key blocks up to the last one that matters
   float unit;                         // from scores to powers of two
   float score_factor, value_factor;   // of float8
+  float slope;                        // ALiBi's
   u32 memory;                         // shared: queries, keys, values
   const char *key_data, *value_data;  // the KV head's first rows, where they are not in pages
 
@@ -42,7 +43,7 @@ struct ForwardTask {
   STROBE_DEVICE Exchange<C> exchange() const { return {memory + C::kExchangeAt}; }
   STROBE_DEVICE u32 own_bias() const { return memory + C::kBiasAt + warp_index() * C::BiasTile::kBytes; }
 
-  using Blocks = Survey<C::kFeatures, C::kKeyBlock>;
+  using Blocks = Survey<C::kFeatures, C::kQueryTile, C::kKeyBlock>;
   STROBE_DEVICE int next(Blocks& survey, int block) const { return survey.next(p, s, head, view, block, blocks); }
 
   /// Asks for a block's keys or values, unless it is past the last one. A group of copies of its own, which may be
@@ -90,41 +91,48 @@ struct ForwardTask {
 
   STROBE_DEVICE int thread_row() const { return view.first_row + C::warp_row() + lane_index() / 4; }
 
-  /// Edits scores of the keys from `first` on and hides keys. `whole`: none are hidden.
-  STROBE_DEVICE void finish(int first, bool whole, typename C::Scores& scores) const {
-    const int row = ptx::untraced(thread_row());  // what follows from it is worked out only where it is needed
-    ScoreRows<C::kRowTiles> rows;
+  /// What is hidden of a block of keys from the warp's rows: nothing by position, nothing by data.
+  struct Whole {
+    bool by_position, by_data;
+    STROBE_DEVICE bool all() const { return by_position && by_data; }
+  };
+
+  /// Edits scores of the keys from `first` on and hides keys.
+  STROBE_DEVICE void finish(int first, Whole whole, typename C::Scores& scores) const {
 #pragma unroll
-    for (int n = 0; n < 2 * C::kRowTiles; ++n) rows[n / 2][n % 2] = score_row<C::kFeatures>(p, s, head, row + 8 * n);
-    bool edited = !C::kEdits;
-    if constexpr (C::kStagesBias) {
+    for (int r = 0; r < C::kRowTiles; ++r) {
+      const Sequence here = untraced(s);  // what follows from it and the row is worked out only where it is needed
+      const int row = ptx::untraced(thread_row()) + 16 * r;
+      const ScoreRow rows[2] = {score_row<C::kFeatures>(p, here, head, row, slope),
+                                score_row<C::kFeatures>(p, here, head, row + 8, slope)};
       if (stages_bias()) {
-        add_staged_bias<typename C::BiasTile>(own_bias(), p.scale, scores);
-        edited = true;
+        if constexpr (C::kStagesBias) {
+          add_staged_bias<typename C::BiasTile>(own_bias() + r * 16 * C::BiasTile::kRowBytes, p.scale, scores[r]);
+        }
+      } else if constexpr (C::kEdits) {
+        edit_scores<typename C::Element, C::kFeatures, C::kKeyTiles>(p, here, rows, first, whole.all(), scores[r]);
+      }
+      if (!whole.by_position) hide_by_position<C::kKeyTiles>(view.prefix, rows, first, scores[r]);
+      if constexpr ((C::kFeatures & kHidingFeatures) != 0) {
+        if (!whole.by_data) hide_by_data<C::kFeatures, C::kKeyTiles>(p, here, rows, first, scores[r]);
       }
     }
-    if constexpr (C::kEdits) {
-      if (!edited) {
-        edit_scores<typename C::Element, C::kFeatures, C::kRowTiles, C::kKeyTiles>(p, s, rows, first, whole, scores);
-      }
-    }
-    if (!whole) hide_scores<C::kFeatures, C::kRowTiles, C::kKeyTiles>(p, s, view.prefix, rows, first, scores);
   }
 
   /// P = exp2(S - origin) of S = Q K^T, for the part's keys from `first` on, which is row `in_block` of the tile.
   /// The maximum is looked for only where rows may have no origin yet, where keys are hidden, or when it turns out that
   /// weights have grown too large.
-  STROBE_DEVICE void weigh_part(const TileView& mine, int first, int in_block, bool whole, Softmax<C>& softmax,
+  STROBE_DEVICE void weigh_part(const TileView& mine, int first, int in_block, bool data_show_all, Softmax<C>& softmax,
                                 typename C::Weights& weights, typename C::Outputs& o) const {
     typename C::Scores scores;
     constexpr bool kMayTrust = C::Element::kOriginSlack > 0.0f && C::kFeatures != kAllFeatures;
-    const bool all_visible = whole && sees_all(mine, first, first + C::kPartKeys);
+    const Whole whole{sees_all(mine, first, first + C::kPartKeys), data_show_all};
     const int own = first + C::side() * C::kOwnKeys;
-    bool looks = !kMayTrust || !softmax.settled(all_visible);
+    bool looks = !kMayTrust || !softmax.settled(whole.all());
     float total[C::kRowTiles][2];
     for (;;) {
       multiply_queries_and_keys<C>(own_queries(), keys(), in_block + C::side() * C::kOwnKeys, score_factor, scores);
-      if (C::kEdits || (looks && !all_visible)) finish(own, all_visible, scores);
+      if (C::kEdits || (looks && !whole.all())) finish(own, whole, scores);
       if (looks) softmax.follow(unit, scores, o, exchange());
       softmax.weigh(unit, scores, total);
       if (looks || !softmax.overflows(total, exchange())) break;
@@ -191,7 +199,7 @@ struct ForwardTask {
 
   STROBE_DEVICE void run() {
     load_queries();
-    Blocks survey(p, s, view);
+    Blocks survey;
     const int first = next(survey, view.prefix > 0 ? 0 : view.begin / C::kKeyBlock);
     const int warp_row = view.first_row + C::warp_row();
     TileView mine{};
@@ -239,6 +247,7 @@ STROBE_DEVICE void forward(const ForwardParams& f) {
                         .unit = score_unit<C::kFeatures>(p),
                         .score_factor = score_factor_of<typename C::Element>(p, s, kv_head),
                         .value_factor = value_factor_of<typename C::Element>(p, s, kv_head),
+                        .slope = alibi_slope<C::kFeatures>(p, s, head),
                         .memory = ptx::shared_address(shared_memory),
                         .key_data = key_rows(p, p.key, s, kv_head).data,
                         .value_data = key_rows(p, p.value, s, kv_head).data};
