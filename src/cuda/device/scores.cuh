@@ -251,13 +251,15 @@ STROBE_DEVICE void edit_scores(const AttentionParams& p, const Sequence& s, cons
   }
 }
 
-/// What data show of the scores s[t][e] of a row, as bits 2 t + e % 2. A loop that seldom runs and must not cost the
-/// kernel registers: unrolled, it made documents' kernels spill everywhere.
+/// What data show of the scores s[t][e] of two rows, as bits 2 t + e % 2 of word e / 2.
+struct ShownBits {
+  u32 words[2];
+};
 template <int kFeatures, int kKeyTiles>
-STROBE_DEVICE void look_at_data(const AttentionParams& p, const Sequence& s, const ScoreRow (&rows)[2], int first_key,
-                                u32 (&shown)[2]) {
+STROBE_DEVICE ShownBits look_at_data(const AttentionParams& p, const Sequence& s, const ScoreRow (&rows)[2],
+                                     int first_key) {
   const int first = first_key + 2 * (lane_index() % 4), last = larger(s.keys - 1, 0);
-  shown[0] = shown[1] = 0;
+  ShownBits shown{{0, 0}};
 #pragma unroll 1
   for (int t = 0; t < kKeyTiles; ++t) {
 #pragma unroll
@@ -265,21 +267,31 @@ STROBE_DEVICE void look_at_data(const AttentionParams& p, const Sequence& s, con
       const int j = smaller(first + 8 * t + column, last);  // keys that are not there read the last one's facts
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        shown[half] |= u32(data_shows<kFeatures>(p, s, rows[half], j)) << (2 * t + column);
+        shown.words[half] |= u32(data_shows<kFeatures>(p, s, rows[half], j)) << (2 * t + column);
       }
     }
   }
+  return shown;
+}
+/// The same of queries `row` and row + 8 of a head, out of line: it seldom runs, and inlined it cost the loop around it
+/// so many registers that documents were 23% slower where they hid nothing.
+template <int kFeatures, int kKeyTiles>
+__device__ __noinline__ ShownBits look_at_rows(const AttentionParams& p, int batch, int head, int row, int first_key) {
+  const Sequence s = sequence_of(p, batch);
+  const ScoreRow rows[2] = {score_row<kFeatures>(p, s, head, row), score_row<kFeatures>(p, s, head, row + 8)};
+  return look_at_data<kFeatures, kKeyTiles>(p, s, rows, first_key);
 }
 
 /// -inf to what data hide.
-template <int kFeatures, int kKeyTiles>
-STROBE_DEVICE void hide_by_data(const AttentionParams& p, const Sequence& s, const ScoreRow (&rows)[2], int first_key,
-                                float (&scores)[kKeyTiles][4]) {
-  u32 shown[2];
-  look_at_data<kFeatures, kKeyTiles>(p, s, rows, first_key, shown);
-  for_each_score<kKeyTiles>(first_key, [&](int t, int e, int) {
-    if ((shown[e / 2] >> (2 * t + e % 2) & 1) == 0) scores[t][e] = minus_infinity();
-  });
+template <int kKeyTiles>
+STROBE_DEVICE void hide_by_data(const ShownBits& shown, float (&scores)[kKeyTiles][4]) {
+#pragma unroll
+  for (int t = 0; t < kKeyTiles; ++t) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      if ((shown.words[e / 2] >> (2 * t + e % 2) & 1) == 0) scores[t][e] = minus_infinity();
+    }
+  }
 }
 
 /// -inf to what position hides.
@@ -303,7 +315,7 @@ STROBE_DEVICE void finish_scores(const AttentionParams& p, const Sequence& s, in
   if (whole) return;
   hide_by_position<kKeyTiles>(prefix, rows, first_key, scores);
   if constexpr ((kFeatures & kHidingFeatures) != 0) {
-    hide_by_data<kFeatures, kKeyTiles>(p, s, rows, first_key, scores);
+    hide_by_data<kKeyTiles>(look_at_data<kFeatures, kKeyTiles>(p, s, rows, first_key), scores);
   }
 }
 

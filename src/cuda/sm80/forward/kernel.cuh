@@ -114,7 +114,9 @@ struct ForwardTask {
       }
       if (!whole.by_position) hide_by_position<C::kKeyTiles>(view.prefix, rows, first, scores[r]);
       if constexpr ((C::kFeatures & kHidingFeatures) != 0) {
-        if (!whole.by_data) hide_by_data<C::kFeatures, C::kKeyTiles>(p, here, rows, first, scores[r]);
+        if (!whole.by_data) {
+          hide_by_data<C::kKeyTiles>(look_at_rows<C::kFeatures, C::kKeyTiles>(p, s.batch, head, row, first), scores[r]);
+        }
       }
     }
   }
