@@ -148,10 +148,10 @@ STROBE_DEVICE u64 mul_wide(u32 a, u32 b) {
   asm("mul.wide.u32 %0, %1, %2;" : "=l"(r) : "r"(a), "r"(b));
   return r;
 }
-/// The smaller one; NaN where either is.
-STROBE_DEVICE float min_nan(float a, float b) {
+/// a * b + c within [0, 1]; 0 where it is NaN.
+STROBE_DEVICE float fma_sat(float a, float b, float c) {
   float r;
-  asm("min.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(r) : "f"(a), "f"(b), "f"(c));
   return r;
 }
 

@@ -12,36 +12,25 @@ constexpr int kScoreFeatures = kSoftcap | kBias | kAlibi | kNegativeScale;
 constexpr int kHidingFeatures = kDocuments | kMask | kBlockMask;
 constexpr int kEditingFeatures = kScoreFeatures | kHidingFeatures;
 
-/// Scores after finish_scores are in natural units where features change them, else bare products. This brings them to
-/// powers of two.
-template <int kFeatures>
-STROBE_DEVICE float score_unit(const AttentionParams& p) {
-  return (kFeatures & kScoreFeatures) != 0 ? kLog2E : p.scale * kLog2E;
-}
-
-/// Whether an option is given. A kernel compiled for it alone need not ask.
-template <int kFeatures>
-STROBE_DEVICE bool asked_for(bool given) {
-  return kFeatures != kAllFeatures || given;
-}
-
-/// softcap * tanh(score / softcap), as softcap * (1 - 2 / (e^(2 score / softcap) + 1)): an absolute error of a few
-/// float32 roundings of the softcap, exact limits. x is the product of query and key.
+/// softcap * tanh(score / softcap), as softcap * (1 - 2 share) where share = 1 / (e^(2 score / softcap) + 1): an
+/// absolute error of a few float32 roundings of the softcap, exact limits. x is the product of query and key.
 struct Softcap {
+  static constexpr float kUnit = 0x1p-30f;  // shares as multiples of it: those that are less make no difference
   float factor, height;
 
   STROBE_DEVICE explicit Softcap(const AttentionParams& p)
       : factor(p.scale * ptx::rcp(p.softcap) * (2.0f * kLog2E)), height(p.softcap) {}
 
-  STROBE_DEVICE float capped(float share) const { return fmaf(-2.0f * height, share, height); }
-  /// 1 / (e^(2 score / softcap) + 1), of which tanh is 1 - 2 share, and its derivative 4 share (1 - share).
+  /// Its derivative is 4 share (1 - share).
   STROBE_DEVICE float share(float x) const { return ptx::rcp(ptx::ex2(x * factor) + 1.0f); }
-  /// Those of four scores for one reciprocal: MUFU is what kernels of 16-bit types wait for. Where one of the four is
-  /// NaN all become NaN.
-  STROBE_DEVICE void shares(float (&x)[4]) const {
-    constexpr float kMost = 30.0f;  // keeps the product finite, and 1 - 2 share is 1 long before
+  STROBE_DEVICE float capped(float share) const { return fmaf(-2.0f * height, share, height); }
+
+  STROBE_DEVICE float share_in_units(float x) const { return ptx::rcp(fmaf(ptx::ex2(x * factor), kUnit, kUnit)); }
+  /// Those of four scores for one reciprocal, which is what kernels of 16-bit types wait for. Where one of the four is
+  /// NaN the others become NaN.
+  STROBE_DEVICE void shares_in_units(float (&x)[4]) const {
 #pragma unroll
-    for (float& a : x) a = ptx::ex2(ptx::min_nan(a * factor, kMost)) + 1.0f;
+    for (float& a : x) a = ptx::fma_sat(ptx::ex2(a * factor), kUnit, kUnit);  // at most 1, so that no product overflows
     const float low = x[0] * x[1], high = x[2] * x[3], inverse = ptx::rcp(low * high);
     const float of_low = inverse * high, of_high = inverse * low, first = x[0], third = x[2];
     x[0] = of_low * x[1];
@@ -51,14 +40,41 @@ struct Softcap {
   }
 };
 
-/// The documents of query i and key j.
-STROBE_DEVICE int query_document(const AttentionParams& p, const Sequence& s, int i) {
-  const i64 b = p.packed_queries ? s.first_query * p.query_documents.stride : s.batch * p.query_documents.batch_stride;
-  return reinterpret_cast<const int*>(p.query_documents.data)[b + i * p.query_documents.stride];
+/// Scores x after finish_scores are natural ones where features change them, else bare products; where softcap alone
+/// does, x is -share in units of Softcap. So x * unit is a score in powers of two, less the offset, which is in natural
+/// units.
+template <int kFeatures>
+STROBE_DEVICE float score_unit(const AttentionParams& p) {
+  if (kFeatures == kSoftcap) return 2.0f * kLog2E * p.softcap * Softcap::kUnit;
+  return (kFeatures & kScoreFeatures) != 0 ? kLog2E : p.scale * kLog2E;
 }
-STROBE_DEVICE int key_document(const AttentionParams& p, const Sequence& s, int j) {
-  const i64 b = p.packed_keys ? s.first_key * p.key_documents.stride : s.batch * p.key_documents.batch_stride;
-  return reinterpret_cast<const int*>(p.key_documents.data)[b + j * p.key_documents.stride];
+template <int kFeatures>
+STROBE_DEVICE float score_offset(const AttentionParams& p) {
+  return kFeatures == kSoftcap ? p.softcap : 0.0f;
+}
+
+/// Whether an option is given. A kernel compiled for it alone need not ask.
+template <int kFeatures>
+STROBE_DEVICE bool asked_for(bool given) {
+  return kFeatures != kAllFeatures || given;
+}
+
+/// The documents of a sequence's queries, or of its keys.
+struct Documents {
+  const int* data;
+  i64 stride;
+
+  STROBE_DEVICE int operator()(int i) const { return data[i * stride]; }
+};
+STROBE_DEVICE Documents query_documents(const AttentionParams& p, const Sequence& s) {
+  const VectorView& view = p.query_documents;
+  const i64 first = p.packed_queries ? s.first_query * view.stride : s.batch * view.batch_stride;
+  return {reinterpret_cast<const int*>(view.data) + first, view.stride};
+}
+STROBE_DEVICE Documents key_documents(const AttentionParams& p, const Sequence& s) {
+  const VectorView& view = p.key_documents;
+  const i64 first = p.packed_keys ? s.first_key * view.stride : s.batch * view.batch_stride;
+  return {reinterpret_cast<const int*>(view.data) + first, view.stride};
 }
 
 /// One query row of one head: what it needs to edit its scores.
@@ -101,7 +117,7 @@ STROBE_DEVICE ScoreRow score_row(const AttentionParams& p, const Sequence& s, in
     if (p.block_mask.data) row.block_mask = p.block_mask.data + row_of(p.block_mask, stored / p.block_rows);
   }
   if constexpr ((kFeatures & kDocuments) != 0) {
-    if (asked_for<kFeatures>(p.query_documents.data != nullptr)) row.document = query_document(p, s, stored);
+    if (asked_for<kFeatures>(p.query_documents.data != nullptr)) row.document = query_documents(p, s)(stored);
   }
   return row;
 }
@@ -116,7 +132,7 @@ template <int kFeatures>
 STROBE_DEVICE bool data_shows(const AttentionParams& p, const Sequence& s, const ScoreRow& row, int j) {
   bool shows = true;
   if constexpr ((kFeatures & kDocuments) != 0) {
-    if (asked_for<kFeatures>(p.query_documents.data != nullptr)) shows &= key_document(p, s, j) == row.document;
+    if (asked_for<kFeatures>(p.query_documents.data != nullptr)) shows &= key_documents(p, s)(j) == row.document;
   }
   if constexpr ((kFeatures & kMask) != 0) {
     if (asked_for<kFeatures>(row.mask != nullptr)) shows &= row.mask[j * p.mask.column_stride] != 0;
@@ -223,14 +239,16 @@ STROBE_DEVICE void edit_scores(const AttentionParams& p, const Sequence& s, cons
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {  // four of one row
           float four[4] = {scores[t][e], scores[t][e + 1], scores[t + 1][e], scores[t + 1][e + 1]};
-          softcap.shares(four);
+          softcap.shares_in_units(four);
 #pragma unroll
-          for (int n = 0; n < 4; ++n) scores[t + n / 2][e + n % 2] = softcap.capped(four[n]);
+          for (int n = 0; n < 4; ++n) scores[t + n / 2][e + n % 2] = -four[n];
         }
       }
     } else {
-      for_each_score<kKeyTiles>(first_key,
-                                [&](int t, int e, int) { scores[t][e] = softcap.capped(softcap.share(scores[t][e])); });
+      for_each_score<kKeyTiles>(first_key, [&](int t, int e, int) {
+        float& x = scores[t][e];
+        x = kFeatures == kSoftcap ? -softcap.share_in_units(x) : softcap.capped(softcap.share(x));
+      });
     }
     if constexpr (kFeatures == kSoftcap) return;
   }

@@ -96,10 +96,9 @@ __device__ __noinline__ TileSets look_at_tiles(const AttentionParams& p, int bat
   TileSets sets{__ballot_sync(~0u, shown.some), ~0u, __ballot_sync(~0u, shown.all)};
   if constexpr ((C::kFeatures & kDocuments) != 0) {
     if (asked_for<C::kFeatures>(p.query_documents.data != nullptr)) {
-      const DocumentRange documents = documents_of(first_key, last_key, [&](int j) { return key_document(p, s, j); });
-      compare_documents<C::kQueryTile>(
-          documents, start * C::kQueryTile, s.queries, [&](int i) { return query_document(p, s, i); }, sets.some,
-          sets.all);
+      const DocumentRange own = documents_of(key_documents(p, s), first_key, last_key);
+      compare_documents<C::kQueryTile>(own, query_documents(p, s), start * C::kQueryTile, s.queries, sets.some,
+                                       sets.all);
     }
   }
   return sets;

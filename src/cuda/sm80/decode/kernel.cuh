@@ -131,7 +131,8 @@ struct DecodeTask {
       const float origin = softmax.origin[0][half], sum = sum_in_row(softmax.sum[0][half]);
       if (row >= rows) continue;
       if (lane % 4 == 0) {
-        const float natural = origin == minus_infinity() ? origin : origin * (unit * kLn2);
+        const float natural =
+            origin == minus_infinity() ? origin : fmaf(origin, unit * kLn2, score_offset<C::kFeatures>(p));
         ptx::st_shared_f32x2(result(warp_index(), row, C::kValueDim), make_float2(natural, sum));
       }
 #pragma unroll
