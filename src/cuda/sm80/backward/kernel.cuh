@@ -258,7 +258,7 @@ struct BackwardTask {
       if (thread == 0) await_turn(f, slot, before);
       ptx::cp_async_wait<0>();
       __syncthreads();  // the tile is there for everyone, and so is dS of the tile before
-      if (thread == C::kThreads / 2) pass_turn(f, slot, done);
+      if (thread == C::kThreads / 2) pass_turn(f, slot, done, visits.turn_after(done));
       if (n == 0) check_keys();
       if (!visit.none() && suspicious(stage)) {
         clear_blind_queries<C>(lse(stage), queries(stage), grad_outputs(stage));
@@ -286,7 +286,7 @@ struct BackwardTask {
       if (!next.none()) next = visits.after(next);
     }
     __syncthreads();
-    if (thread == C::kThreads / 2) pass_turn(f, slot, before);
+    if (thread == C::kThreads / 2) pass_turn(f, slot, before, visits.turn_after(before));
   }
 
   STROBE_DEVICE void run(int last_key) const {

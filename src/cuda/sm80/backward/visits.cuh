@@ -104,24 +104,33 @@ __device__ __noinline__ TileSets look_at_tiles(const AttentionParams& p, int bat
   return sets;
 }
 
-/// How many blocks the block mask keeps for a tile before and after one. The whole warp asks together.
-struct Turn {
-  int before, after;
+/// A block's neighbours among those that the block mask keeps for a tile: one more than the number of the one before, 0
+/// if there is none; whether there is one after. Looks no further than to them. The whole warp asks together.
+struct Neighbours {
+  int after_previous;
+  bool more;
 };
 template <class C>
-__device__ __noinline__ Turn turn_by_mask(const AttentionParams& p, int batch, int head, int tile, int block) {
+__device__ __noinline__ Neighbours neighbours_by_mask(const AttentionParams& p, int batch, int head, int tile,
+                                                      int block) {
   const Sequence s = sequence_of(p, batch);
   const TileView view = Sight(p, s).tile(tile * C::kQueryTile, C::kQueryTile);
   const BlockRange range = blocks_of(view, C::kKeyBlock);
-  Turn turn{0, 0};
-  for (int start = 0; start < range.last || start < range.prefix; start += kWarpLanes) {
+  const auto kept_from = [&](int start) {
     const int mine = start + lane_index(), first = mine * C::kKeyBlock;
-    const bool kept =
-        range.holds(mine) && block_mask_keeps(p, s, head, view, first, smaller(first + C::kKeyBlock, s.keys));
-    turn.before += __popc(__ballot_sync(~0u, kept && mine < block));
-    turn.after += __popc(__ballot_sync(~0u, kept && mine > block));
+    return __ballot_sync(
+        ~0u, range.holds(mine) && block_mask_keeps(p, s, head, view, first, smaller(first + C::kKeyBlock, s.keys)));
+  };
+  const int own_start = block / kWarpLanes * kWarpLanes, place = block - own_start;
+  const u32 own = kept_from(own_start);
+  u32 lower = own & ((1u << place) - 1u), higher = own >> place >> 1;
+  int start = own_start;
+  while (lower == 0 && start > 0) lower = kept_from(start -= kWarpLanes);
+  const int after_previous = lower == 0 ? 0 : start + kWarpLanes - __clz(int(lower));
+  for (start = own_start + kWarpLanes; higher == 0 && start < larger(range.last, range.prefix); start += kWarpLanes) {
+    higher = kept_from(start);
   }
-  return turn;
+  return {after_previous, higher != 0};
 }
 
 /// The visits of one key block, head by head, from the last tile that sees it to the first. The whole warp asks
@@ -149,6 +158,12 @@ struct Visits {
     }
   }
 
+  /// The turn that comes after the visit's. Where a block mask leaves gaps, turns are numbers of blocks.
+  STROBE_DEVICE int turn_after(const Visit& visit) const {
+    const bool gaps = (C::kFeatures & kBlockMask) != 0 && p.block_mask.data != nullptr;
+    return (gaps ? block : visit.turn) + 1;
+  }
+
   static STROBE_DEVICE Visit nothing() { return {-1, 0, 0, false, false, false}; }
   STROBE_DEVICE Visit first() const { return find(last_head - p.group, highest - 1); }
   STROBE_DEVICE Visit after(const Visit& visit) const { return find(visit.head, visit.tile - 1); }
@@ -170,9 +185,9 @@ struct Visits {
           visit.empty = (sets.some >> tile % kWarpLanes & 1) == 0;
           visit.whole = (sets.all >> tile % kWarpLanes & 1) != 0;
           if ((C::kFeatures & kBlockMask) != 0 && p.block_mask.data != nullptr) {
-            const Turn turn = turn_by_mask<C>(p, s.batch, head, tile, block);
-            visit.turn = turn.before;
-            visit.last = turn.after == 0;
+            const Neighbours neighbours = neighbours_by_mask<C>(p, s.batch, head, tile, block);
+            visit.turn = neighbours.after_previous;
+            visit.last = !neighbours.more;
           }
         }
         return visit;
