@@ -55,30 +55,22 @@ inline constexpr const char* kTypes[] = {"float32", "float16", "bfloat16"};
 
 /// Options of the forward pass with their sizes, for batch=2.
 inline constexpr const char* kForwardOptions[] = {
-    "dtype=float8_e4m3 q=40 k=90 dim=64",
-    "dtype=float8_e5m2 q=40 k=90 dim=64 output=float32",
+    "dtype=float8_e4m3 q=40 k=90 dim=64", "dtype=float8_e5m2 q=40 k=90 dim=64 output=float32",
     "dtype=float8_e4m3 q=40 k=90 heads=4/2 dim=64 descale=bh output=float16",
-    "dtype=float8_e4m3 q=1 k=90 heads=4/2 dim=64 descale=1",
-    "dtype=bfloat16 q=40 k=90 dim=64 output=float32",
-    "dtype=float16 q=1 k=90 dim=64 output=float32",
-    "q=40 k=90 dim=64 no_lse",
-    "q=1 k=90 dim=64 no_lse",
-    "q=3 k=700 heads=2 dim=32 splits=3",
-    "q=50 k=700 heads=2 dim=32 splits=5 dtype=bfloat16",
+    "dtype=float8_e4m3 q=1 k=90 heads=4/2 dim=64 descale=1", "dtype=bfloat16 q=40 k=90 dim=64 output=float32",
+    "dtype=float16 q=1 k=90 dim=64 output=float32", "q=40 k=90 dim=64 no_lse", "q=1 k=90 dim=64 no_lse",
+    "q=3 k=700 heads=2 dim=32 splits=3", "q=50 k=700 heads=2 dim=32 splits=5 dtype=bfloat16",
     "q=3 k=700 heads=2 dim=32 splits=4 causal window=150,- sink",
     "packed_queries=50,0 packed_keys=80,30 heads=2 dim=32 causal",
     "packed_queries=1,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33",
     "packed_queries=50,3 k=80 key_lengths=80,11 heads=2 dim=32",
     "packed_queries=1,1 k=96 page=16 key_lengths=96,11 heads=4/1 dim=64 dtype=bfloat16",
     "packed_queries=900,700 packed_keys=301,777 heads=2/1 dim=12/8 causal",
-    "packed_queries=700,600 k=90 heads=2/1 dim=8/8 dtype=bfloat16",
-    "q=550 k=600 heads=1 dim=16/16 splits=3",
+    "packed_queries=700,600 k=90 heads=2/1 dim=8/8 dtype=bfloat16", "q=550 k=600 heads=1 dim=16/16 splits=3",
     "q=600 k=400 heads=2/1 dim=8/12 dtype=float8_e4m3 descale=bh",
     "q=600 k=90 heads=2 dim=8/8 poison_unseen documents=apart",
-    "q=1 k=99 cache_rows=4 key_lengths=98,0 heads=4/2 dim=64",
-    "q=60 k=99 cache_rows=4 key_lengths=98,71 dim=64",
-    "q=1 k=64 page=1 key_lengths=50,3 heads=4/2 dim=64",
-    "q=1 k=130 page=13 key_lengths=130,3 heads=4/2 dim=64",
+    "q=1 k=99 cache_rows=4 key_lengths=98,0 heads=4/2 dim=64", "q=60 k=99 cache_rows=4 key_lengths=98,71 dim=64",
+    "q=1 k=64 page=1 key_lengths=50,3 heads=4/2 dim=64", "q=1 k=130 page=13 key_lengths=130,3 heads=4/2 dim=64",
     "q=40 k=96 page=16 key_lengths=96,40 heads=4/2 dim=64 causal",
     "q=1 k=96 page=16 key_lengths=90,15 heads=4/2 dim=64 append=2",
     "q=3 k=96 cache_rows=3 key_lengths=90,0 heads=4/2 dim=64 append=3 causal dtype=float16",
@@ -87,14 +79,21 @@ inline constexpr const char* kForwardOptions[] = {
     "q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 rotary=64 rotary_halves causal",
     ("q=30 k=96 cache_rows=2 key_lengths=60,44 heads=4/2 dim=64 append=1 rotary=20 "
      "rotary_type=float16 dtype=float16"),
-    "q=40 k=90 dim=64 poison_unseen causal top_left",
-    "q=40 k=90 dim=64 poison_unseen documents=apart",
-    "q=40 k=90 dim=64 poison_unseen mask=k",
-    "q=2 k=90 dim=64 poison_unseen mask=k",
+    "q=40 k=90 dim=64 poison_unseen causal top_left", "q=40 k=90 dim=64 poison_unseen documents=apart",
+    "q=40 k=90 dim=64 poison_unseen mask=k", "q=2 k=90 dim=64 poison_unseen mask=k",
     "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
     "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16 dtype=float16",
-    "q=5 k=40 dim=576/512 heads=8/1 dtype=bfloat16",
-    "q=1 k=40 dim=576/512 heads=16/1 dtype=float32"};
+    // Whole blocks of keys that data hide, show, or have an effect on that is the same for all.
+    "q=77 k=136 heads=4/2 dim=64 bias=hqk bias_type=bfloat16 dtype=bfloat16 causal",
+    "q=300 k=264 heads=2 dim=128 bias=bqk bias_type=float16 dtype=float16",
+    "q=130 k=72 heads=2 dim=32 bias=k bias_type=float16 dtype=float16 window=30,40 poison_unseen",
+    "packed_queries=70,90 packed_keys=80,136 heads=2 dim=64 bias=hqk bias_type=bfloat16 dtype=bfloat16",
+    "q=130 k=300 heads=2 dim=64 softcap=2 inputs=huge dtype=bfloat16",
+    "q=130 k=300 heads=2 dim=128 softcap=30 inputs=huge dtype=float16 causal",
+    "q=1100 k=1100 heads=1 dim=32 documents=shared dtype=bfloat16 causal",
+    "q=300 k=5000 heads=1 dim=16 documents=apart dtype=float16",
+    "q=400 k=500 heads=2 dim=64 block_mask=h block=128,128 dtype=bfloat16 causal",
+    "q=5 k=40 dim=576/512 heads=8/1 dtype=bfloat16", "q=1 k=40 dim=576/512 heads=16/1 dtype=float32"};
 
 /// Options of the backward pass with their sizes, for batch=2.
 inline constexpr const char* kBackwardOptions[] = {
@@ -115,7 +114,14 @@ inline constexpr const char* kBackwardOptions[] = {
     "q=40 k=90 heads=4/2 dim=40/24 poison_unseen documents=apart",
     "q=40 k=90 dim=64 poison_unseen mask=k dtype=float16",
     "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
-    "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16"};
+    "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16",
+    "q=150 k=136 heads=4/2 dim=64 bias=hqk bias_type=bfloat16 dtype=bfloat16 causal",
+    "q=150 k=264 heads=2 dim=128 bias=bqk bias_type=float16 dtype=float16 grads=qkv",
+    "q=130 k=136 heads=2 dim=32 bias=k bias_type=float16 dtype=float16 window=30,40 poison_unseen",
+    "q=150 k=136 heads=2 dim=64 softcap=2 inputs=huge dtype=bfloat16",
+    "q=700 k=700 heads=1 dim=32 documents=shared dtype=bfloat16 causal",
+    "q=700 k=300 heads=1 dim=16 documents=apart dtype=float16 relaxed",
+    "q=300 k=400 heads=2 dim=64 block_mask=h block=128,128 dtype=bfloat16 causal"};
 
 // Sizes that no tile divides. One query row a sequence where an option allows it runs in the decode kernels.
 /// Rows enough for keys and values to be packed once for all of them.

@@ -23,6 +23,7 @@ struct ScoresView {
   char* data;
   long long batch_stride, head_stride, row_stride, column_stride;
   Element type;
+  bool in_chunks;  // rows lie 16 bytes at a time: where they start and end are multiples, and columns are neighbours
 };
 
 /// The driver's CUtensorMap: how the tensor copy engine of sm_90 and later finds boxes of a tensor. Opaque to us; made

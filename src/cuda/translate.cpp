@@ -18,6 +18,13 @@ int vector_bytes_of(const Rows& rows, std::int64_t dim) {
   return 1 << std::countr_zero(places);
 }
 
+/// Whether rows of `columns` elements may be copied 16 bytes at a time.
+bool lies_in_chunks(const Scores& scores, std::int64_t columns) {
+  const auto bytes = std::int64_t(size_of(scores.dtype));
+  const std::int64_t places = (scores.batch_stride | scores.head_stride | scores.row_stride | columns) * bytes;
+  return scores.column_stride == 1 && (reinterpret_cast<std::uintptr_t>(scores.data) | std::uint64_t(places)) % 16 == 0;
+}
+
 int bounded(std::int64_t bound) { return bound == kUnbounded ? kFar : int(std::min<std::int64_t>(bound, kFar)); }
 
 }  // namespace
@@ -37,7 +44,8 @@ ScoresView view_of(const Scores& scores) {
           .head_stride = scores.head_stride,
           .row_stride = scores.row_stride,
           .column_stride = scores.column_stride,
-          .type = Element(scores.dtype)};
+          .type = Element(scores.dtype),
+          .in_chunks = false};
 }
 
 VectorView view_of(const Vectors& vectors) {
@@ -80,7 +88,10 @@ AttentionParams params_of(const Problem& problem, const Buffers& buffers) {
     p.key_descale = view_of(buffers.key_descale);
     p.value_descale = view_of(buffers.value_descale);
   }
-  if (problem.has_bias) p.bias = view_of(buffers.bias);
+  if (problem.has_bias) {
+    p.bias = view_of(buffers.bias);
+    p.bias.in_chunks = !problem.packed_keys && lies_in_chunks(buffers.bias, problem.key_length);
+  }
   if (problem.has_alibi) p.alibi_slopes = view_of(buffers.alibi_slopes);
   if (problem.has_sink) p.sink = view_of(buffers.sink);
 

@@ -128,9 +128,10 @@ class Filler {
     for (const Tensor& documents : {a.query_documents, a.key_documents}) {
       if (!documents.given()) continue;
       std::int32_t document = 0;
+      const double chance = documents.shape[documents.rank - 1] < 256 ? 0.1 : 0.005;  // some hold whole tiles
       for_each_element(documents, [&](const std::int64_t* index, std::int64_t offset) {
         const bool starts = index[documents.rank - 1] == 0 && documents.rank == 2;
-        document = starts ? 0 : document + (random_.chance(0.1) ? 1 : 0);
+        document = starts ? 0 : document + (random_.chance(chance) ? 1 : 0);
         static_cast<std::int32_t*>(documents.data)[offset] = document;
       });
     }

@@ -2,7 +2,7 @@
 // "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 #pragma once
 
-#include "cuda/device/base.cuh"
+#include "cuda/device/ptx.cuh"
 #include "cuda/params.hpp"
 
 namespace strobe::cuda {
@@ -17,7 +17,7 @@ STROBE_DEVICE void philox(u32 i, u32 quad, u64 stream, u64 seed, u32 (&words)[4]
   u32 key0 = u32(seed), key1 = u32(seed >> 32);
 #pragma unroll
   for (int round = 0; round < 10; ++round) {
-    const u64 product0 = u64(0xD2511F53u) * words[0], product1 = u64(0xCD9E8D57u) * words[2];
+    const u64 product0 = ptx::mul_wide(words[0], 0xD2511F53u), product1 = ptx::mul_wide(words[2], 0xCD9E8D57u);
     words[0] = u32(product1 >> 32) ^ words[1] ^ key0;
     words[1] = u32(product1);
     words[2] = u32(product0 >> 32) ^ words[3] ^ key1;

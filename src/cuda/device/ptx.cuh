@@ -156,6 +156,18 @@ STROBE_DEVICE u32 fma_bf16x2(u32 a, u32 b, u32 c) {
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
   return d;
 }
+/// The whole product. (Of 64-bit operands whose high halves are zero, nvcc 13.0 adds the products of those as well.)
+STROBE_DEVICE u64 mul_wide(u32 a, u32 b) {
+  u64 r;
+  asm("mul.wide.u32 %0, %1, %2;" : "=l"(r) : "r"(a), "r"(b));
+  return r;
+}
+/// a * b + c within [0, 1]; 0 where it is NaN.
+STROBE_DEVICE float fma_sat(float a, float b, float c) {
+  float r;
+  asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(r) : "f"(a), "f"(b), "f"(c));
+  return r;
+}
 
 /// A barrier among the `threads` that name it: `bar_sync` waits for all of them, `bar_arrive` only counts. What a
 /// thread wrote before it arrived, those that wait see afterwards.

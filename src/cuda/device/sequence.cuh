@@ -18,6 +18,16 @@ struct Sequence {
   int prefix;                  // keys before this are exempt from left and right
 };
 
+/// The same sequence, of which the compiler knows nothing (ptx::untraced): addresses that follow from it are worked out
+/// where they are used, and occupy no registers elsewhere.
+STROBE_DEVICE Sequence untraced(const Sequence& s) {
+  Sequence copy = s;
+  copy.batch = ptx::untraced(s.batch);
+  copy.first_query = ptx::untraced(s.first_query);
+  copy.first_key = ptx::untraced(s.first_key);
+  return copy;
+}
+
 STROBE_DEVICE int read_int(const VectorView& view, int b, int n = 0) {
   return reinterpret_cast<const int*>(view.data)[b * view.batch_stride + n * view.stride];
 }

@@ -124,6 +124,22 @@ STROBE_DEVICE void load_near_tile(u32 tile, const RowAddress& address, RowWindow
   }
 }
 
+/// load_tile by one warp alone, for tiles whose rows are at most 32 chunks.
+template <class T>
+STROBE_DEVICE void load_warp_rows(u32 tile, const RowAddress& address, RowWindow window, int dims) {
+  constexpr int kAcross = T::kRowChunks, kDown = 32 / kAcross;
+  static_assert(kDown >= 1 && T::kRows % kDown == 0);
+  const int lane = int(threadIdx.x % 32), chunk = lane % kAcross, row = lane / kAcross;
+  const char* from = address(window.first + row) + chunk * kChunkBytes;
+  const i64 down = kDown * address.row_bytes;
+#pragma unroll
+  for (int r = 0; r < T::kRows; r += kDown) {
+    const bool inside = window.holds(window.first + row + r) && chunk * T::kChunkElements < dims;
+    ptx::cp_async_16(tile + T::offset(row + r, chunk), from, inside);
+    from += down;
+  }
+}
+
 /// The way back: the window's rows to memory, 16 bytes at a time.
 template <class T, int kThreads>
 STROBE_DEVICE void store_tile(u32 tile, const RowAddress& address, RowWindow window, int dims) {

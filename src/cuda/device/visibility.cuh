@@ -1,6 +1,6 @@
 // What queries see: for one query a range of keys (causal, window, length) and a prefix; for a tile of queries which
-// key blocks it must visit, and which of those are visible as a whole. Documents and masks, which look at data, are in
-// scores.cuh; here they only rule out whole blocks.
+// key blocks it may have to visit, and which of those are visible as a whole. Documents and masks, which look at data,
+// are in scores.cuh and survey.cuh.
 #pragma once
 
 #include "cuda/device/sequence.cuh"
@@ -52,39 +52,6 @@ STROBE_DEVICE bool reaches(const TileView& view, int first, int last) {
 /// Whether every row sees all of them.
 STROBE_DEVICE bool sees_all(const TileView& view, int first, int last) {
   return (first >= view.all_first && last <= view.all_last) || last <= view.prefix;
-}
-
-/// Whether the block mask leaves anything of the rectangle. The lanes of a warp look at different blocks.
-STROBE_DEVICE bool block_mask_keeps(const AttentionParams& p, const Sequence& s, int head, const TileView& view,
-                                    int first, int last) {
-  const char* const data = p.block_mask.data + s.batch * p.block_mask.batch_stride + head * p.block_mask.head_stride;
-  for (int i = view.first_row / p.block_rows; i * p.block_rows < view.last_row; ++i) {
-    for (int j = first / p.block_columns; j * p.block_columns < last; ++j) {
-      if (data[i * p.block_mask.row_stride + j * p.block_mask.column_stride]) return true;
-    }
-  }
-  return false;
-}
-
-/// The first block at or after `block` that the tile must visit; `blocks` if there is none. The whole warp asks
-/// together.
-template <int kFeatures, int kBlockKeys>
-STROBE_DEVICE int next_block(const AttentionParams& p, const Sequence& s, int head, const TileView& view, int block,
-                             int blocks) {
-  if constexpr ((kFeatures & kBlockMask) == 0) {
-    const bool in_gap = block * kBlockKeys >= view.prefix && (block + 1) * kBlockKeys <= view.begin;
-    return smaller(in_gap ? view.begin / kBlockKeys : block, blocks);
-  } else {
-    for (; block < blocks; block += kWarpLanes) {
-      const int mine = block + lane_index(), first = mine * kBlockKeys;
-      const int last = smaller(first + kBlockKeys, s.keys);
-      const bool kept = mine < blocks && reaches(view, first, last) &&
-                        (p.block_mask.data == nullptr || block_mask_keeps(p, s, head, view, first, last));
-      const u32 found = __ballot_sync(~0u, kept);
-      if (found != 0) return block + __ffs(int(found)) - 1;
-    }
-    return blocks;
-  }
 }
 
 }  // namespace strobe::cuda

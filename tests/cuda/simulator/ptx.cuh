@@ -72,6 +72,11 @@ inline u32 fma_bf16x2(u32 a, u32 b, u32 c) {
 inline float ex2(float x) { return sim::exp2_flushed(x); }
 inline float lg2(float x) { return __builtin_log2f(x); }
 inline float rcp(float x) { return sim::reciprocal_flushed(x); }
+inline u64 mul_wide(u32 a, u32 b) { return u64(a) * b; }
+inline float fma_sat(float a, float b, float c) {
+  const float x = __builtin_fmaf(a, b, c);
+  return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f;
+}
 
 inline void bar_sync(int barrier, int threads) { sim::barrier_wait(barrier, threads); }
 inline void bar_arrive(int barrier, int threads) { sim::barrier_arrive(barrier, threads); }

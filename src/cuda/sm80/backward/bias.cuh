@@ -80,7 +80,7 @@ struct BiasTask {
     if constexpr ((C::kFeatures & kDropout) != 0) drop<C>(p, s, head, view.first_row + warp_row, first_key, grads);
     const int row = view.first_row + warp_row + lane / 4;
     const ScoreRow rows[2] = {score_row<C::kFeatures>(p, s, head, row), score_row<C::kFeatures>(p, s, head, row + 8)};
-    finish_scores<C::kFeatures, C::kKeyTiles>(p, s, view.prefix, rows, first_key, scores[0]);
+    finish_scores<Element, C::kFeatures, C::kKeyTiles>(p, s, view.prefix, rows, first_key, false, scores[0]);
     float lse[2], delta[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -93,7 +93,7 @@ struct BiasTask {
     for (int t = 0; t < C::kKeyTiles; ++t) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float weight = ptx::ex2((scores[0][t][e] - lse[e / 2]) * kLog2E);
+        const float weight = ptx::ex2(fmaf(scores[0][t][e], kLog2E, -lse[e / 2]));
         const bool hidden = scores[0][t][e] == minus_infinity() || lse[e / 2] == -minus_infinity();
         sums[0][t][e] += hidden ? 0.0f : weight * (grads[0][t][e] * p.dropout_scale - delta[e / 2]);
       }

@@ -1,7 +1,7 @@
 // The constants of one compiled backward kernel.
 #pragma once
 
-#include "cuda/device/scores.cuh"
+#include "cuda/device/survey.cuh"
 #include "cuda/sm80/backward/params.hpp"
 #include "cuda/sm80/backward/tiles.hpp"
 
@@ -13,12 +13,13 @@ struct BackwardConfig {
   static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
   static constexpr int kArchitecture = kArchitecture_;
   static constexpr BackwardTile kTile = backward_tile(Element::kBytes, kHeadDim, kValueDim, kFeatures, kArchitecture);
-  static constexpr BackwardShared kAt = backward_shared(kTile, Element::kBytes, kHeadDim, kValueDim);
+  static constexpr BackwardShared kAt = backward_shared(kTile, Element::kBytes, kHeadDim, kValueDim, kFeatures);
   static constexpr int kThreads = kTile.threads(), kPairs = kTile.pairs, kRowTiles = kTile.row_tiles;
   static constexpr int kStages = kTile.stages, kSharedBytes = kAt.bytes, kFacts = fact_floats(kTile.query_tile);
   static constexpr int kWarpKeys = 16 * kRowTiles, kKeyBlock = kTile.key_block(), kQueryTile = kTile.query_tile;
-  static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
-  static constexpr bool kHidesByData = (kFeatures & (kDocuments | kMask | kBlockMask)) != 0;
+  static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0;
+  static constexpr bool kHidesByData = (kFeatures & kHidingFeatures) != 0;
+  static constexpr bool kStagesBias = stages_bias(Element::kBytes, kTile, kFeatures);
   static constexpr bool kSoftcaps = (kFeatures & kSoftcap) != 0, kDrops = (kFeatures & kDropout) != 0;
 
   using KeyTile = Tile<Element, kKeyBlock, kHeadDim>;
@@ -26,6 +27,7 @@ struct BackwardConfig {
   using QueryTile = Tile<Element, kQueryTile, kHeadDim>;
   using GradOutputTile = Tile<Element, kQueryTile, kValueDim>;
   using GradScoreTile = Tile<Element, kKeyBlock, kQueryTile>;
+  using BiasTile = Tile<Element, kQueryTile, larger(kWarpKeys, 32)>;  // a warp's own
 
   // S^T and dP^T of a warp: rows are keys, columns are queries. Pairs of warps meet after half of the steps.
   static constexpr int kScoreTiles = kQueryTile / 8, kStepTiles = Element::kStep / 8;

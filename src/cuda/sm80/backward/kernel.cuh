@@ -60,6 +60,8 @@ struct BackwardTask {
   STROBE_DEVICE TileView view(const Visit& visit) const {
     return visits.sight.tile(visit.tile * C::kQueryTile, C::kQueryTile);
   }
+  /// Whether data hide all of the tile.
+  STROBE_DEVICE static bool is_empty(const Visit& visit) { return (C::kFeatures & kDocuments) != 0 && visit.empty; }
   /// Whether position hides anything of the tile from the block.
   STROBE_DEVICE bool is_edge(const TileView& view) const {
     return !sees_all(view, first_key, first_key + C::kKeyBlock) || view.last_row < view.first_row + C::kQueryTile;
@@ -107,25 +109,58 @@ struct BackwardTask {
     if (place < C::kFacts / 4) ptx::cp_async_16(lse(stage) + place * 16, facts + 4 * place, true);
   }
 
+  /// Whether the bias comes by way of shared memory: each first warp brings that of its keys, a visit ahead.
+  STROBE_DEVICE bool stages_bias() const {
+    return C::kStagesBias && p.bias.in_chunks && int(p.bias.type) == int(p.query.type);
+  }
+  STROBE_DEVICE u32 own_bias() const { return memory + C::kAt.bias + pair() * C::BiasTile::kBytes; }
+  STROBE_DEVICE void load_bias(const Visit& visit) const {
+    if constexpr (C::kStagesBias) {
+      if (visit.none() || is_empty(visit) || !stages_bias()) return;
+      const int key = first_key + warp_key();
+      const i64 place = s.batch * p.bias.batch_stride + visit.head * p.bias.head_stride + key;
+      __syncwarp();  // all lanes have left the tile before
+      load_warp_rows<typename C::BiasTile>(own_bias(), {p.bias.data + place * 2, p.bias.row_stride * 2},
+                                           {visit.tile * C::kQueryTile, 0, s.queries}, s.keys - key);
+      ptx::cp_async_commit();
+    }
+  }
+
+  /// Where the bias is not staged, its place holds zeros.
+  STROBE_DEVICE void clear_bias() const {
+    if constexpr (C::kStagesBias) {
+      if (stages_bias()) return;
+      for (int n = lane() * 16; n < C::BiasTile::kBytes; n += kWarpLanes * 16) {
+        ptx::st_shared_16(own_bias() + n, make_uint4(0, 0, 0, 0));
+      }
+      __syncwarp();
+    }
+  }
+
+  STROBE_DEVICE Scene scene(const Visit& visit, int own_lane, float slope = 0.0f) const {
+    const TileView tile = view(visit);
+    return {.p = p,
+            .sequence = s,
+            .sight = visits.sight,
+            .head = visit.head,
+            .first_row = tile.first_row,
+            .first_key = first_key + warp_key(),
+            .hides = is_edge(tile) || (C::kHidesByData && !visit.whole),
+            .lane = own_lane,
+            .slope = slope};
+  }
+
   /// `next` is loaded meanwhile. Exponentials of a step run beside the product of the step before.
   STROBE_DEVICE void visit_as_first(const Visit& visit, const Visit& next, int stage,
                                     typename C::Sums& grad_value) const {
+    const float slope = alibi_slope<C::kFeatures>(p, s, visit.head);  // asked for early: nothing overtakes the product
     typename C::Scores scores;
     multiply_rows<Element, typename C::KeyTile, typename C::QueryTile>(lane(), keys(), warp_key(), queries(stage),
                                                                        scores);
     if (C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
     ptx::cp_async_commit();
-    const TileView tile = view(visit);
-    Weigher<C> weigher{.p = p,
-                       .sequence = s,
-                       .sight = visits.sight,
-                       .view = tile,
-                       .head = visit.head,
-                       .edge = is_edge(tile),
-                       .lane = lane(),
-                       .first_key = first_key + warp_key(),
-                       .lse = lse(stage),
-                       .exchange = exchange()};
+    const Scene here = scene(visit, lane(), slope);
+    Weigher<C> weigher{.scene = here, .lse = lse(stage), .exchange = exchange(), .bias = {own_bias(), !stages_bias()}};
     weigher.start(scores);
     typename C::Factor weights[2];
 #pragma unroll
@@ -135,8 +170,8 @@ struct BackwardTask {
         ptx::bar_arrive(pair_barrier((k + 1) / C::kHalf - 1), 2 * kWarpLanes);
       }
       if (k > 0) {
-        multiply_step<Element, typename C::GradOutputTile>(weigher.lane, weights[(k - 1) % 2], grad_outputs(stage),
-                                                           k - 1, grad_value);
+        multiply_step<Element, typename C::GradOutputTile>(here.lane, weights[(k - 1) % 2], grad_outputs(stage), k - 1,
+                                                           grad_value);
       }
     }
   }
@@ -148,11 +183,9 @@ struct BackwardTask {
                                                                               grad_outputs(stage), scores);
     if (kAllLoad && C::kStages > 1 && !next.none()) load_visit(next, 1 - stage);
     ptx::cp_async_commit();
-    const TileView tile = view(visit);
     const int own_lane = lane();
-    if (!C::kEdits && is_edge(tile)) {
-      hide_by_position<C>(visits.sight, own_lane, tile.first_row, first_key + warp_key(), 0.0f, scores);
-    }
+    const Scene here = scene(visit, own_lane);
+    if (here.hides) hide<C, C::kScoreTiles>(here, 0, 0.0f, scores);  // P is 0 there, but dP may be NaN
     GradeStep<C> ahead[2];
     typename C::Factor grads[2];
 #pragma unroll
@@ -171,8 +204,25 @@ struct BackwardTask {
     }
   }
 
+  /// Whether the block stores or writes the tile's dQ, instead of adding to it.
+  STROBE_DEVICE bool opens_or_closes(const Visit& visit) const {
+    return f.turns != nullptr && (visit.turn == 0 || visit.last);
+  }
+
+  /// A visit of which data hide everything: dS is zero.
+  STROBE_DEVICE void pass_over(const Visit& visit, const Visit& next, int stage, int parity) const {
+    if (C::kStages > 1 && loads() && !next.none()) load_visit(next, 1 - stage);
+    ptx::cp_async_commit();
+    if (is_first_warp() || !opens_or_closes(visit)) return;
+    const u32 own = grad_scores(parity) + warp_key() * C::GradScoreTile::kRowBytes;
+    for (int n = lane() * 16; n < C::kWarpKeys * C::GradScoreTile::kRowBytes; n += kWarpLanes * 16) {
+      ptx::st_shared_16(own + n, make_uint4(0, 0, 0, 0));
+    }
+  }
+
   STROBE_DEVICE void visit_grad_query(const Visit& visit, int parity) const {
     if (visit.none() || f.grad_query.data == nullptr) return;
+    if (is_empty(visit) && !opens_or_closes(visit)) return;  // nothing to add
 #pragma unroll 1
     for (int part = 0; part < C::kGradParts; ++part) {
       typename C::GradQuery g;
@@ -193,29 +243,36 @@ struct BackwardTask {
   }
 
   STROBE_DEVICE void pass(typename C::Sums& sums) const {
-    const Visit none{-1, 0, 0, false};
+    const Visit none = visits.nothing();
     Visit visit = visits.first(), next = visit.none() ? none : visits.after(visit), before = none, done = none;
     if (visit.none()) return;
     load_keys();
     if (loads()) load_visit(visit, 0);
     ptx::cp_async_commit();
+    if (is_first_warp()) {
+      clear_bias();
+      load_bias(visit);
+    }
     for (int n = 0;; ++n) {
       const int parity = n % 2, stage = C::kStages > 1 ? parity : 0;
       if (thread == 0) await_turn(f, slot, before);
       ptx::cp_async_wait<0>();
       __syncthreads();  // the tile is there for everyone, and so is dS of the tile before
-      if (thread == C::kThreads / 2) pass_turn(f, slot, done);
+      if (thread == C::kThreads / 2) pass_turn(f, slot, done, visits.turn_after(done));
       if (n == 0) check_keys();
       if (!visit.none() && suspicious(stage)) {
         clear_blind_queries<C>(lse(stage), queries(stage), grad_outputs(stage));
         __syncthreads();
       }
+      const bool empty = !visit.none() && is_empty(visit), busy = !visit.none() && !empty;
+      if (empty) pass_over(visit, next, stage, parity);
       if (is_first_warp()) {
-        if (!visit.none()) visit_as_first(visit, next, stage, sums);
+        if (busy) visit_as_first(visit, next, stage, sums);
+        load_bias(next);
         visit_grad_query(before, 1 - parity);
       } else {
         visit_grad_query(before, 1 - parity);
-        if (!visit.none()) visit_as_second(visit, next, stage, parity, sums);
+        if (busy) visit_as_second(visit, next, stage, parity, sums);
       }
       if (visit.none()) break;
       if (C::kStages == 1) {
@@ -229,7 +286,7 @@ struct BackwardTask {
       if (!next.none()) next = visits.after(next);
     }
     __syncthreads();
-    if (thread == C::kThreads / 2) pass_turn(f, slot, before);
+    if (thread == C::kThreads / 2) pass_turn(f, slot, before, visits.turn_after(before));
   }
 
   STROBE_DEVICE void run(int last_key) const {

@@ -109,8 +109,7 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   if (problem.wants_grad_query && problem.deterministic) params.turns = reinterpret_cast<int*>(place(layout.turns));
   if (problem.wants_grad_sink) params.sink_parts = place(layout.sink_parts);
 
-  const bool edits = (key.values[3] & ~kDropout) != 0;
-  params.lse_unit = edits ? 1.0f : kLog2E;
+  params.lse_unit = kLog2E;
   params.query_tile = tile.query_tile;
   params.key_block = tile.key_block();
   params.fact_floats = sm80::fact_floats(tile.query_tile);
@@ -181,8 +180,10 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   if (has_queries) launcher.launch(decision.kernels[1], {.x = slots, .y = heads}, kPrepareThreads, 0, &params);
   const unsigned blocks = unsigned(params.blocks) * unsigned(params.heads);
   if (wants_rows(problem) && blocks > 0) {
-    launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
-                    unsigned(sm80::backward_shared(tile, element_bytes(problem), head_dim, value_dim).bytes), &params);
+    launcher.launch(
+        key, {.x = blocks}, unsigned(tile.threads()),
+        unsigned(sm80::backward_shared(tile, element_bytes(problem), head_dim, value_dim, key.values[3]).bytes),
+        &params);
   }
   for (int n = 2; n < decision.kernel_count; ++n) {
     const KernelKey& more = decision.kernels[n];

@@ -19,7 +19,7 @@ struct BackwardParams {
   int* turns;         // [query_heads, slots]: how many key blocks have added to dQ. Null: they add in any order
   float* sink_parts;  // [query_heads, slots]; null: not wanted
 
-  float lse_unit;  // log2(e) for kernels that edit no scores, else 1
+  float lse_unit;  // log2(e): kernels work in powers of two
   int query_tile, key_block;
   int fact_floats;      // of a slot
   int slots, tiles;     // in all; of one sequence (dense)

@@ -67,6 +67,12 @@ constexpr BackwardTile backward_tile(int element_bytes, int head_dim, int value_
 /// What is known of a query tile's rows, as floats: LSE, delta, and 1 where something must be cleared (unseen.cuh).
 constexpr int fact_floats(int query_tile) { return 2 * query_tile + 4; }
 
+/// Whether a kernel has its bias brought to shared memory in the background: where it is the only option, for 16-bit
+/// types, in warps of at least 32 keys.
+constexpr bool stages_bias(int element_bytes, const BackwardTile& tile, int features) {
+  return features == kBias && element_bytes == 2 && tile.row_tiles == 2;
+}
+
 /// Where things lie in a block's shared memory: bytes from its start.
 struct BackwardShared {
   int keys, values;           // [key_block, dim]
@@ -74,10 +80,12 @@ struct BackwardShared {
   int facts;                  // [stages][fact_floats]
   int weights;                // P on its way from one warp of a pair to the other
   int grad_scores;            // [2][key_block, query_tile]
+  int bias;                   // [pairs][query_tile, a warp's keys], where the kernel stages it
   int bytes;
 };
 
-constexpr BackwardShared backward_shared(const BackwardTile& tile, int element_bytes, int head_dim, int value_dim) {
+constexpr BackwardShared backward_shared(const BackwardTile& tile, int element_bytes, int head_dim, int value_dim,
+                                         int features) {
   const int scores = tile.key_block() * tile.query_tile * element_bytes;
   const int head_bytes = head_dim * element_bytes, value_bytes = value_dim * element_bytes;
   BackwardShared at{};
@@ -87,7 +95,8 @@ constexpr BackwardShared backward_shared(const BackwardTile& tile, int element_b
   at.facts = at.grad_outputs + tile.stages * tile.query_tile * value_bytes;
   at.weights = at.facts + tile.stages * fact_floats(tile.query_tile) * 4;
   at.grad_scores = at.weights + scores;
-  at.bytes = at.grad_scores + 2 * scores;
+  at.bias = at.grad_scores + 2 * scores;
+  at.bytes = at.bias + (stages_bias(element_bytes, tile, features) ? scores : 0);
   return at;
 }
 

@@ -23,9 +23,9 @@ STROBE_DEVICE void await_turn(const BackwardParams& f, int slot, const Visit& vi
 }
 
 /// One thread hands on, once all of the block have added and met at a barrier.
-STROBE_DEVICE void pass_turn(const BackwardParams& f, int slot, const Visit& visit) {
+STROBE_DEVICE void pass_turn(const BackwardParams& f, int slot, const Visit& visit, int turn_after) {
   if (visit.none() || visit.last || f.turns == nullptr) return;
-  ptx::st_release(f.turns + place_of(f, slot, visit), visit.turn + 1);
+  ptx::st_release(f.turns + place_of(f, slot, visit), turn_after);
 }
 
 /// Where a part of a warp's share of a tile's dQ lies, for one thread: its four floats of fragment n are at n * 128.

@@ -8,46 +8,154 @@
 
 namespace strobe::cuda::sm80 {
 
-/// Gives the elements that position hides a value: where scores are not edited, -inf to S, 0 to dP, which may be NaN.
-template <class C>
-STROBE_DEVICE void hide_by_position(const Sight& sight, int lane, int query, int key, float value,
-                                    typename C::Scores& s) {
+/// What a warp knows of the tile that it visits.
+struct Scene {
+  const AttentionParams& p;
+  const Sequence& sequence;
+  const Sight& sight;
+  int head;
+  int first_row, first_key;  // of the tile, of the warp's keys
+  bool hides;                // something of it
+  int lane;
+  float slope;  // ALiBi's
+
+  /// Query of column 8 tile + 2 (lane % 4) + second, key of row 16 r + 8 half + lane / 4.
+  STROBE_DEVICE int query(int tile, int second) const { return first_row + 8 * tile + 2 * (lane % 4) + second; }
+  STROBE_DEVICE int key(int r, int half) const { return first_key + 16 * r + 8 * half + lane / 4; }
+  STROBE_DEVICE int stored_key(int r, int half) const { return smaller(key(r, half), larger(sequence.keys - 1, 0)); }
+};
+
+/// What data show of elements s[r][t][e], for tiles t from `first_tile` on: bit 2 (t - first_tile) + e % 2 of word
+/// 2 r + e / 2. A loop, as look_at_data is.
+template <class C, int kTiles>
+STROBE_DEVICE void look_at_columns(const Scene& scene, int first_tile, u32 (&shown)[2 * C::kRowTiles]) {
+  const Sequence sequence = untraced(scene.sequence);
 #pragma unroll
-  for (int r = 0; r < C::kRowTiles; ++r) {
+  for (u32& word : shown) word = 0;
+#pragma unroll 1
+  for (int t = 0; t < kTiles; ++t) {
 #pragma unroll
-    for (int t = 0; t < C::kScoreTiles; ++t) {
+    for (int column = 0; column < 2; ++column) {
+      const ScoreRow row = score_row<C::kFeatures>(scene.p, sequence, scene.head, scene.query(first_tile + t, column));
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int j = key + lane / 4 + 16 * r + 8 * (e / 2), i = query + 2 * (lane % 4) + 8 * t + e % 2;
-        if (!sight.shows(i, j)) s[r][t][e] = value;
+      for (int n = 0; n < 2 * C::kRowTiles; ++n) {
+        const bool shows = data_shows<C::kFeatures>(scene.p, sequence, row, scene.stored_key(n / 2, n % 2));
+        shown[n] |= u32(shows) << (2 * t + column);
       }
     }
   }
 }
 
-/// P of step k in kernels that edit scores; 0 where hidden. `slope` receives softcap's derivative.
+/// Gives hidden elements of kTiles of the accumulators' tiles a value: -inf to scores, 0 to dP, which may be NaN.
+template <class C, int kTiles>
+STROBE_DEVICE void hide(const Scene& scene, int first_tile, float value, typename C::Scores& s) {
+  u32 shown[2 * C::kRowTiles];
+  if constexpr (C::kHidesByData) look_at_columns<C, kTiles>(scene, first_tile, shown);
+#pragma unroll
+  for (int n = 0; n < 2 * C::kRowTiles; ++n) {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int column = 0; column < 2; ++column) {
+        bool shows = scene.sight.shows(scene.query(first_tile + t, column), scene.key(n / 2, n % 2));
+        if constexpr (C::kHidesByData) shows &= (shown[n] >> (2 * t + column) & 1) != 0;
+        if (!shows) s[n / 2][first_tile + t][n % 2 * 2 + column] = value;
+      }
+    }
+  }
+}
+
+/// Softcap's derivative at the scores of a step.
 template <class C>
-STROBE_DEVICE void weigh_edited(const AttentionParams& p, const Sequence& sequence, int head, const TileView& view,
-                                const Sight& sight, bool edge, int lane, int first_key, u32 lse, int k,
-                                typename C::Scores& s, float (&slope)[C::kRowTiles][C::kStepTiles][4]) {
+using Slopes = float[C::kRowTiles][C::kStepTiles][4];
+
+/// Where a warp's bias is: a tile in shared memory, rows of queries; of zeros, where `added` to the scores before.
+struct WarpBias {
+  u32 staged;
+  bool added;
+};
+
+/// Brings all scores to powers of two and adds a bias that is not staged.
+template <class C>
+STROBE_DEVICE void add_scattered_bias(const Scene& scene, typename C::Scores& s) {
+  const AttentionParams& p = scene.p;
+  const Sequence sequence = untraced(scene.sequence);
+  const float unit = p.scale * kLog2E;
+  with_bias_elements(p.bias, [&](const auto& element) {
 #pragma unroll
-  for (int column = 0; column < 2 * C::kStepTiles; ++column) {
-    const int t = C::kStepTiles * k + column / 2, in_tile = 8 * t + 2 * (lane % 4) + column % 2,
-              i = view.first_row + in_tile;
-    const ScoreRow row = score_row<C::kFeatures>(p, sequence, head, i);
-    const float shift = __int_as_float(int(ptx::ld_shared_4(lse + in_tile * 4)));
+    for (int t = 0; t < C::kScoreTiles; ++t) {
 #pragma unroll
-    for (int r = 0; r < C::kRowTiles; ++r) {
+      for (int column = 0; column < 2; ++column) {
+        const ScoreRow row = score_row<C::kFeatures>(p, sequence, scene.head, scene.query(t, column));
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int e = 2 * half + column % 2, j = first_key + 16 * r + 8 * half + lane / 4;
-        float weight = 0.0f, capped = 0.0f;
-        if ((!edge || sight.shows(i, j)) && data_shows<C::kFeatures>(p, sequence, row, j)) {
-          const float x = edited_score<C::kFeatures>(p, row, j, s[r][t][e], &capped);
-          weight = ptx::ex2((x - shift) * kLog2E);
+        for (int n = 0; n < 2 * C::kRowTiles; ++n) {
+          float& score = s[n / 2][t][n % 2 * 2 + column];
+          const i64 place = scene.stored_key(n / 2, n % 2) * p.bias.column_stride;
+          score = fmaf(score, unit, element(row.bias, place) * kLog2E);
         }
-        s[r][t][e] = weight;
-        if constexpr (C::kSoftcaps) slope[r][column / 2][e] = 1.0f - capped * capped;
+      }
+    }
+  });
+}
+
+/// Scores of a step after softcap, bias and ALiBi, as powers of two less the LSE, of which `shifts` are those of the
+/// step's queries; hidden or not.
+template <class C>
+STROBE_DEVICE void edit_step(const Scene& scene, WarpBias bias, int k, const float2 (&shifts)[C::kStepTiles],
+                             typename C::Scores& s, Slopes<C>& slopes) {
+  constexpr int kRows = 2 * C::kRowTiles;  // of the accumulators that a thread holds of a query
+  const AttentionParams& p = scene.p;
+  const float unit = C::kFeatures == kBias && bias.added ? 1.0f : p.scale * kLog2E;
+#pragma unroll
+  for (int t = 0; t < C::kStepTiles; ++t) {
+    const int tile = C::kStepTiles * k + t;
+    u32 words[4];
+    if constexpr (C::kStagesBias) {
+      ptx::ldmatrix_x4_trans(bias.staged + C::BiasTile::offset(8 * tile + scene.lane % 8, scene.lane / 8), words);
+    }
+#pragma unroll
+    for (int column = 0; column < 2; ++column) {
+      const float shift = column == 0 ? shifts[t].x : shifts[t].y;
+      const int i = scene.query(tile, column);
+      const auto score = [&](int n) -> float& { return s[n / 2][tile][n % 2 * 2 + column]; };
+      if constexpr (C::kFeatures == kSoftcap) {
+        const Softcap softcap(p);
+#pragma unroll
+        for (int n = 0; n < kRows; ++n) {
+          const float share = softcap.share(score(n)), steep = 4.0f * share;
+          slopes[n / 2][t][n % 2 * 2 + column] = fmaf(-steep, share, steep);
+          score(n) = fmaf(share, -2.0f * kLog2E * softcap.height, fmaf(softcap.height, kLog2E, -shift));
+        }
+      } else if constexpr (C::kFeatures == kAlibi) {
+        const float from = float(scene.query(0, 0) + scene.sequence.shift - scene.key(0, 0));
+#pragma unroll
+        for (int n = 0; n < kRows; ++n) {
+          const float distance = fabsf(from + float(8 * tile + column - 8 * n));
+          score(n) = fmaf(score(n), unit, fmaf(distance, -kLog2E * scene.slope, -shift));
+        }
+      } else if constexpr (C::kFeatures == kBias) {
+#pragma unroll
+        for (int n = 0; n < kRows; ++n) {
+          float exponent = -shift;
+          if constexpr (C::kStagesBias) {
+            const float value = column == 0 ? C::Element::low(words[n]) : C::Element::high(words[n]);
+            exponent = fmaf(value, kLog2E, exponent);
+          }
+          score(n) = fmaf(score(n), unit, exponent);
+        }
+      } else if constexpr (C::kFeatures == kAllFeatures) {
+        const ScoreRow row = score_row<C::kFeatures>(p, scene.sequence, scene.head, i);
+#pragma unroll
+        for (int n = 0; n < kRows; ++n) {
+          float capped = 0.0f;
+          const float x = edited_score<C::kFeatures>(p, row, scene.stored_key(n / 2, n % 2), scene.key(n / 2, n % 2),
+                                                     score(n), &capped);
+          score(n) = fmaf(x, kLog2E, -shift);
+          slopes[n / 2][t][n % 2 * 2 + column] = 1.0f - capped * capped;
+        }
+      } else {
+#pragma unroll
+        for (int n = 0; n < kRows; ++n) score(n) = fmaf(score(n), unit, -shift);
       }
     }
   }
@@ -107,50 +215,39 @@ struct FactorWord {
 /// of the pair, where a minus sign marks what dropout drops.
 template <class C>
 struct Weigher {
-  const AttentionParams& p;
-  const Sequence& sequence;
-  const Sight& sight;
-  const TileView& view;
-  int head;
-  bool edge;
-  int lane, first_key;
+  const Scene& scene;
   u32 lse, exchange;
+  WarpBias bias;
   float2 shifts[2][C::kStepTiles];  // LSE of this step and the next: loaded before this one's stores, which no load can
                                     // overtake
 
   STROBE_DEVICE void start(typename C::Scores& s) {
-    if constexpr (!C::kEdits) {
-      if (edge) hide_by_position<C>(sight, lane, view.first_row, first_key, minus_infinity(), s);
-      load(0);
+    if (!C::kEdits && scene.hides) hide<C, C::kScoreTiles>(scene, 0, minus_infinity(), s);
+    if constexpr (C::kFeatures == kBias) {
+      if (bias.added) add_scattered_bias<C>(scene, s);
     }
+    load(0);
   }
 
   STROBE_DEVICE void load(int k) {
 #pragma unroll
     for (int t = 0; t < C::kStepTiles; ++t) {
-      shifts[k % 2][t] = ptx::ld_shared_f32x2(lse + (8 * (C::kStepTiles * k + t) + 2 * (lane % 4)) * 4);
+      shifts[k % 2][t] = ptx::ld_shared_f32x2(lse + (8 * (C::kStepTiles * k + t) + 2 * (scene.lane % 4)) * 4);
     }
   }
 
   STROBE_DEVICE void step(int k, typename C::Scores& s, u32 (&weights)[C::kRowTiles][4]) {
     using Word = FactorWord<typename C::Element>;
-    float slope[C::kRowTiles][C::kStepTiles][4];
-    if constexpr (C::kEdits) {
-      weigh_edited<C>(p, sequence, head, view, sight, edge, lane, first_key, lse, k, s, slope);
-    } else {
-      if (k + 1 < C::kSteps) load(k + 1);
-      const float unit = p.scale * kLog2E;
+    Slopes<C> slopes;
+    if (k + 1 < C::kSteps) load(k + 1);
+    edit_step<C>(scene, bias, k, shifts[k % 2], s, slopes);
+    if (C::kEdits && scene.hides) hide<C, C::kStepTiles>(scene, C::kStepTiles * k, minus_infinity(), s);
 #pragma unroll
-      for (int t = 0; t < C::kStepTiles; ++t) {
-        const float2 shift = shifts[k % 2][t];
+    for (int t = C::kStepTiles * k; t < C::kStepTiles * (k + 1); ++t) {
 #pragma unroll
-        for (int r = 0; r < C::kRowTiles; ++r) {
+      for (int r = 0; r < C::kRowTiles; ++r) {
 #pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            float& x = s[r][C::kStepTiles * k + t][e];
-            x = ptx::ex2(fmaf(x, unit, e % 2 == 0 ? -shift.x : -shift.y));
-          }
-        }
+        for (int e = 0; e < 4; ++e) s[r][t][e] = ptx::ex2(s[r][t][e]);
       }
     }
 #pragma unroll
@@ -164,12 +261,12 @@ struct Weigher {
         weights[r][n] = given[n] = Word::of(x);
         if constexpr (C::kSoftcaps) {
 #pragma unroll
-          for (int i = 0; i < Word::kElements; ++i) x[i] *= slope[r][Word::tile(n)][Word::element(n) + i];
+          for (int i = 0; i < Word::kElements; ++i) x[i] *= slopes[r][Word::tile(n)][Word::element(n) + i];
           given[n] = Word::of(x);
         }
       }
       if constexpr (C::kDrops) drop(k, r, given, weights[r]);
-      ptx::st_shared_16(exchange + ((r * C::kSteps + k) * kWarpLanes + lane) * 16,
+      ptx::st_shared_16(exchange + ((r * C::kSteps + k) * kWarpLanes + scene.lane) * 16,
                         make_uint4(given[0], given[1], given[2], given[3]));
     }
   }
@@ -177,11 +274,13 @@ struct Weigher {
  private:
   STROBE_DEVICE void drop(int k, int r, u32 (&given)[4], u32 (&weights)[4]) const {
     using Word = FactorWord<typename C::Element>;
-    const u64 stream = p.dropout_offset + u64(i64(sequence.batch) * p.query_heads + head);
+    const AttentionParams& p = scene.p;
+    const u64 stream = p.dropout_offset + u64(i64(scene.sequence.batch) * p.query_heads + scene.head);
     u32 drops[C::kStepTiles];
 #pragma unroll
     for (int t = 0; t < C::kStepTiles; ++t) {
-      drops[t] = dropped(p, stream, lane, view.first_row + 8 * (C::kStepTiles * k + t), first_key + 16 * r);
+      drops[t] =
+          dropped(p, stream, scene.lane, scene.first_row + 8 * (C::kStepTiles * k + t), scene.first_key + 16 * r);
     }
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
@@ -253,9 +352,6 @@ STROBE_DEVICE void grade(const AttentionParams& p, int lane, const GradeStep<C>&
         float grad = s[r][C::kStepTiles * k + t][e];
         if constexpr (C::kDrops) grad = (words[n] & Word::sign(i)) != 0 ? 0.0f : grad * p.dropout_scale;
         x[i] = Word::value(word, i) * (grad - (e % 2 == 0 ? step.delta[t].x : step.delta[t].y));
-        if constexpr (C::kEdits) {  // what is hidden stays zero, whatever dP is
-          if (Word::value(word, i) == 0.0f) x[i] = 0.0f;
-        }
       }
       grads[r][n] = Word::of(x);
     }

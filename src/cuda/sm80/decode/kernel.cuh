@@ -69,9 +69,10 @@ struct DecodeTask {
     typename C::Scores scores;
     float total[C::kRowTiles][2];
     multiply_queries_and_keys<C>(memory, tiles, 0, score_factor, scores);
-    if (C::kEdits || !sees_all(view, first, first + kDecodeStep)) {
+    const bool whole = (C::kFeatures & kHidingFeatures) == 0 && sees_all(view, first, first + kDecodeStep);
+    if (C::kEdits || !whole) {
       const ScoreRow facts[2] = {row_facts(lane_index() / 4), row_facts(lane_index() / 4 + 8)};
-      finish_scores<C::kFeatures, C::kKeyTiles>(p, s, view.prefix, facts, first, scores[0]);
+      finish_scores<typename C::Element, C::kFeatures, C::kKeyTiles>(p, s, view.prefix, facts, first, whole, scores[0]);
     }
     softmax.follow(unit, scores, o);
     softmax.weigh(unit, scores, total);
@@ -130,7 +131,8 @@ struct DecodeTask {
       const float origin = softmax.origin[0][half], sum = sum_in_row(softmax.sum[0][half]);
       if (row >= rows) continue;
       if (lane % 4 == 0) {
-        const float natural = origin == minus_infinity() ? origin : origin * (unit * kLn2);
+        const float natural =
+            origin == minus_infinity() ? origin : fmaf(origin, unit * kLn2, score_offset<C::kFeatures>(p));
         ptx::st_shared_f32x2(result(warp_index(), row, C::kValueDim), make_float2(natural, sum));
       }
 #pragma unroll
@@ -272,7 +274,7 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
                   .keys = keys,
                   .key = d.plain ? plain_key_rows<Element>(p.key, b, kv_head) : key_rows(p, p.key, s, kv_head),
                   .value = d.plain ? plain_key_rows<Element>(p.value, b, kv_head) : key_rows(p, p.value, s, kv_head),
-                  .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
+                  .unit = score_unit<C::kFeatures>(p),
                   .score_factor = score_factor_of<Element>(p, s, kv_head),
                   .value_factor = value_factor_of<Element>(p, s, kv_head),
                   .memory = ptx::shared_address(shared_memory)}

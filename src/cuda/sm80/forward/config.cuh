@@ -1,7 +1,7 @@
 // The constants of one compiled forward kernel, and where things lie in its shared memory.
 #pragma once
 
-#include "cuda/device/scores.cuh"
+#include "cuda/device/survey.cuh"
 #include "cuda/sm80/forward/params.hpp"
 #include "cuda/sm80/forward/tiles.hpp"
 
@@ -21,19 +21,23 @@ struct ForwardConfig {
   static constexpr int kParts = kFeatures == kAllFeatures ? kKeyBlock / 16 : 1, kPartKeys = kKeyBlock / kParts;
   static constexpr int kOwnKeys = kPartKeys / kSharing, kOwnSteps = kOwnKeys / Element::kStep;
   static constexpr int kKeyTiles = kOwnKeys / 8, kValueTiles = kValueDim / kSharing / 8;  // accumulators of 8 columns
-  static constexpr bool kEdits = (kFeatures & kEditingFeatures) != 0;
+  static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0;
+  static constexpr bool kStagesBias = stages_bias(Element::kStoredBytes, kTile, kFeatures);
 
   using QueryTile = Tile<Element, kQueryTile, kHeadDim>;
   using OutputTile = Tile<Element, kQueryTile, kValueDim>;  // takes the queries' place at the end
   using KeyTile = Tile<Element, kKeyBlock, kHeadDim>;
   using ValueTile = Tile<Element, kKeyBlock, kValueDim>;
+  using BiasTile = Tile<Element, kWarpRows, kKeyBlock>;  // a warp's own
 
   static constexpr int kKeysAt = larger(QueryTile::kBytes, OutputTile::kBytes);
   static constexpr int kValuesAt = kKeysAt + KeyTile::kBytes;
   static constexpr int kExchangeAt = kValuesAt + ValueTile::kBytes, kExchangeBytes = exchange_bytes(kTile);
   static constexpr int kWeightBytes = kWarpRows * kOwnKeys * Element::kBytes;  // the exchange starts with them
-  static constexpr int kSharedBytes = kExchangeAt + kTile.warps * kExchangeBytes;
-  static_assert(kSharedBytes == forward_shared_bytes(Element::kBytes, kHeadDim, kValueDim, kArchitecture));
+  static constexpr int kBiasAt = kExchangeAt + kTile.warps * kExchangeBytes;
+  static constexpr int kSharedBytes = kBiasAt + (kStagesBias ? kTile.warps * BiasTile::kBytes : 0);
+  static_assert(kSharedBytes ==
+                forward_shared_bytes(Element::kStoredBytes, kHeadDim, kValueDim, kFeatures, kArchitecture));
 
   static_assert(kSharing == 1 || kValueTiles % ValueTile::kTurn == 0);  // LaneChunks stay what they are
 

@@ -21,6 +21,7 @@ struct ForwardTask {
   int blocks;                         // key blocks up to the last one that matters
   float unit;                         // from scores to powers of two
   float score_factor, value_factor;   // of float8
+  float slope;                        // ALiBi's
   u32 memory;                         // shared: queries, keys, values
   const char *key_data, *value_data;  // the KV head's first rows, where they are not in pages
 
@@ -40,10 +41,10 @@ struct ForwardTask {
   STROBE_DEVICE u32 keys() const { return memory + C::kKeysAt; }
   STROBE_DEVICE u32 values() const { return memory + C::kValuesAt; }
   STROBE_DEVICE Exchange<C> exchange() const { return {memory + C::kExchangeAt}; }
+  STROBE_DEVICE u32 own_bias() const { return memory + C::kBiasAt + warp_index() * C::BiasTile::kBytes; }
 
-  STROBE_DEVICE int next(int block) const {
-    return next_block<C::kFeatures, C::kKeyBlock>(p, s, head, view, block, blocks);
-  }
+  using Blocks = Survey<C::kFeatures, C::kQueryTile, C::kKeyBlock>;
+  STROBE_DEVICE int next(Blocks& survey, int block) const { return survey.next(p, s, head, view, block, blocks); }
 
   /// Asks for a block's keys or values, unless it is past the last one. A group of copies of its own, which may be
   /// empty.
@@ -69,32 +70,71 @@ struct ForwardTask {
     }
   }
 
+  /// Whether the bias comes by way of shared memory: each warp brings its own rows' for one block ahead.
+  STROBE_DEVICE bool stages_bias() const {
+    return C::kStagesBias && p.bias.in_chunks && int(p.bias.type) == int(p.query.type);
+  }
+  /// Asks for a block's bias, unless it is past the last one. A group of copies of its own.
+  STROBE_DEVICE void load_bias(int block) const {
+    if constexpr (C::kStagesBias) {
+      if (block < blocks && stages_bias()) {
+        const i64 head_place = s.batch * p.bias.batch_stride + head * p.bias.head_stride;
+        const int first_row = view.first_row + C::warp_row(), first_key = block * C::kKeyBlock;
+        __syncwarp();  // all lanes have left the block before
+        load_warp_rows<typename C::BiasTile>(own_bias(),
+                                             {p.bias.data + (head_place + first_key) * 2, p.bias.row_stride * 2},
+                                             {first_row, 0, s.queries}, s.keys - first_key);
+      }
+      ptx::cp_async_commit();
+    }
+  }
+
   STROBE_DEVICE int thread_row() const { return view.first_row + C::warp_row() + lane_index() / 4; }
 
+  /// What is hidden of a block of keys from the warp's rows: nothing by position, nothing by data.
+  struct Whole {
+    bool by_position, by_data;
+    STROBE_DEVICE bool all() const { return by_position && by_data; }
+  };
+
   /// Edits scores of the keys from `first` on and hides keys.
-  STROBE_DEVICE void finish(int first, typename C::Scores& scores) const {
+  STROBE_DEVICE void finish(int first, Whole whole, typename C::Scores& scores) const {
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
-      const int row = ptx::untraced(thread_row()) + 16 * r;  // worked out only where keys are hidden
-      const ScoreRow rows[2] = {score_row<C::kFeatures>(p, s, head, row), score_row<C::kFeatures>(p, s, head, row + 8)};
-      finish_scores<C::kFeatures, C::kKeyTiles>(p, s, view.prefix, rows, first, scores[r]);
+      const Sequence here = untraced(s);  // what follows from it and the row is worked out only where it is needed
+      const int row = ptx::untraced(thread_row()) + 16 * r;
+      const ScoreRow rows[2] = {score_row<C::kFeatures>(p, here, head, row, slope),
+                                score_row<C::kFeatures>(p, here, head, row + 8, slope)};
+      if (stages_bias()) {
+        if constexpr (C::kStagesBias) {
+          add_staged_bias<typename C::BiasTile>(own_bias() + r * 16 * C::BiasTile::kRowBytes, p.scale, scores[r]);
+        }
+      } else if constexpr (C::kEdits) {
+        edit_scores<typename C::Element, C::kFeatures, C::kKeyTiles>(p, here, rows, first, whole.all(), scores[r]);
+      }
+      if (!whole.by_position) hide_by_position<C::kKeyTiles>(view.prefix, rows, first, scores[r]);
+      if constexpr ((C::kFeatures & kHidingFeatures) != 0) {
+        if (!whole.by_data) {
+          hide_by_data<C::kKeyTiles>(look_at_rows<C::kFeatures, C::kKeyTiles>(p, s.batch, head, row, first), scores[r]);
+        }
+      }
     }
   }
 
   /// P = exp2(S - origin) of S = Q K^T, for the part's keys from `first` on, which is row `in_block` of the tile.
   /// The maximum is looked for only where rows may have no origin yet, where keys are hidden, or when it turns out that
   /// weights have grown too large.
-  STROBE_DEVICE void weigh_part(const TileView& mine, int first, int in_block, Softmax<C>& softmax,
+  STROBE_DEVICE void weigh_part(const TileView& mine, int first, int in_block, bool data_show_all, Softmax<C>& softmax,
                                 typename C::Weights& weights, typename C::Outputs& o) const {
     typename C::Scores scores;
     constexpr bool kMayTrust = C::Element::kOriginSlack > 0.0f && C::kFeatures != kAllFeatures;
-    const bool all_visible = sees_all(mine, first, first + C::kPartKeys);
+    const Whole whole{sees_all(mine, first, first + C::kPartKeys), data_show_all};
     const int own = first + C::side() * C::kOwnKeys;
-    bool looks = !kMayTrust || !softmax.settled(all_visible);
+    bool looks = !kMayTrust || !softmax.settled(whole.all());
     float total[C::kRowTiles][2];
     for (;;) {
       multiply_queries_and_keys<C>(own_queries(), keys(), in_block + C::side() * C::kOwnKeys, score_factor, scores);
-      if (C::kEdits || (looks && !all_visible)) finish(own, scores);
+      if (C::kEdits || (looks && !whole.all())) finish(own, whole, scores);
       if (looks) softmax.follow(unit, scores, o, exchange());
       softmax.weigh(unit, scores, total);
       if (looks || !softmax.overflows(total, exchange())) break;
@@ -110,7 +150,7 @@ struct ForwardTask {
 
   /// One pass over the keys, from `block` on, whose keys are asked for. Of keys and values, one is always under way
   /// while the other is worked on.
-  STROBE_DEVICE void pass(const TileView& mine, int block, bool careful, Softmax<C>& softmax,
+  STROBE_DEVICE void pass(const TileView& mine, Blocks& survey, int block, bool careful, Softmax<C>& softmax,
                           typename C::Outputs& o) const {
     softmax.start();
 #pragma unroll
@@ -122,7 +162,8 @@ struct ForwardTask {
       }
     }
     while (block < blocks) {
-      const int upcoming = next(block + 1);
+      const bool whole = survey.whole(block);
+      const int upcoming = next(survey, block + 1);
       ptx::cp_async_wait<0>();
       __syncthreads();  // the keys are there for everyone, and everyone has left the last block's values
       load_values(block);
@@ -131,9 +172,10 @@ struct ForwardTask {
         const int in_block = part * C::kPartKeys, key = block * C::kKeyBlock + in_block;
         typename C::Weights weights;
         const bool seen = __all_sync(~0u, reaches(mine, key, key + C::kPartKeys));
-        if (seen) weigh_part(mine, key, in_block, softmax, weights, o);
+        if (seen) weigh_part(mine, key, in_block, whole, softmax, weights, o);
         if (part == 0) {
-          ptx::cp_async_wait<0>();
+          load_bias(upcoming);
+          ptx::cp_async_wait<C::kStagesBias ? 1 : 0>();
           __syncthreads();  // the values are there for everyone
           if (careful) {
             clear_suspects<typename C::ValueTile>(values(), int(threadIdx.x), C::kThreads);
@@ -159,16 +201,18 @@ struct ForwardTask {
 
   STROBE_DEVICE void run() {
     load_queries();
-    const int first = next(view.prefix > 0 ? 0 : view.begin / C::kKeyBlock);
+    Blocks survey;
+    const int first = next(survey, view.prefix > 0 ? 0 : view.begin / C::kKeyBlock);
     const int warp_row = view.first_row + C::warp_row();
     TileView mine{};
     Softmax<C> softmax;
     typename C::Outputs o;
     bool careful = false;
     for (;;) {
+      load_bias(first);
       load_keys(first);
       if (warp_row < s.queries) mine = view_of(p, s, warp_row, C::kWarpRows);
-      pass(mine, first, careful, softmax, o);
+      pass(mine, survey, first, careful, softmax, o);
       if (!__syncthreads_or(any_not_finite<C>(o)) || careful) break;
       careful = true;
     }
@@ -202,9 +246,10 @@ STROBE_DEVICE void forward(const ForwardParams& f) {
                         .kv_head = kv_head,
                         .view = view,
                         .blocks = ceil_div(larger(view.end, view.prefix), C::kKeyBlock),
-                        .unit = C::kEdits ? kLog2E : p.scale * kLog2E,
+                        .unit = score_unit<C::kFeatures>(p),
                         .score_factor = score_factor_of<typename C::Element>(p, s, kv_head),
                         .value_factor = value_factor_of<typename C::Element>(p, s, kv_head),
+                        .slope = alibi_slope<C::kFeatures>(p, s, head),
                         .memory = ptx::shared_address(shared_memory),
                         .key_data = key_rows(p, p.key, s, kv_head).data,
                         .value_data = key_rows(p, p.value, s, kv_head).data};

@@ -73,7 +73,6 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const CudaDevice& device = launcher.device();
   const KernelKey& key = decision.kernels[0];
   const ForwardTile tile = tile_of(problem, device);
-  const int element_bytes = element_bytes_of(problem);
   ForwardParams params{};
   params.attention = params_of(problem, buffers);
   params.tiles = int(query_tiles_of(problem, tile.query_tile()));
@@ -82,7 +81,8 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   params.group_bits = group_bits_of(problem, params, device);
   params.by_query_heads = divisor_of(int(problem.query_heads));
   params.by_group = divisor_of(int(problem.group()));
-  const int shared = sm80::forward_shared_bytes(element_bytes, key.values[1], key.values[2], device.architecture);
+  const int shared = sm80::forward_shared_bytes(int(size_of(problem.query_type)), key.values[1], key.values[2],
+                                                key.values[3], device.architecture);
   launcher.launch(
       key,
       {.x = unsigned(params.tiles) << params.group_bits, .y = unsigned(groups_of(params.heads, params.group_bits))},

@@ -152,8 +152,8 @@ STROBE_DEVICE void drop(const AttentionParams& p, const Sequence& sequence, int 
 #pragma unroll
     for (int t = 0; t < C::kKeyTiles; ++t) {
       u32 words[4];
-      const int quad = (key + 8 * t) / 4 + lane % 4 / 2;
-      philox(u32(row + 16 * r + lane / 4 + (odd ? 8 : 0)), u32(quad), stream, p.dropout_seed, words);
+      const u32 quad = u32(key) / 4 + u32(2 * t + lane % 4 / 2);
+      philox(u32(row + 16 * r + lane / 4 + (odd ? 8 : 0)), quad, stream, p.dropout_seed, words);
       // The even lane keeps words 0, 1 of the upper row and needs those of the lower one, the odd lane words 2, 3.
       const u32 theirs0 = __shfl_xor_sync(~0u, odd ? words[0] : words[2], 1);
       const u32 theirs1 = __shfl_xor_sync(~0u, odd ? words[1] : words[3], 1);

@@ -2,6 +2,8 @@
 // the kernel when it is compiled and by the host when it plans. What was measured to choose them is in README.md.
 #pragma once
 
+#include "cuda/params.hpp"
+
 namespace strobe::cuda::sm80 {
 
 struct ForwardTile {
@@ -66,11 +68,19 @@ constexpr int exchange_bytes(const ForwardTile& tile) {
   return tile.sharing == 1 ? 0 : rows * tile.key_block / tile.sharing * 2 + rows * 4 + 16;
 }
 
-constexpr int forward_shared_bytes(int element_bytes, int head_dim, int value_dim, int architecture) {
+/// Whether a kernel has its bias brought to shared memory in the background: where it is the only option, for 16-bit
+/// types, and not at the largest dimensions, where one block a multiprocessor would be left, or none.
+constexpr bool stages_bias(int stored_bytes, const ForwardTile& tile, int features) {
+  return features == kBias && stored_bytes == 2 && tile.sharing == 1 && tile.row_tiles > 1;
+}
+
+constexpr int forward_shared_bytes(int stored_bytes, int head_dim, int value_dim, int features, int architecture) {
+  const int element_bytes = tile_bytes(stored_bytes);
   const ForwardTile tile = forward_tile(element_bytes, head_dim, value_dim, architecture);
   const int dim = head_dim > value_dim ? head_dim : value_dim;  // outputs take the queries' place
+  const int bias_bytes = stages_bias(stored_bytes, tile, features) ? tile.query_tile() * tile.key_block * 2 : 0;
   return (tile.query_tile() * dim + tile.key_block * (head_dim + value_dim)) * element_bytes +
-         tile.warps * exchange_bytes(tile);
+         tile.warps * exchange_bytes(tile) + bias_bytes;
 }
 
 }  // namespace strobe::cuda::sm80
