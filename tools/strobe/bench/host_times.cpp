@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "bench/gpu_problem.hpp"
+#include "cuda/cuda.hpp"
 #include "cuda/host/devices.hpp"
 #include "cuda/jit/nvrtc.hpp"
 #include "cuda/jit/recipe.hpp"
