@@ -57,17 +57,49 @@ provide_nvrtc() {
   echo "NVRTC: $STROBE_NVRTC"
 }
 
-# step NAME COMMAND...: runs a command under a heading, stops the script when it fails, and remembers its time.
+# Seconds that the processors spent on this script's commands so far.
+processor_seconds() {
+  local field total=0 fields
+  read -r -a fields </proc/$$/stat
+  for field in "${fields[15]}" "${fields[16]}"; do total=$((total + field)); done  # of children that ended: user, system
+  echo $((total / $(getconf CLK_TCK)))
+}
+
+# step NAME COMMAND...: runs a command under a heading, stops the script when it fails, and remembers its time and the
+# processors' (twice as much at most, on two cores: what is missing is waiting).
 kStepTimes=()
 step() {
-  local name=$1 begin=$SECONDS
+  local name=$1 begin=$SECONDS processor
+  processor=$(processor_seconds)
   shift
   say "$name"
   "$@" || fail "$name (after $((SECONDS - begin)) s)"
-  kStepTimes+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$name")")
+  kStepTimes+=("$(printf '%5d s %5d s  %s' $((SECONDS - begin)) $(($(processor_seconds) - processor)) "$name")")
+}
+
+# beside NAME COMMAND...: begins a step beside those that follow, for what mostly waits or uses one core. `join` waits for
+# it, shows what it printed, and stops the script when it failed. One at a time.
+beside() {
+  kBesideName=$1 kBesideBegin=$SECONDS kBesideLog=$(mktemp)
+  shift
+  say "$kBesideName: beside the next steps"
+  ("$@") >"$kBesideLog" 2>&1 &
+  kBesideProcess=$!
+  trap 'kill "$kBesideProcess" 2>/dev/null || true' EXIT
+}
+
+join() {
+  local status=0
+  say "$kBesideName"
+  wait "$kBesideProcess" || status=$?
+  trap - EXIT
+  cat "$kBesideLog"
+  rm "$kBesideLog"
+  ((status == 0)) || fail "$kBesideName"
+  kStepTimes+=("$(printf '%5d s %7s  %s, beside what comes before' $((SECONDS - kBesideBegin)) '' "$kBesideName")")
 }
 
 print_step_times() {
-  say "time of each step"
+  say "time of each step, and of the processors for it"
   printf '%s\n' "${kStepTimes[@]}"
 }

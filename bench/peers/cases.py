@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import torch
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-FOR_DECODING_ONLY = "for decoding only"  # why a contender does not take part elsewhere
+NOT_THIS_PASS = "for another pass only"  # why a contender does not take part
+ANY_ORDER = "strobe, any order"  # Strobe's backward with deterministic=False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper
 
-from cases import FOR_DECODING_ONLY, Case, Prepared
+from cases import NOT_THIS_PASS, Case, Prepared
 
 
 class Torch:
@@ -49,7 +49,7 @@ class TorchGroupsAsRows:
 
     def prepare(self, case: Case, tensors: dict[str, torch.Tensor]) -> Prepared | str:
         if case.kind != "decode" or case.queries != 1:
-            return FOR_DECODING_ONLY
+            return NOT_THIS_PASS
         query = tensors["query"].view(case.batch, case.kv_heads, case.query_heads // case.kv_heads, case.dim)
         last: list[torch.Tensor] = []
 

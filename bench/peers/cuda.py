@@ -5,7 +5,8 @@ The cases are the FlashAttention papers' grid, forward and backward, and decodin
 results differ is not timed against. Then come rounds: in each, every contender rests, warms up and is timed call by call with
 CUDA events, after a read of more memory than the L2 cache holds, so that no input waits there. A round's figure is the median
 of its calls, a case's the mean over rounds; the spread is (largest - smallest round) / mean. Ratios are the peer's time
-over Strobe's. A table and JSON lines go to bench/results. bench/peers/run --vs torch sets everything up.
+over Strobe's. The backward pass comes in both of Strobe's modes. A table and JSON lines go to bench/results, written anew
+after every case, so that a run that is stopped leaves what it has. bench/peers/run --vs torch sets everything up.
 
 With --device cpu and few --tokens the whole script can be tried without a GPU; its figures mean nothing then.
 """
@@ -21,7 +22,8 @@ import subprocess
 import sys
 import time
 
-from cases import BYTES, FOR_DECODING_ONLY, Case, Prepared, decode_cases, largest_difference, papers_grid, quick
+from cases import (ANY_ORDER, BYTES, NOT_THIS_PASS, Case, Prepared, decode_cases, largest_difference, papers_grid,
+                   quick)
 
 PASSES = ("forward", "backward", "decode")
 LARGEST_DIFFERENCE = 2e-2  # of bfloat16 results, over the largest value
@@ -36,8 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="2 unless given, with --quick 1")
     parser.add_argument("--repeats", type=int, default=30, help="timed calls in a round")
     parser.add_argument("--rest", type=float, default=0.2, help="seconds of rest before a contender is timed")
-    parser.add_argument("--nondeterministic", action="store_true",
-                        help="let Strobe's backward give other bits when run twice, as the peers' do")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after this time")
     parser.add_argument("--tokens", type=int, default=16384, help="batch x length of the papers' grid")
     parser.add_argument("--hidden", type=int, default=2048, help="heads x head dimension of the papers' grid")
     parser.add_argument("--device", default="cuda")
@@ -184,11 +185,15 @@ def measure(case: Case, contenders: list, clock, arguments: argparse.Namespace) 
 
 
 def geometric_means(rows: list[dict]) -> dict[tuple[str, str], tuple[float, int]]:
-    """(pass, peer) -> the geometric mean of the ratios, and over how many cases."""
+    """(pass, peer) -> the geometric mean of the ratios, and over how many cases. Where Strobe has another mode, that mode
+    and each peer give a ratio more."""
     ratios: dict[tuple[str, str], list[float]] = {}
+    any_order = {row["case"]: row["ratio"] for row in rows if row["peer"] == ANY_ORDER and row["ratio"] is not None}
     for row in rows:
         if row["ratio"] is not None:
             ratios.setdefault((row["pass"], row["peer"]), []).append(row["ratio"])
+            if row["case"] in any_order and row["peer"] != ANY_ORDER:
+                ratios.setdefault((f"{row['pass']}, any order", row["peer"]), []).append(row["ratio"] / any_order[row["case"]])
     return {key: (math.exp(statistics.fmean(map(math.log, values))), len(values)) for key, values in ratios.items()}
 
 
@@ -202,7 +207,7 @@ def line_of(rows: list[dict], separator: str) -> str:
     """A case as a line: Strobe's rate, and for every peer its rate and the ratio."""
     cells = [rate_of(rows[0])]
     for row in rows[1:]:
-        if row["why"] != FOR_DECODING_ONLY:
+        if row["why"] != NOT_THIS_PASS:
             cells.append(f"{rate_of(row)} ({row['ratio']:.2f})" if row["ratio"] is not None else rate_of(row))
     return separator.join([rows[0]["case"], *cells])
 
@@ -210,12 +215,12 @@ def line_of(rows: list[dict], separator: str) -> str:
 def table_of(rows: list[dict], machine: dict) -> str:
     lines = ["# Strobe and its peers on a GPU", "", ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
              "bfloat16, storage (batch, length, heads, dim). TFLOP/s (decode: GB/s of keys and values read) by bench/peers/cuda.py,",
-             "and in brackets how many times as fast Strobe is."]
+             "and in brackets how many times as fast Strobe is. Backward, Strobe is deterministic; \"any order\" is without."]
     for kind in PASSES:
         of_pass = [row for row in rows if row["pass"] == kind]
         if not of_pass:
             continue
-        peers = list(dict.fromkeys(row["peer"] for row in of_pass if row["peer"] and row["why"] != FOR_DECODING_ONLY))
+        peers = list(dict.fromkeys(row["peer"] for row in of_pass if row["peer"] and row["why"] != NOT_THIS_PASS))
         lines += ["", f"| {kind} | Strobe | " + " | ".join(peers) + " |", "|---" * (len(peers) + 2) + "|"]
         for name in dict.fromkeys(row["case"] for row in of_pass):
             lines.append("| " + line_of([row for row in of_pass if row["case"] == name], " | ") + " |")
@@ -223,13 +228,21 @@ def table_of(rows: list[dict], machine: dict) -> str:
     lines += [f"- {kind}: {mean:.2f} times {peer} ({count} cases)" for (kind, peer), (mean, count) in geometric_means(rows).items()]
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        if row["why"] not in (None, FOR_DECODING_ONLY):
+        if row["why"] not in (None, NOT_THIS_PASS):
             reasons.setdefault((row["peer"] or "Strobe", row["why"]), []).append(row["case"])
     if reasons:
         lines += ["", "Not counted:", ""]
         lines += [f"- {name}, {len(names)} cases ({names[0]}{', ...' if names[1:] else ''}): {why}"
                   for (name, why), names in reasons.items()]
     return "\n".join(lines) + "\n"
+
+
+def write(rows: list[dict], machine: dict, folder: pathlib.Path) -> None:
+    """The table and the JSON lines."""
+    name = "peers-" + re.sub(r"[^a-z0-9]+", "-", machine["device"].lower().replace("nvidia", "")).strip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [machine, *rows]))
+    (folder / f"{name}.md").write_text(table_of(rows, machine))
 
 
 def main() -> int:
@@ -244,25 +257,20 @@ def main() -> int:
     from cuda_contenders import all_contenders
 
     clock = CudaClock() if arguments.device == "cuda" else CpuClock()
-    machine = clock.machine() | {"torch": torch.__version__, "strobe": strobe.__version__,
-                                 "backward": "nondeterministic" if arguments.nondeterministic else "deterministic (Strobe only)"}
+    machine = clock.machine() | {"torch": torch.__version__, "strobe": strobe.__version__}
     print(json.dumps(machine))
-    contenders = all_contenders(deterministic=not arguments.nondeterministic)
+    contenders = all_contenders()
     print("case, strobe, " + ", ".join(f"{contender.name} (ratio)" for contender in contenders[1:]))
-    rows = []
-    for case in cases:
+    begin, rows = time.monotonic(), []
+    for done, case in enumerate(cases):
+        if time.monotonic() - begin > arguments.seconds:
+            print(f"stopped after {arguments.seconds:g} s: {done} of {len(cases)} cases")
+            break
         rows += measure(case, contenders, clock, arguments)
         print(line_of(rows[-len(contenders):], "  "), flush=True)
-
-    name = "peers-" + re.sub(r"[^a-z0-9]+", "-", machine["device"].lower().replace("nvidia", "")).strip("-")
-    if arguments.nondeterministic:
-        name += "-nondeterministic"
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    (arguments.results / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [machine, *rows]))
+        write(rows, machine, arguments.results)
     table = table_of(rows, machine)
-    (arguments.results / f"{name}.md").write_text(table)
     print(table[table.index("Geometric means"):])
-    print(arguments.results / f"{name}.md", "and .jsonl written")
     return 1 if any("results differ" in (row["why"] or "") for row in rows) else 0
 
 

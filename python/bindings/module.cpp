@@ -137,15 +137,19 @@ void set_option(Attention& attention, std::string_view name, nb::handle value, A
   throw nb::type_error(("there is no option \"" + std::string(name) + "\"").c_str());
 }
 
+void set_options(Attention& attention, const nb::dict& options, Arrays& arrays) {
+  for (const auto& [name, given] : options) {
+    if (!given.is_none()) set_option(attention, nb::cast<const char*>(name), given, arrays);
+  }
+}
+
 Attention attention_of(nb::handle query, nb::handle key, nb::handle value, const nb::dict& options, Arrays& arrays) {
   // New keys and values are written to the cache.
   const Access cache = options.contains("new_key") && !options["new_key"].is_none() ? Access::kWrite : Access::kRead;
   Attention attention{.query = arrays.view("query", query),
                       .key = arrays.view("key", key, cache),
                       .value = arrays.view("value", value, cache)};
-  for (const auto& [name, given] : options) {
-    if (!given.is_none()) set_option(attention, nb::cast<const char*>(name), given, arrays);
-  }
+  set_options(attention, options, arrays);
   return attention;
 }
 
@@ -201,6 +205,44 @@ void backward(nb::handle grad_out, nb::handle query, nb::handle key, nb::handle 
   const Execution execution = execution_of(arrays, query, stream);
   const nb::gil_scoped_release released;
   strobe::backward(attention, inputs, wanted, execution);
+}
+
+/// Writes new keys and values into a cache. There are no queries; options are those of attention.
+void append(nb::handle key, nb::handle value, nb::handle stream, const nb::dict& options) {
+  Arrays arrays;
+  Attention attention{.key = arrays.view("key", key, Access::kWrite),
+                      .value = arrays.view("value", value, Access::kWrite)};
+  set_options(attention, options, arrays);
+  const Execution execution = execution_of(arrays, key, stream);
+  const nb::gil_scoped_release released;
+  strobe::append(attention, execution);
+}
+
+void merge(nb::handle outputs, nb::handle lses, nb::handle out, nb::handle lse, nb::handle stream) {
+  Arrays arrays;
+  const Tensor parts = arrays.view("outputs", outputs), part_lses = arrays.view("lses", lses);
+  const ForwardOutputs merged{.output = arrays.view("out", out, Access::kWrite),
+                              .lse = view_if_given("lse", lse, arrays, Access::kWrite)};
+  const Execution execution = execution_of(arrays, outputs, stream);
+  const nb::gil_scoped_release released;
+  strobe::merge(parts, part_lses, merged, execution);
+}
+
+void softmax(nb::handle input, nb::handle out, int axis, nb::handle stream) {
+  Arrays arrays;
+  const Tensor from = arrays.view("input", input), to = arrays.view("out", out, Access::kWrite);
+  const Execution execution = execution_of(arrays, input, stream);
+  const nb::gil_scoped_release released;
+  strobe::softmax(from, to, axis, execution);
+}
+
+void softmax_backward(nb::handle grad_out, nb::handle out, nb::handle grad_input, int axis, nb::handle stream) {
+  Arrays arrays;
+  const Tensor output = arrays.view("out", out), grad_output = arrays.view("grad_out", grad_out);
+  const Tensor to = arrays.view("grad_input", grad_input, Access::kWrite);
+  const Execution execution = execution_of(arrays, out, stream);
+  const nb::gil_scoped_release released;
+  strobe::softmax_backward(output, grad_output, to, axis, execution);
 }
 
 /// As `like`, but row-major, with another last axis, and without memory: plans need none.
@@ -264,6 +306,12 @@ NB_MODULE(_core, module) {
   module.def("backward", &backward, nb::arg("grad_out"), nb::arg("query"), nb::arg("key"), nb::arg("value"),
              nb::arg("out"), nb::arg("lse"), nb::arg("grad_lse").none(), nb::arg("gradients"), nb::arg("stream").none(),
              nb::arg("options"));
+  module.def("append", &append, nb::arg("key"), nb::arg("value"), nb::arg("stream").none(), nb::arg("options"));
+  module.def("merge", &merge, nb::arg("outputs"), nb::arg("lses"), nb::arg("out"), nb::arg("lse").none(),
+             nb::arg("stream").none());
+  module.def("softmax", &softmax, nb::arg("input"), nb::arg("out"), nb::arg("axis"), nb::arg("stream").none());
+  module.def("softmax_backward", &softmax_backward, nb::arg("grad_out"), nb::arg("out"), nb::arg("grad_input"),
+             nb::arg("axis"), nb::arg("stream").none());
   module.def("plan", &plan, nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("backward"),
              nb::arg("options"));
   module.def("cuda_device_count", &cuda_device_count);

@@ -21,7 +21,7 @@ def _belongs_to(array: Any, library: str, type_name: str) -> bool:
 def empty(shape: tuple[int, ...], like: Any, dtype: str | None = None) -> Any:
     """An uninitialised array of `like`'s library, on its device, in its type unless `dtype` names another.
 
-    On the CPU, libraries that let nobody write into their arrays (JAX) get NumPy's.
+    On the CPU, libraries that let nobody write into their arrays get NumPy's; `handed` then makes JAX's of those.
     """
     if _belongs_to(like, "torch", "Tensor"):
         return like.new_empty(shape, dtype=getattr(sys.modules["torch"], dtype) if dtype else None)
@@ -32,6 +32,11 @@ def empty(shape: tuple[int, ...], like: Any, dtype: str | None = None) -> Any:
         raise TypeError(f"query is of type {type(like).__name__} on a GPU, must be PyTorch's or CuPy's, which allocate the "
                         "results, or out= be given")
     return numpy.empty(shape, dtype or like.dtype)
+
+
+def handed(array: Any, like: Any) -> Any:
+    """What a caller gets of an array from `empty`, after it was written: for JAX's arrays JAX's own."""
+    return sys.modules["jax"].numpy.asarray(array) if _belongs_to(like, "jax", "Array") else array
 
 
 def current_stream(array: Any) -> int:
@@ -56,10 +61,14 @@ def require_arrays(**arrays: Any) -> None:
 
 def refuse_recorded_gradients(**arguments: Any) -> None:
     """Refuses tensors whose gradients PyTorch records: these calls would lose them silently."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.is_grad_enabled():
+        return
     for name, argument in arguments.items():
-        if getattr(argument, "requires_grad", False) and sys.modules["torch"].is_grad_enabled():
+        if getattr(argument, "requires_grad", False):
             raise ValueError(f"{name} is a tensor that requires gradients, must be detached, or the call be made under "
-                             "torch.no_grad(): this call records none (attention_backward computes them)")
+                             "torch.no_grad(): this call records none (strobe.torch does, and attention_backward "
+                             "computes them)")
 
 
 def require_writable(**arrays: Any) -> None:

@@ -1,4 +1,7 @@
-"""attention, its gradient and its plan: outputs are allocated here, the extension computes into them."""
+"""attention, dense and packed, its gradient and its plan: outputs are allocated here, the extension computes into them.
+
+_caches.py has attention over a cache, _operators.py what is not attention.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from strobe import _core
-from strobe._arrays import empty, refuse_recorded_gradients, require_arrays, require_writable
+from strobe._arrays import empty, handed, refuse_recorded_gradients, require_arrays, require_writable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from strobe._options import Array, Options
+    from strobe._options import Array, Options, VarlenOptions
 
 
 def attention(
@@ -33,8 +36,7 @@ def attention(
             h / (query_heads / kv_heads).
         value: As key, with value_dim for head_dim.
         out: Where to write, [batch, query_length, query_heads, value_dim] in query's type or float32. A new array of
-            query's library unless given (NumPy's for libraries on the CPU that let nobody write to their arrays); in
-            query's type, float32 for float8.
+            query's library unless given, in query's type, float32 for float8.
         return_lse: Whether to return the log-sum-exp of each row of scores too, which attention_backward needs.
         stream: On a GPU, the address of the CUDA stream to run on. The stream on which query's library works at present
             (torch.cuda.current_stream()) unless given; the default stream if that library does not tell. What other
@@ -54,18 +56,58 @@ def attention(
 
     The method is FlashAttention's (arXiv 2205.14135, 2307.08691).
     """
-    require_arrays(query=query, key=key, value=value)
     refuse_recorded_gradients(query=query, key=key, value=value, **options)
-    if out is None:
+    allocates = out is None
+    if allocates:
+        require_arrays(query=query, key=key, value=value)
         float8 = query.dtype.itemsize == 1
         out = empty((*query.shape[:-1], *value.shape[-1:]), query, "float32" if float8 else None)
     else:
         require_writable(out=out)
-    if options.get("new_key") is not None:
+    if "new_key" in options:
         require_writable(key=key, value=value)
     lse = empty(_lse_shape(query), query, "float32") if return_lse else None
-    _core.forward(query, key, value, out, lse, stream, options)
-    return (out, lse) if return_lse else out
+    try:
+        _core.forward(query, key, value, out, lse, stream, options)  # type: ignore[arg-type]  # a dict when it runs
+    except TypeError:  # asked only now, since asking takes a tenth of a short call
+        require_arrays(query=query, key=key, value=value)
+        raise
+    if allocates:
+        out = handed(out, query)
+    return (out, handed(lse, query)) if return_lse else out
+
+
+def attention_varlen(
+    query: Array,
+    key: Array,
+    value: Array,
+    query_offsets: Array,
+    key_offsets: Array | None = None,
+    *,
+    out: Array | None = None,
+    return_lse: bool = False,
+    stream: int | None = None,
+    **options: Unpack[VarlenOptions],
+) -> Any:
+    """attention of sequences of different lengths, which are laid end to end without padding ("packed").
+
+    Args:
+        query: [total_queries, query_heads, head_dim].
+        key: [total_keys, kv_heads, head_dim].
+        value: [total_keys, kv_heads, value_dim].
+        query_offsets: [batch + 1] int32, where each sequence begins, and total_queries at the end (cu_seqlens).
+        key_offsets: The same of keys; query_offsets unless given.
+        out: [total_queries, query_heads, value_dim], as in attention.
+        return_lse, stream, **options: As in attention.
+
+    Returns:
+        out, or (out, lse) with lse [query_heads, total_queries] float32.
+
+    Raises: As attention does. Its gradient: attention_backward with both offsets as options.
+    """
+    key_offsets = query_offsets if key_offsets is None else key_offsets
+    return attention(query, key, value, out=out, return_lse=return_lse, stream=stream, query_offsets=query_offsets,
+                     key_offsets=key_offsets, **options)
 
 
 def attention_backward(
@@ -85,10 +127,10 @@ def attention_backward(
     """The gradients of attention with respect to its inputs.
 
     Args:
-        grad_out: The gradient of the result, as out.
+        grad_out: The gradient of the result, [batch, query_length, query_heads, value_dim] or packed, as out.
         query, key, value: The inputs of attention.
         out, lse: The results of attention(query, key, value, return_lse=True, **options).
-        grad_lse: The gradient of lse, as lse, if there is one.
+        grad_lse: The gradient of lse, [batch, query_heads, query_length] float32 or packed, if there is one.
         wrt: The inputs whose gradients are wanted, of "query", "key", "value", "bias" and "sink".
         deterministic: False lets the result have other bits when computed twice, where that is faster.
         stream: As for attention.
@@ -108,7 +150,7 @@ def attention_backward(
     gradients = {name: empty(tuple(inputs[name].shape), inputs[name]) for name in wrt}
     _core.backward(grad_out, query, key, value, out, lse, grad_lse, gradients, stream,
                    {**options, "deterministic": deterministic})
-    return tuple(gradients[name] for name in wrt)
+    return tuple(handed(gradients[name], inputs[name]) for name in wrt)
 
 
 def plan(query: Array, key: Array, value: Array, *, backward: bool = False, **options: Unpack[Options]) -> _core.Plan:
@@ -118,11 +160,12 @@ def plan(query: Array, key: Array, value: Array, *, backward: bool = False, **op
 
     >>> print(strobe.plan(query, key, value, causal=True))
     """
-    return _core.plan(query, key, value, backward, options)
+    return _core.plan(query, key, value, backward, {**options})
 
 
 def _lse_shape(query: Array) -> tuple[int, ...]:
     """[batch, heads, length], or packed [heads, length], of query's [batch, length, heads, dim]."""
+    require_arrays(query=query)
     if len(query.shape) < 3:
         raise ValueError(f"query is of shape {list(query.shape)}, must be [batch, query_length, query_heads, head_dim]")
     *batch, length, heads, _ = query.shape

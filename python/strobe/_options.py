@@ -8,8 +8,8 @@ Array = Any
 """An array of any library that speaks DLPack."""
 
 
-class Options(TypedDict, total=False):
-    """Everything beyond query, key and value. An option that is left out or None does nothing.
+class CommonOptions(TypedDict, total=False):
+    """The options that every function of attention takes as such.
 
     Below, b counts sequences, h query heads, i queries and j keys; p_i is where query i stands among the keys.
     `[a|1]` is an axis of `a` entries, or of one entry that serves all.
@@ -50,21 +50,42 @@ class Options(TypedDict, total=False):
     block_rows: int | None
     block_columns: int | None
 
-    # Lengths.
-    query_offsets: Array | None
-    """[batch + 1] int32 prefix sums: query is packed, [total_queries, query_heads, head_dim]. (cu_seqlens)"""
-    key_offsets: Array | None
-    """[batch + 1] int32 prefix sums: key and value are packed."""
     query_lengths: Array | None
     """[batch] int32: the queries in use. Rows beyond come out as zero."""
-    key_lengths: Array | None
-    """[batch] int32: the keys in use. Memory beyond is never used."""
 
     # Dropout of probabilities, a pure function of (seed, offset, b, h, i, j).
     dropout: float | None
     """In [0, 1)."""
     dropout_seed: int | None
     dropout_offset: int | None
+
+    # float8 inputs: the stored value times its factor is the value meant.
+    query_descale: Array | None
+    """[1] or [batch, kv_heads] float32."""
+    key_descale: Array | None
+    value_descale: Array | None
+
+    # These change speed, never meaning.
+    splits: int | None
+    """Workers that share the keys of one query; 0 chooses."""
+    batch_invariant: bool | None
+    """The same bits for a sequence whatever else is in the batch."""
+
+
+class Options(CommonOptions, total=False):
+    """Everything beyond query, key and value. An option that is left out or None does nothing.
+
+    Below, b counts sequences, h query heads, i queries and j keys; p_i is where query i stands among the keys.
+    `[a|1]` is an axis of `a` entries, or of one entry that serves all.
+    """
+
+    # Lengths.
+    query_offsets: Array | None
+    """[batch + 1] int32 prefix sums: query is packed, [total_queries, query_heads, head_dim]. (cu_seqlens)"""
+    key_offsets: Array | None
+    """[batch + 1] int32 prefix sums: key and value are packed."""
+    key_lengths: Array | None
+    """[batch] int32: the keys in use. Memory beyond is never used."""
 
     # Caches: key and value are [cache_batch, capacity, kv_heads, dim], of which key_lengths are in use.
     cache_batch_index: Array | None
@@ -81,14 +102,16 @@ class Options(TypedDict, total=False):
     rotary_sin: Array | None
     rotary_style: Literal["interleaved", "halves"] | None
 
-    # float8 inputs: the stored value times its factor is the value meant.
-    query_descale: Array | None
-    """[1] or [batch, kv_heads] float32."""
-    key_descale: Array | None
-    value_descale: Array | None
 
-    # These change speed, never meaning.
-    splits: int | None
-    """Workers that share the keys of one query; 0 chooses."""
-    batch_invariant: bool | None
-    """The same bits for a sequence whatever else is in the batch."""
+class VarlenOptions(CommonOptions, total=False):
+    """Of attention_varlen, which has the offsets as arguments."""
+
+    key_lengths: Array | None
+    """[batch] int32: the keys in use. Memory beyond is never used."""
+
+
+class CacheOptions(CommonOptions, total=False):
+    """Of attention_with_cache, which has the cache as arguments."""
+
+    query_offsets: Array | None
+    """[batch + 1] int32 prefix sums: query is packed, [total_queries, query_heads, head_dim]. (cu_seqlens)"""

@@ -43,7 +43,7 @@ struct Problem {
   RotaryStyle rotary_style = RotaryStyle::kInterleaved;
 
   bool packed_queries = false, packed_keys = false;
-  bool regular_rows = true;  // forward: of query, key, value and output, where a copy engine can find them
+  bool regular_rows = true;  // of query, key, value and output (backward: its gradient), where a copy engine finds them
   bool causal = false;
   bool batch_invariant = false;
   bool deterministic = true;

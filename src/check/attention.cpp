@@ -94,7 +94,8 @@ bool rows_are_regular(const Problem& problem, const Buffers& buffers) {
   const auto key = [&](const Rows& rows, std::int64_t dim) {
     return are_regular(rows, dim, caches, problem.key_length, problem.kv_heads);
   };
-  return query(buffers.query, problem.head_dim) && query(buffers.output, problem.value_dim) &&
+  const Rows& output = problem.pass == Pass::kForward ? buffers.output : buffers.grad_output;
+  return query(buffers.query, problem.head_dim) && query(output, problem.value_dim) &&
          key(buffers.key, problem.head_dim) && key(buffers.value, problem.value_dim);
 }
 
@@ -128,6 +129,7 @@ Checked backward(const Attention& attention, const BackwardInputs& inputs, const
   check_upstream(call, inputs);
   check_options(call);
   check_gradients(call, gradients);
+  call.problem().regular_rows = rows_are_regular(call.problem(), call.buffers());
   if (data == Data::kIgnored) return call.checked;
   const std::initializer_list<Named> outputs = {{"gradients.query", gradients.query},
                                                 {"gradients.key", gradients.key},

@@ -28,13 +28,14 @@ TEST_P(GpuSameBits, EveryTime) {
 INSTANTIATE_TEST_SUITE_P(Cases, GpuSameBits, testing::ValuesIn(kSameBitsCases));
 INSTANTIATE_TEST_SUITE_P(Larger, GpuSameBits,
                          testing::Values("pass=backward q=2048 k=2048 heads=8/2 dim=128 dtype=bfloat16 causal batch=2",
+                                         "pass=backward q=3000 k=3000 heads=8/8 dim=64 dtype=bfloat16 batch=2",
                                          "pass=backward q=1000 k=3000 heads=4/1 dim=64 dtype=float16 sink bias=hk",
                                          "q=1 k=20000 heads=32/8 dim=128 dtype=bfloat16 batch=2"));
 
 class GpuBatchInvariance : public OnGpuWith<const char*> {};
 
 TEST_P(GpuBatchInvariance, ASequenceHasTheSameBitsAlone) {
-  for (const char* type : {"", " dtype=float16"}) {
+  for (const char* type : {"", " dtype=float16", " dtype=bfloat16"}) {
     const auto instance = build(parse_case(GetParam() + std::string(type) + " batch_invariant no_lse"));
     if (plan::candidates(instance->checked.problem, cuda::device(0)).empty())
       GTEST_SKIP() << "no CUDA kernel serves it";
@@ -61,6 +62,13 @@ TEST_P(GpuBatchInvariance, ASequenceHasTheSameBitsAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GpuBatchInvariance, testing::ValuesIn(kInvarianceCases));
+// Tiles of every kernel, and lengths that alone would be split otherwise.
+INSTANTIATE_TEST_SUITE_P(Larger, GpuBatchInvariance,
+                         testing::Values("batch=5 q=300 k=700 heads=8/2 dim=128 causal key_lengths=700,1,333,500,128",
+                                         "batch=3 packed_queries=500,60,129 packed_keys=900,60,70 heads=4/2 dim=64",
+                                         "batch=2 q=200 k=300 heads=4/4 dim=256 window=100,0",
+                                         "batch=6 q=1 k=3000 heads=16/4 dim=128 key_lengths=3000,1,64,2,2999,1000",
+                                         "batch=3 q=3 k=6400 page=64 heads=8/2 dim=128 causal key_lengths=6000,40,3"));
 
 }  // namespace
 }  // namespace strobe::cases

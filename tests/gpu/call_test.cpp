@@ -6,6 +6,7 @@
 #include "allocations.hpp"
 #include "gpu/gpu_test.hpp"
 #include "gpu/graph.hpp"
+#include "sequence_alone.hpp"
 #include "strobe/strobe.hpp"
 
 namespace strobe::cases {
@@ -26,24 +27,26 @@ void expect_passed(Instance& instance) {
   for (const std::string& failure : Judge(instance).judge().failures) ADD_FAILURE() << failure;
 }
 
+Plan plan_of(const CudaInstance& on_gpu) {
+  return on_gpu.checked.problem.pass == Pass::kForward
+             ? plan_forward(on_gpu.attention, on_gpu.outputs, on_gpu.execution)
+             : plan_backward(on_gpu.attention, on_gpu.upstream, on_gpu.gradients, on_gpu.execution);
+}
+
+void run(const Plan& plan, const CudaInstance& on_gpu, const Execution& execution) {
+  if (on_gpu.checked.problem.pass == Pass::kForward) {
+    plan.run(on_gpu.attention, on_gpu.outputs, execution);
+  } else {
+    plan.run(on_gpu.attention, on_gpu.upstream, on_gpu.gradients, execution);
+  }
+}
+
 class GpuCall : public OnGpuWith<const char*> {
  protected:
   void SetUp() override {
     OnGpu::SetUp();
     if (IsSkipped()) return;
     if (!served(*build(parse_case(GetParam())))) GTEST_SKIP() << "no CUDA kernel serves it";
-  }
-  static Plan plan_of(const CudaInstance& on_gpu) {
-    return on_gpu.checked.problem.pass == Pass::kForward
-               ? plan_forward(on_gpu.attention, on_gpu.outputs, on_gpu.execution)
-               : plan_backward(on_gpu.attention, on_gpu.upstream, on_gpu.gradients, on_gpu.execution);
-  }
-  static void run(const Plan& plan, const CudaInstance& on_gpu, const Execution& execution) {
-    if (on_gpu.checked.problem.pass == Pass::kForward) {
-      plan.run(on_gpu.attention, on_gpu.outputs, execution);
-    } else {
-      plan.run(on_gpu.attention, on_gpu.upstream, on_gpu.gradients, execution);
-    }
   }
 };
 
@@ -132,6 +135,38 @@ TEST_F(GpuThreads, EachWithItsStreamAgreeWithTheReference) {
   }
 }
 
+TEST_F(GpuThreads, OneForEachDeviceHaveTheSameBits) {
+  const int devices = cuda_device_count();
+  if (devices < 2) GTEST_SKIP() << "one device";
+  for (const char* line : kCases) {
+    SCOPED_TRACE(line);
+    std::vector<std::unique_ptr<Instance>> instances;
+    std::vector<std::thread> threads;
+    std::vector<std::string> errors(std::size_t(devices), "");
+    for (int n = 0; n < devices; ++n) instances.push_back(build(parse_case(line)));
+    for (int n = 0; n < devices; ++n) {
+      threads.emplace_back([&, n] {
+        try {
+          const cuda::OwnStream own(n);
+          CudaInstance on_gpu(*instances[std::size_t(n)], own.get());
+          for (int round = 0; round < 20; ++round) on_gpu.call();
+          on_gpu.copies.download();
+        } catch (const std::exception& error) {
+          errors[std::size_t(n)] = error.what();
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (int n = 0; n < devices; ++n) {
+      EXPECT_EQ(errors[std::size_t(n)], "") << "device " << n;
+      // Devices of one kind plan alike.
+      if (std::string(cuda::device(n).name) != cuda::device(0).name) continue;
+      EXPECT_EQ(results_of(*instances[std::size_t(n)]), results_of(*instances[0])) << "device " << n;
+    }
+    expect_passed(*instances[0]);
+  }
+}
+
 /// Gives `to` the contents of another instance of the same sizes.
 void take_contents(std::deque<Storage>& to, std::deque<Storage>& from) {
   for (std::size_t n = 0; n < to.size(); ++n) {
@@ -174,8 +209,8 @@ TEST_P(GpuReplay, WithOtherLengthsInTheSameBuffers) {
   const auto captured = build(line(replay.lengths[0]));
   if (!served(*captured)) GTEST_SKIP() << "no CUDA kernel serves it";
   CudaInstance on_gpu(*captured, stream());
-  const Plan plan = plan_forward(on_gpu.attention, on_gpu.outputs, on_gpu.execution);
-  const gpu::Graph graph(stream(), [&] { plan.run(on_gpu.attention, on_gpu.outputs, on_gpu.execution); });
+  const Plan plan = plan_of(on_gpu);
+  const gpu::Graph graph(stream(), [&] { run(plan, on_gpu, on_gpu.execution); });
   for (const char* lengths : replay.lengths) {
     SCOPED_TRACE(lengths);
     const auto other = build(line(lengths));
@@ -191,17 +226,29 @@ TEST_P(GpuReplay, WithOtherLengthsInTheSameBuffers) {
 
 INSTANTIATE_TEST_SUITE_P(
     Cases, GpuReplay,
-    testing::Values(Replay{"q=1 k=2048 batch=3 heads=8/2 dim=64 dtype=bfloat16",
-                           {"key_lengths=3,1,2", "key_lengths=2048,2047,0", "key_lengths=100,1025,64"}},
-                    Replay{"q=40 k=300 batch=2 heads=4/2 dim=64 dtype=float16 causal",
-                           {"key_lengths=300,300 query_lengths=40,40", "key_lengths=5,299 query_lengths=1,40",
-                            "key_lengths=0,64 query_lengths=40,0"}},
-                    Replay{"q=1 k=640 page=16 batch=2 heads=8/1 dim=128 dtype=bfloat16",
-                           {"key_lengths=640,1", "key_lengths=17,16", "key_lengths=300,639"}},
-                    Replay{"batch=3 heads=4/2 dim=64 dtype=bfloat16 causal",
-                           {"packed_queries=50,50,50 packed_keys=100,100,100",
-                            "packed_queries=1,149,0 packed_keys=298,1,1",
-                            "packed_queries=0,10,140 packed_keys=0,150,150"}}));
+    testing::Values(
+        Replay{"q=1 k=2048 batch=3 heads=8/2 dim=64 dtype=bfloat16",
+               {"key_lengths=3,1,2", "key_lengths=2048,2047,0", "key_lengths=100,1025,64"}},
+        Replay{"q=40 k=300 batch=2 heads=4/2 dim=64 dtype=float16 causal",
+               {"key_lengths=300,300 query_lengths=40,40", "key_lengths=5,299 query_lengths=1,40",
+                "key_lengths=0,64 query_lengths=40,0"}},
+        Replay{"q=1 k=640 page=16 batch=2 heads=8/1 dim=128 dtype=bfloat16",
+               {"key_lengths=640,1", "key_lengths=17,16", "key_lengths=300,639"}},
+        Replay{"batch=3 heads=4/2 dim=64 dtype=bfloat16 causal",
+               {"packed_queries=50,50,50 packed_keys=100,100,100", "packed_queries=1,149,0 packed_keys=298,1,1",
+                "packed_queries=0,10,140 packed_keys=0,150,150"}},
+        Replay{"q=400 k=500 batch=2 heads=4/2 dim=128 dtype=bfloat16 causal",
+               {"key_lengths=500,500", "key_lengths=1,400", "key_lengths=129,0"}},
+        Replay{"q=300 k=300 batch=2 heads=2/1 dim=256 dtype=bfloat16 window=100,0",
+               {"key_lengths=300,300", "key_lengths=299,7", "key_lengths=64,300"}},
+        Replay{"q=200 k=400 page=16 batch=2 heads=4/2 dim=128 dtype=float16 causal",
+               {"key_lengths=400,200", "key_lengths=17,399", "key_lengths=1,0"}},
+        Replay{"pass=backward batch=3 heads=4/2 dim=128 dtype=bfloat16 causal",
+               {"packed_queries=100,100,100 packed_keys=200,200,200", "packed_queries=1,299,0 packed_keys=598,1,1",
+                "packed_queries=0,10,290 packed_keys=0,300,300"}},
+        Replay{"pass=backward q=200 k=300 batch=2 heads=4/4 dim=64 dtype=bfloat16",
+               {"key_lengths=300,300 query_lengths=200,200", "key_lengths=5,299 query_lengths=1,200",
+                "key_lengths=0,64 query_lengths=200,0"}}));
 
 using GpuRefusal = OnGpu;
 

@@ -1,4 +1,4 @@
-"""bench/peers/cuda.py without a GPU: its list of cases, its arithmetic, and a whole small run on the CPU."""
+"""bench/peers without a GPU: lists of cases, arithmetic, and whole small runs on the CPU."""
 
 import json
 import pathlib
@@ -12,6 +12,7 @@ sys.path.append(str(PEERS))
 
 import cases  # noqa: E402
 import cuda  # noqa: E402
+import train  # noqa: E402
 
 
 def test_papers_grid():
@@ -37,8 +38,16 @@ def test_names_are_unique():
 
 
 def test_geometric_means_count_what_ran():
-    rows = [{"pass": "forward", "peer": "cuDNN", "ratio": ratio} for ratio in (0.5, 2.0, None)]
+    rows = [{"case": case, "pass": "forward", "peer": "cuDNN", "ratio": ratio} for case, ratio in zip("abc", (0.5, 2.0, None))]
     assert cuda.geometric_means(rows) == {("forward", "cuDNN"): (pytest.approx(1.0), 2)}
+
+
+def test_peers_are_set_against_both_modes_of_backward():
+    ratios = {None: None, cases.ANY_ORDER: 0.8, "cuDNN": 1.2}
+    rows = [{"case": "a", "pass": "backward", "peer": peer, "ratio": ratio} for peer, ratio in ratios.items()]
+    assert cuda.geometric_means(rows) == {("backward", cases.ANY_ORDER): (pytest.approx(0.8), 1),
+                                          ("backward", "cuDNN"): (pytest.approx(1.2), 1),
+                                          ("backward, any order", "cuDNN"): (pytest.approx(1.5), 1)}
 
 
 def run(*options):
@@ -64,3 +73,20 @@ def test_small_run_on_the_cpu(tmp_path):
     assert all(row["ms"] is None and row["why"] for row in rows if row["peer"] == "cuDNN")  # which is not for CPUs
     (table,) = tmp_path.glob("*.md")
     assert "Not counted" in table.read_text() and "forward: " in table.read_text()
+
+
+def test_host_time(monkeypatch):
+    pytest.importorskip("torch")
+    import host_time
+    monkeypatch.setattr(host_time, "BURSTS", 1)
+    monkeypatch.setattr(host_time, "CALLS", 2)
+    figures = host_time.measure("cpu")
+    assert set(host_time.TARGETS) < set(figures) and "empty call" not in figures
+
+
+def test_training_learns_the_same_with_every_attention(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(train, "documentation", lambda: bytes(range(32, 126)) * 40)
+    attentions = train.attentions(causal=True)
+    losses = [train.train(train.MODELS["tiny"], attentions[name], 4, "cpu", False)["losses"] for name in ("eager", "Strobe")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2) and losses[1][-1] < losses[1][0]

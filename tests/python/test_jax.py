@@ -1,4 +1,4 @@
-"""JAX's arrays on the CPU: read in place, answered with NumPy's, never written to."""
+"""JAX's arrays on the CPU: read in place, answered with JAX's, never written to. strobe.jax: test_jax_adapter.py."""
 
 import numpy
 import pytest
@@ -17,9 +17,19 @@ def problem(dtype="float32"):
 def test_forward(dtype, tolerance):
     arrays = problem(dtype)
     out = strobe.attention(*arrays, causal=True)
-    assert isinstance(out, numpy.ndarray) and out.dtype == arrays[0].dtype
-    numpy.testing.assert_allclose(out.astype("float64"), reference.attention(*arrays, causal=True)[0], rtol=tolerance,
+    assert isinstance(out, jax.Array) and out.dtype == arrays[0].dtype
+    numpy.testing.assert_allclose(numpy.asarray(out, "float64"), reference.attention(*arrays, causal=True)[0], rtol=tolerance,
                                   atol=tolerance)
+
+
+def test_every_function_answers_with_jax_arrays():
+    query, key, value = problem()
+    out, lse = strobe.attention(query, key, value, return_lse=True)
+    results = [out, lse, *strobe.attention_backward(out, query, key, value, out, lse), strobe.softmax(lse),
+               *strobe.merge(out[None], lse[None]), strobe.softmax_backward(lse, lse)]
+    assert all(isinstance(result, jax.Array) for result in results)
+    given = numpy.empty(out.shape, "float32")
+    assert strobe.attention(query, key, value, out=given) is given
 
 
 def test_no_array_of_jax_is_written_to():

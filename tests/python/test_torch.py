@@ -90,6 +90,23 @@ def test_gradients_are_not_lost_silently():
         assert not strobe.attention(query, key, value, bias=bias).requires_grad
 
 
+def test_no_function_loses_gradients_silently():
+    query, key, value = problem(torch.float32, "cpu")
+    packed, offsets, lengths = query[0].requires_grad_(), torch.tensor([0, 70], dtype=torch.int32), torch.zeros(2, dtype=torch.int32)
+    for name, call in {
+        "query": lambda: strobe.attention_varlen(packed, packed, packed, offsets),
+        "new_key": lambda: strobe.attention_with_cache(query, key, value, lengths, new_key=key.clone().requires_grad_(),
+                                                      new_value=value.clone()),
+        "new_value": lambda: strobe.append(key, value, lengths, key.clone(), value.clone().requires_grad_()),
+        "outputs": lambda: strobe.merge(packed[None], torch.zeros(1, 4, 70)),
+        "input": lambda: strobe.softmax(packed),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name} is a tensor that requires gradients"):
+            call()
+        with torch.no_grad():
+            call()
+
+
 def test_numpy_and_torch_together():
     query, key, value = problem(torch.float32, "cpu")
     out = numpy.empty(query.shape, "float32")

@@ -14,7 +14,7 @@ namespace strobe::tools {
 namespace {
 
 struct BenchFlags {
-  std::string preset, filter, json, device = "cpu";
+  std::string preset, filter, kernel, json, device = "cpu";
   std::vector<std::int64_t> lengths, dims, query_lengths;
   std::vector<std::string> dtypes = {"float32"}, passes = {"forward"};
   std::string causal = "both", isa;
@@ -170,7 +170,7 @@ ExitStatus run(BenchFlags flags, bool is_free_form) {
   const std::vector<BenchCase> rows = is_free_form ? free_form(flags) : preset(flags.preset, device.kind);
   Output output(flags.json);
   if (device.kind == DeviceKind::kCuda) {
-    bench_on_gpu(device.index, rows, flags.filter, flags.rounds, output);
+    bench_on_gpu(device.index, rows, flags.filter, flags.kernel, flags.rounds, output);
     return kSucceeded;
   }
   const Threads threads(flags.threads);
@@ -202,6 +202,8 @@ void add_bench(CLI::App& app, Action& action) {
                                   names(DeviceKind::kCuda)));
   command->add_option("--device", flags->device, "cpu, cuda or cuda:N")->capture_default_str();
   command->add_option("--filter", flags->filter, "Only the cases whose name contains this");
+  command->add_option("--kernel", flags->kernel,
+                      "On a GPU: take the kernel whose name contains this, not the planned one");
   command->add_option("--rounds", flags->rounds, "Rounds of each case; 0 chooses")->check(CLI::Range(0, 1000));
   command->add_option("--threads", flags->threads, "0: the library's default")->check(CLI::Range(0, 4096));
   command->add_option("--json", flags->json, "FILE: write one JSON object a line; nothing or -: to stdout, no table")
@@ -232,6 +234,9 @@ void add_bench(CLI::App& app, Action& action) {
                                           [](CLI::Option* each) { return each->count() > 0; });
     if (is_free_form && command->count("--preset") > 0) {
       throw CLI::ValidationError("--preset", "cannot be combined with the options of a free-form case");
+    }
+    if (command->count("--kernel") > 0 && flags->device.starts_with("cpu")) {
+      throw CLI::ValidationError("--kernel", "goes with --device cuda; on the CPU --isa limits the choice");
     }
     if (command->count("--json") > 0 && flags->json.empty()) flags->json = "-";
     action = [flags, is_free_form] { return run(*flags, is_free_form); };

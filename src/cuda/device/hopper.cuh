@@ -50,6 +50,10 @@ STROBE_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared:
 /// Second-level cache policies, as createpolicy makes them.
 constexpr u64 kEvictFirst = 0x12F0000000000000ull, kEvictLast = 0x14F0000000000000ull;
 
+/// Brings the description of a tensor near.
+STROBE_DEVICE void prefetch_tensormap(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<u64>(&map)) : "memory");
+}
 /// Brings a box of a [dims, rows, heads, batches] tensor to shared memory; its bytes are counted by `barrier`. What
 /// lies outside of the tensor becomes zero.
 STROBE_DEVICE void cp_async_bulk_tensor_load(u32 to, const TensorMap& map, u32 barrier, int dim, int row, int head,
@@ -60,11 +64,27 @@ STROBE_DEVICE void cp_async_bulk_tensor_load(u32 to, const TensorMap& map, u32 b
       "l"(reinterpret_cast<u64>(&map)), "r"(barrier), "r"(dim), "r"(row), "r"(head), "r"(batch), "l"(policy)
       : "memory");
 }
+/// Brings `bytes`, a multiple of 16, that lie together in memory; their bytes are counted by `barrier`.
+STROBE_DEVICE void cp_async_bulk_load(u32 to, const void* from, u32 barrier, int bytes) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "l"(from), "r"(bytes), "r"(barrier)
+               : "memory");
+}
 /// The way back; what lies outside of the tensor is not written.
 STROBE_DEVICE void cp_async_bulk_tensor_store(const TensorMap& map, u32 from, int dim, int row, int head, int batch) {
   asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(
                    reinterpret_cast<u64>(&map)),
                "r"(from), "r"(dim), "r"(row), "r"(head), "r"(batch)
+               : "memory");
+}
+/// Stores `bytes`, a multiple of 16, that lie together; and the same as additions of float32 to what is there.
+STROBE_DEVICE void cp_async_bulk_store(void* to, u32 from, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
+               : "memory");
+}
+STROBE_DEVICE void cp_reduce_async_bulk_add_f32(float* to, u32 from, int bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from),
+               "r"(bytes)
                : "memory");
 }
 STROBE_DEVICE void cp_async_bulk_commit_group() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
@@ -96,7 +116,7 @@ STROBE_DEVICE void renew(float& value) { asm volatile("" : "+f"(value)::"memory"
 
 /// wgmma.m64nNk16: d (+)= a b with float32 sums, where thread t of the warpgroup holds d[j][e], row 16 (t / 32) + t %
 /// 32 / 4 + 8 (e / 2), column 8 j + 2 (t % 4) + e % 2. `b` is a descriptor of a tile; kTransposed: its rows lie
-/// along N. `a` is a descriptor or four registers as mma.m16n8k16 has them.
+/// along N. `a` is a descriptor, kLeftTransposed if its rows lie along M, or four registers as mma.m16n8k16 has them.
 template <class Element, int kN>
 struct Wgmma;
 
@@ -106,6 +126,7 @@ struct Wgmma;
 #define STROBE_U4(d, j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
 #define STROBE_U16(d, j) STROBE_U4(d, j), STROBE_U4(d, j + 1), STROBE_U4(d, j + 2), STROBE_U4(d, j + 3)
 #define STROBE_U32(d, j) STROBE_U16(d, j), STROBE_U16(d, j + 4)
+#define STROBE_P16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
 #define STROBE_P32                                                                                                     \
   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30," \
   "%31"
@@ -116,12 +137,12 @@ struct Wgmma;
 
 // `start` is 0 for d = a b, 1 for d += a b; P0 to P5 are the numbers of the operands behind the sums.
 #define STROBE_WGMMA_FORM(name, type, n, start, sums, outputs, P0, P1, P2, P3, P4, P5)                             \
-  template <int kTransposed>                                                                                       \
+  template <int kTransposed, int kLeftTransposed = 0>                                                              \
   static STROBE_DEVICE void name(float(&d)[n / 8][4], u64 a, u64 b) {                                              \
     asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " #start ", 0;\nwgmma.mma_async.sync.aligned.m64n" #n       \
-                 "k16.f32." type " {" sums "}, %" P0 ", %" P1 ", add, 1, 1, 0, %" P2 ";\n}"                        \
+                 "k16.f32." type " {" sums "}, %" P0 ", %" P1 ", add, 1, 1, %" P3 ", %" P2 ";\n}"                  \
                  : outputs                                                                                         \
-                 : "l"(a), "l"(b), "n"(kTransposed));                                                              \
+                 : "l"(a), "l"(b), "n"(kTransposed), "n"(kLeftTransposed));                                        \
   }                                                                                                                \
   template <int kTransposed>                                                                                       \
   static STROBE_DEVICE void name(float(&d)[n / 8][4], const u32(&a)[4], u64 b) {                                   \
@@ -138,6 +159,7 @@ struct Wgmma;
   };
 #define STROBE_OUTPUTS(...) __VA_ARGS__
 #define STROBE_WGMMA_SHAPES(Type, type)                                                                                \
+  STROBE_WGMMA(Type, type, 32, STROBE_P16, (STROBE_W16(d, 0)), (STROBE_U16(d, 0)), "16", "17", "18", "19", "20", "21") \
   STROBE_WGMMA(Type, type, 64, STROBE_P32, (STROBE_W32(d, 0)), (STROBE_U32(d, 0)), "32", "33", "34", "35", "36", "37") \
   STROBE_WGMMA(Type, type, 128, STROBE_P64, (STROBE_W32(d, 0), STROBE_W32(d, 8)),                                      \
                (STROBE_U32(d, 0), STROBE_U32(d, 8)), "64", "65", "66", "67", "68", "69")

@@ -32,6 +32,9 @@ STROBE_DEVICE void st_shared_16(u32 to, uint4 value) {
 STROBE_DEVICE void st_shared_4(u32 to, u32 value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }
+STROBE_DEVICE void st_shared_2(u32 to, u16 value) {
+  asm volatile("st.shared.b16 [%0], %1;" ::"r"(to), "h"(value) : "memory");
+}
 STROBE_DEVICE u32 ld_shared_4(u32 from) {
   u32 r;
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(r) : "r"(from) : "memory");
@@ -142,6 +145,17 @@ STROBE_DEVICE float rcp(float x) {
   return r;
 }
 
+/// a * b + c of two float16, or bfloat16, values each.
+STROBE_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
+  u32 d;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+STROBE_DEVICE u32 fma_bf16x2(u32 a, u32 b, u32 c) {
+  u32 d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
 /// The whole product. (Of 64-bit operands whose high halves are zero, nvcc 13.0 adds the products of those as well.)
 STROBE_DEVICE u64 mul_wide(u32 a, u32 b) {
   u64 r;

@@ -29,6 +29,7 @@ inline void st_shared(u32 to, T value) {
 }
 inline void st_shared_16(u32 to, uint4 value) { st_shared(to, value); }
 inline void st_shared_4(u32 to, u32 value) { st_shared(to, value); }
+inline void st_shared_2(u32 to, u16 value) { st_shared(to, value); }
 inline void st_shared_f32x2(u32 to, float2 value) { st_shared(to, value); }
 inline u32 ld_shared_4(u32 from) { return ld_shared<u32>(from); }
 inline float2 ld_shared_f32x2(u32 from) { return ld_shared<float2>(from); }
@@ -54,6 +55,19 @@ inline void mma_m16n8k8_tf32(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 inline u32 cvt_bf16x2(float low, float high) { return sim::to_bfloat16(low) | u32(sim::to_bfloat16(high)) << 16; }
 inline u32 cvt_f16x2(float low, float high) { return sim::to_float16(low) | u32(sim::to_float16(high)) << 16; }
 inline float cvt_f32_f16(u16 half) { return sim::from_float16(half); }
+
+/// In float32 first, whose own rounding the hardware does not have: a last bit may differ, once in thousands.
+inline u32 fma_f16x2(u32 a, u32 b, u32 c) {
+  const auto fma = [](u32 x, u32 y, u32 z) {
+    return __builtin_fmaf(sim::from_float16(u16(x)), sim::from_float16(u16(y)), sim::from_float16(u16(z)));
+  };
+  return cvt_f16x2(fma(a, b, c), fma(a >> 16, b >> 16, c >> 16));
+}
+inline u32 fma_bf16x2(u32 a, u32 b, u32 c) {
+  const auto wide = [](u32 pair) { return __int_as_float(int(pair << 16)); };
+  const auto fma = [&](u32 x, u32 y, u32 z) { return __builtin_fmaf(wide(x), wide(y), wide(z)); };
+  return cvt_bf16x2(fma(a, b, c), fma(a >> 16, b >> 16, c >> 16));
+}
 
 inline float ex2(float x) { return sim::exp2_flushed(x); }
 inline float lg2(float x) { return __builtin_log2f(x); }

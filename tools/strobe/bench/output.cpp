@@ -16,11 +16,19 @@ void Output::row(const BenchCase& row, const Row& result) {
   const std::string peak = result.peak > 0
                                ? fmt::format("{:5.0f} {:>13} {:8.3f}", result.peak, result.peak_name, result.fraction)
                                : fmt::format("{:28}", "");
+  const std::optional<double> target = row.target ? row.target : row.bound;
+  const bool met = row.target ? result.fraction >= *row.target : result.cost() <= row.bound.value_or(0);
+  std::string middle = peak;
+  if (result.times_plain) {
+    const std::string share =
+        result.share < 1 ? fmt::format(", {:.2f} x its {:.1f}%", result.cost(), result.share * 100) : std::string();
+    middle = fmt::format("{:28}", fmt::format("{:.3f} x plain{}", *result.times_plain, share));
+  }
   text("{:44} {:10.3f} {:6.1f}% {:7.0f} {} {} {:>7}{}\n", row.name, result.ms, result.spread * 100, result.rate, unit,
-       peak, row.target ? fmt::format("{:.2f}", *row.target) : "",
-       !row.target                      ? ""
-       : result.fraction >= *row.target ? "  met"
-                                        : "  MISSED");
+       middle, target ? fmt::format("{:.2f}", *target) : "",
+       !target ? ""
+       : met   ? "  met"
+               : "  MISSED");
 }
 
 void Output::figure(const char* name, double value, const char* unit, double bound, bool at_least) {
@@ -46,6 +54,7 @@ ordered_json json_of(const BenchCase& row, const Row& result, const char* backen
                        {"key_length", row.key_length},
                        {"causal", row.causal},
                        {"option", row.option},
+                       {"round", row.round},
                        {"threads", threads},
                        {"ms", result.ms},
                        {"spread", result.spread},
@@ -56,6 +65,13 @@ ordered_json json_of(const BenchCase& row, const Row& result, const char* backen
                        {"peak_kind", result.peak_name}};
   line["target"] = only(row.target.has_value(), row.target.value_or(0));
   line["met"] = row.target ? ordered_json(result.fraction >= *row.target) : ordered_json(nullptr);
+  if (result.times_plain) {
+    line["times_plain"] = *result.times_plain;
+    line["share"] = result.share;
+    line["times_share"] = result.cost();
+    line["bound"] = only(row.bound.has_value(), row.bound.value_or(0));
+    if (row.bound) line["met"] = result.cost() <= *row.bound;
+  }
   return line;
 }
 

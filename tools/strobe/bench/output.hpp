@@ -20,6 +20,12 @@ struct Row {
   double rate = 0, peak = 0, fraction = 0;  // GFLOP/s or GB/s; a peak of 0: not known
   bool memory_bound = false;                // the rate is GB/s
   std::string kernel, peak_name;
+  // Of an option on a GPU: its time over the plain case's, bytes that it cannot do without taken off; and what share of
+  // the plain case's tiles is visible.
+  std::optional<double> times_plain;
+  double share = 1, unavoidable_ms = 0;
+  /// What BenchCase::bound bounds.
+  double cost() const { return times_plain.value_or(0) / share; }
 };
 
 /// A table on the terminal and lines of JSON in a file, or only the lines on stdout.

@@ -114,18 +114,44 @@ std::vector<BenchCase> gpu_decode_rows() {
   return rows;
 }
 
-/// What each option adds to the plain kernel.
+/// FlashAttention-3's figure 5 (2407.08608), forward, against the card's own matrix products; two rounds, since a
+/// card's clock moves.
+std::vector<BenchCase> third_paper_rows() {
+  std::vector<BenchCase> rows;
+  for (const int round : {1, 2}) {
+    for (BenchCase& row : flash_attention_grid("forward", {64, 128, 256})) {
+      row.round = round;
+      row.against_products = true;
+      rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
+/// What each option alone adds to the plain kernel, which comes before them.
 std::vector<BenchCase> option_rows() {
+  struct Option {
+    const char* name;
+    std::optional<double> bound;
+  };
+  constexpr double kScoreBound = 1.15, kShareBound = 1.25;
+  const std::vector<Option> of_scores = {{"", {}},
+                                         {"softcap", kScoreBound},
+                                         {"alibi", kScoreBound},
+                                         {"bias", kScoreBound},
+                                         {"documents", kScoreBound},
+                                         {"dropout", {}},
+                                         {"sink", {}},
+                                         {"mask", {}}};
+  const std::vector<Option> of_tiles = {{"", {}}, {"window", kShareBound}, {"block_mask", kShareBound}};
   std::vector<BenchCase> rows;
   for (const char* pass : {"forward", "backward"}) {
     for (const std::int64_t length : {4096, 16384}) {
-      const auto options =
-          length == 4096 ? std::vector<const char*>{"", "softcap", "alibi", "bias", "documents", "sink", "dropout"}
-                         : std::vector<const char*>{"", "window", "block_mask"};
-      for (const char* option : options) {
+      for (const Option& option : length == 4096 ? of_scores : of_tiles) {
         rows.push_back(square(pass, kBF16, length, 128, false));
         rows.back().batch = 16384 / length;
-        rows.back().option = option;
+        rows.back().option = option.name;
+        rows.back().bound = option.bound;
       }
     }
   }
@@ -153,7 +179,9 @@ constexpr Preset kCpuPresets[] = {
 constexpr Preset kCudaPresets[] = {
     {"fa2-fig7", whole_grid},
     {"decode", gpu_decode_rows},
+    {"fa3-fig5", third_paper_rows},
     {"options", option_rows},
+    {"host", [] { return std::vector<BenchCase>(); }},
     {"fa2-forward",
      [] {
        return flash_attention_grid("forward", {64, 128});
@@ -179,6 +207,7 @@ std::string describe(const BenchCase& row) {
   if (row.query_heads != row.kv_heads) text += fmt::format(" h{}/{}", row.query_heads, row.kv_heads);
   if (row.pass != "decode") text += row.causal ? " causal" : " full";
   if (!row.option.empty()) text += " " + row.option;
+  if (row.round > 0) text += fmt::format(" round {}", row.round);
   if (row.isa) text += fmt::format(" {}", strobe::name_of(*row.isa));
   return text;
 }

@@ -21,40 +21,50 @@ struct ForwardConfig {
                        kKeyBlock = kTile.key_block, kQueryStages = kTile.query_stages, kStages = kTile.stages;
   static constexpr int kPanels = kDim / kPanel;
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kDim / 8, kSteps = kKeyBlock / 16;
-  static constexpr bool kOutputApart = stages_output_apart(kDim);
+  static constexpr bool kStagesOutput = stages_output(kDim), kLooksAhead = kConsumers == 2;
 
-  static constexpr int kQueryBytes = kQueryTile * kDim * 2, kKeyBytes = kKeyBlock * kDim * 2;
-  static constexpr int kOutputAt = kOutputApart ? kQueryStages * kQueryBytes : 0;
-  static constexpr int kKeysAt = kOutputAt + kQueryBytes, kValuesAt = kKeysAt + kStages * kKeyBytes;
+  static constexpr int kRowBytes = kWarpgroupRows * kDim * 2, kKeyBytes = kKeyBlock * kDim * 2;  // of one stage
+  static constexpr int kOutputAt = kQueryStages * kRowBytes;
+  static constexpr int kKeysAt = kOutputAt + (kStagesOutput ? kConsumers * kRowBytes : 0),
+                       kValuesAt = kKeysAt + kStages * kKeyBytes;
   static constexpr int kBarriersAt = kValuesAt + kStages * kKeyBytes;
-  static constexpr int kTasksAt = kBarriersAt + kBarrierBytes, kTasks = 2;
-  static_assert(kTasksAt + kTaskBytes + kTileAlignment == forward_shared_bytes(kDim));
+  static constexpr int kTasksAt = kBarriersAt + kBarrierBytes, kTasks = 4;
+  static_assert(kTasksAt + kTaskBytes == forward_shared_bytes(kDim));
 
   using Scores = float[kKeyTiles][4];
   using Weights = u32[kSteps][4];
   using Outputs = float[kPanels][kPanel / 8][4];
 };
 
-/// Shared memory of one kernel. Behind the barriers lie two tasks, the one in work and the next.
+/// Shared memory of one kernel. Behind the barriers lie tasks: the one in work and the next ones.
 template <class C>
 struct SharedMemory {
-  u32 base;  // a multiple of 1024, as the swizzle wants it
+  u32 base;
 
-  STROBE_DEVICE u32 query(int stage) const { return base + stage * C::kQueryBytes; }
-  STROBE_DEVICE u32 output() const { return base + C::kOutputAt; }
+  STROBE_DEVICE u32 query(int stage) const { return base + stage * C::kRowBytes; }
+  STROBE_DEVICE u32 output(int consumer) const { return base + C::kOutputAt + consumer * C::kRowBytes; }
   STROBE_DEVICE u32 keys(int stage) const { return base + C::kKeysAt + stage * C::kKeyBytes; }
   STROBE_DEVICE u32 values(int stage) const { return base + C::kValuesAt + stage * C::kKeyBytes; }
 
   // Barriers: `full` ends a phase when a tile is there, `empty` when nobody reads it any more.
   STROBE_DEVICE u32 barrier(int n) const { return base + C::kBarriersAt + 8 * n; }
   STROBE_DEVICE u32 task_full(int stage) const { return barrier(stage); }
-  STROBE_DEVICE u32 task_empty(int stage) const { return barrier(2 + stage); }
-  STROBE_DEVICE u32 query_full(int stage) const { return barrier(4 + stage); }
-  STROBE_DEVICE u32 query_empty(int stage) const { return barrier(6 + stage); }
-  STROBE_DEVICE u32 keys_full(int stage) const { return barrier(8 + stage); }
-  STROBE_DEVICE u32 keys_empty(int stage) const { return barrier(12 + stage); }
-  STROBE_DEVICE u32 values_full(int stage) const { return barrier(16 + stage); }
-  STROBE_DEVICE u32 values_empty(int stage) const { return barrier(20 + stage); }
+  STROBE_DEVICE u32 task_empty(int stage) const { return barrier(C::kTasks + stage); }
+  STROBE_DEVICE u32 query_full(int stage) const { return barrier(2 * C::kTasks + stage); }
+  STROBE_DEVICE u32 query_empty(int stage) const { return barrier(2 * C::kTasks + C::kQueryStages + stage); }
+  STROBE_DEVICE u32 keys_full(int stage) const { return barrier(kFirstKeyBarrier + stage); }
+  STROBE_DEVICE u32 keys_empty(int stage) const { return barrier(kFirstKeyBarrier + C::kStages + stage); }
+  STROBE_DEVICE u32 values_full(int stage) const { return barrier(kFirstKeyBarrier + 2 * C::kStages + stage); }
+  STROBE_DEVICE u32 values_empty(int stage) const { return barrier(kFirstKeyBarrier + 3 * C::kStages + stage); }
+
+  STROBE_DEVICE u32 output_full(int consumer) const { return barrier(kFirstOutputBarrier + consumer); }
+  STROBE_DEVICE u32 output_empty(int consumer) const { return barrier(kFirstOutputBarrier + C::kConsumers + consumer); }
+
+  STROBE_DEVICE u32 task_wanted() const { return barrier(kFirstOutputBarrier + 2 * C::kConsumers); }
+
+  static constexpr int kFirstKeyBarrier = 2 * (C::kTasks + C::kQueryStages),
+                       kFirstOutputBarrier = kFirstKeyBarrier + 4 * C::kStages;
+  static_assert(8 * (kFirstOutputBarrier + 2 * C::kConsumers + 1) <= kBarrierBytes);
 };
 
 }  // namespace strobe::cuda::sm90

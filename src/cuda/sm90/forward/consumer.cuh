@@ -9,6 +9,11 @@
 
 namespace strobe::cuda::sm90 {
 
+/// Where a consumer is: in which task, with which rows, and at which block of those that they see.
+struct Place {
+  int stage, block, end;
+};
+
 template <class C>
 struct Consumer {
   const ForwardParams& f;
@@ -18,9 +23,23 @@ struct Consumer {
   Ring<C::kTasks> task_ring;
   Ring<C::kQueryStages> query;
   Ring<C::kStages> keys, values;
-  u32 key_tile, value_tile;  // of the stages in work, known to be the same for all lanes
+  Ring<1> output;
+  int owed = 0;  // blocks of values behind the one in work that nobody will read, to be let go
 
+  STROBE_DEVICE Consumer(const ForwardParams& params, SharedMemory<C> shared, Task<C>* all_tasks, int consumer)
+      : f(params), memory(shared), tasks(all_tasks), number(consumer) {
+    query.advance(number);
+    if (number == C::kConsumers - 1) pass_turn();
+  }
+
+  // Addresses of tiles in work, known to the compiler to be the same for all lanes.
   STROBE_DEVICE static u32 uniform(u32 x) { return __shfl_sync(~0u, x, 0); }
+  STROBE_DEVICE u32 query_tile() const { return uniform(memory.query(query.stage())); }
+  STROBE_DEVICE u32 key_tile() const { return uniform(memory.keys(keys.stage())); }
+  STROBE_DEVICE u32 value_tile() const { return uniform(memory.values(values.stage())); }
+
+  /// What scores are multiplied by, in powers of two.
+  STROBE_DEVICE float unit() const { return f.attention.scale * kLog2E; }
 
   STROBE_DEVICE static void release(u32 barrier) {
     __syncwarp();
@@ -28,15 +47,16 @@ struct Consumer {
   }
 
   /// Hides keys of the block from rows that do not see them.
-  STROBE_DEVICE void hide(const Task<C>& task, int block, typename C::Scores& s) const {
-    const TileView& view = task.views[number];
-    const int first = block * C::kKeyBlock;
+  STROBE_DEVICE void hide(const Place& now, typename C::Scores& s) const {
+    const ConsumerRows& rows = rows_of(now);
+    const int first = now.block * C::kKeyBlock;
     const AttentionParams& p = f.attention;
-    const int row = view.first_row + warp_index() % 4 * 16 + lane_index() / 4;
+    const Sequence& sequence = task_of(now).s;
+    const int row = rows.first_row + warp_index() % 4 * 16 + lane_index() / 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int i = row + 8 * half, base = first + 2 * (lane_index() % 4);
-      const KeyRange keys = i < view.last_row ? visible_keys(p, task.s, i) : KeyRange{0, 0};
+      const KeyRange keys = i < rows.last_row ? visible_keys(p, sequence, i) : KeyRange{0, 0};
       const int from = keys.first - base, to = keys.last - base;
 #pragma unroll
       for (int n = 0; n < 2 * C::kKeyTiles; ++n) {
@@ -47,15 +67,13 @@ struct Consumer {
   }
 
   /// Rows of V behind the sequence's end may hold anything, NaN too, and a weight of zero would not silence it.
-  STROBE_DEVICE void clear_tail(const Task<C>& task) const {
-    const int left = task.s.keys - task.last_block() * C::kKeyBlock;
-    if (left >= C::kKeyBlock) return;
-    wait_for(memory.values_full(values.stage), values.parity);
-    const int thread = int(threadIdx.x) % kWarpgroup;
-    for (int n = thread; n < (C::kKeyBlock - left) * C::kPanels * 8; n += kWarpgroup) {
+  STROBE_DEVICE void clear_tail(int left) const {
+    wait_for(memory.values_full(values.stage()), values.parity());
+    const u32 tile = value_tile();
+    for (int n = int(threadIdx.x) % kWarpgroup; n < (C::kKeyBlock - left) * C::kPanels * 8; n += kWarpgroup) {
       const int row = left + n / (C::kPanels * 8), chunk = n % (C::kPanels * 8);
       ptx::st_shared_16(
-          value_tile + chunk / 8 * C::kKeyBlock * kPanelRowBytes + row * kPanelRowBytes + chunk % 8 * kChunkBytes,
+          tile + chunk / 8 * C::kKeyBlock * kPanelRowBytes + row * kPanelRowBytes + chunk % 8 * kChunkBytes,
           make_uint4(0, 0, 0, 0));
     }
     ptx::fence_proxy_async();
@@ -85,166 +103,281 @@ struct Consumer {
     for (int k = 0; k < C::kSteps; ++k) left_factor<typename C::Element>(&s[2 * k], p[k]);
   }
 
-  STROBE_DEVICE void wait_for_keys() const { wait_for(memory.keys_full(keys.stage), keys.parity); }
+  STROBE_DEVICE void wait_for_keys() const { wait_for(memory.keys_full(keys.stage()), keys.parity()); }
   STROBE_DEVICE void release_keys() {
-    release(memory.keys_empty(keys.stage));
+    release(memory.keys_empty(keys.stage()));
     keys.advance();
-    key_tile = uniform(memory.keys(keys.stage));
   }
   STROBE_DEVICE void release_query() {
-    release(memory.query_empty(query.stage));
-    query.advance();
+    release(memory.query_empty(query.stage()));
+    query.advance(C::kConsumers);
   }
   STROBE_DEVICE void release_values() {
-    release(memory.values_empty(values.stage));
+    release(memory.values_empty(values.stage()));
     values.advance();
-    value_tile = uniform(memory.values(values.stage));
+  }
+  STROBE_DEVICE void release_owed_values() {
+    for (; owed > 0; --owed) {
+      wait_for(memory.values_full(values.stage()), values.parity());
+      release_values();
+    }
+  }
+  STROBE_DEVICE void release_task(const Place& place) const { release(memory.task_empty(place.stage)); }
+
+  STROBE_DEVICE const Task<C>& task_of(const Place& place) const { return tasks[place.stage]; }
+  STROBE_DEVICE const ConsumerRows& rows_of(const Place& place) const { return task_of(place).rows[number]; }
+
+  // Consumers take turns at handing products to the tensor unit, one turn for every block of a task whether its rows
+  // see it or not: while one's products are at work, the other has its softmax.
+  static constexpr int kTurnBarriers = 4, kTurnThreads = 2 * kWarpgroup;
+  STROBE_DEVICE void wait_for_turn() const { ptx::bar_sync(kTurnBarriers + number, kTurnThreads); }
+  STROBE_DEVICE void pass_turn() const { ptx::bar_arrive(kTurnBarriers + (number + 1) % C::kConsumers, kTurnThreads); }
+
+  /// Looks at the next task. Returns false if there are no more.
+  STROBE_DEVICE bool open(Place& place) {
+    wait_for(memory.task_full(task_ring.stage()), task_ring.parity());
+    place.stage = task_ring.stage();
+    const ConsumerRows& rows = rows_of(place);
+    if (!rows.there) return false;
+    place = {place.stage, rows.top, rows.end};
+    task_ring.advance();
+    return true;
+  }
+
+  /// Lets so many blocks go unread. Their values are owed.
+  STROBE_DEVICE void skip(int blocks) {
+    for (; blocks > 0; --blocks) {
+      wait_for_keys();
+      wait_for_turn();
+      pass_turn();
+      release_keys();
+      ++owed;
+    }
+  }
+  STROBE_DEVICE void skip_with_values(int blocks) {
+    for (; blocks > 0; --blocks) {
+      skip(1);
+      release_owed_values();
+    }
+  }
+
+  /// Before the last block's values are added: goes on to the next task's first block if that can follow at once.
+  /// Values behind those in work can be owed only as long as there are stages for more, or the others would wait for
+  /// us.
+  STROBE_DEVICE bool reach_next_task(const Place& now, Place& next, bool& opened) {
+    constexpr int kMostOwed = C::kStages - 1;
+    opened = rows_of(now).behind <= kMostOwed && open(next);
+    if (!opened || rows_of(next).blocks() == 0) return false;
+    const int unseen = rows_of(now).behind + rows_of(next).before;
+    if (unseen > kMostOwed) return false;
+    skip(unseen);
+    return true;
+  }
+
+  /// Goes on to a task of which the warpgroup's rows see a key. Rows of those before see none and are written here.
+  STROBE_DEVICE bool take_task(Place& now, bool opened) {
+    for (; opened || open(now); opened = false) {
+      skip_with_values(rows_of(now).before);
+      if (rows_of(now).blocks() > 0) return true;
+      const Task<C>& task = task_of(now);
+      if (task.blocks() > 0) {
+        wait_for(memory.query_full(query.stage()), query.parity());
+        release_query();
+      }
+      clear_rows(f.attention, task.s, task.head, rows_of(now).first_row, rows_of(now).last_row,
+                 sink_of(f.attention, task.head));
+      clear_unused_rows(now);
+      release_task(now);
+    }
+    return false;
+  }
+  STROBE_DEVICE void clear_unused_rows(const Place& now) const {
+    const ConsumerRows& rows = rows_of(now);
+    if (rows.last_row >= rows.last_stored) [[likely]]
+      return;
+    const Task<C>& task = task_of(now);
+    clear_rows(f.attention, task.s, task.head, rows.last_row, rows.last_stored, minus_infinity());
   }
 
   STROBE_DEVICE void start_adding(typename C::Weights& p, typename C::Outputs& o) const {
-    wait_for(memory.values_full(values.stage), values.parity);
+    wait_for(memory.values_full(values.stage()), values.parity());
     ptx::wgmma_fence();
-    start_outputs<C>(p, value_tile, o);
+    start_outputs<C>(p, value_tile(), o);
     ptx::wgmma_commit_group();
   }
 
-  static STROBE_DEVICE bool all_seen(const TileView& view, int block) {
-    return sees_all(view, block * C::kKeyBlock, (block + 1) * C::kKeyBlock);
+  /// Whether every row sees every key of the block.
+  STROBE_DEVICE bool all_see(const Place& now) const {
+    const ConsumerRows& rows = rows_of(now);
+    return now.block * C::kKeyBlock >= rows.all_first && (now.block + 1) * C::kKeyBlock <= rows.all_last;
   }
 
-  /// Lets blocks from `block` down to `end` go unread that the warpgroup's rows do not see. Returns the first one that
-  /// they see.
-  STROBE_DEVICE int skip_unseen(const TileView& view, int block, int end) {
-    while (block > end && !reaches(view, block * C::kKeyBlock, (block + 1) * C::kKeyBlock)) {
-      wait_for_keys();
-      release_keys();
-      wait_for(memory.values_full(values.stage), values.parity);
-      release_values();
-      --block;
+  /// In the warpgroup's turn: starts a task's first scores.
+  STROBE_DEVICE void start_task(typename C::Scores& s) const {
+    wait_for(memory.query_full(query.stage()), query.parity());
+    wait_for_keys();
+    wait_for_turn();
+    ptx::wgmma_fence();
+    start_scores<C>(query_tile(), key_tile(), s);
+    ptx::wgmma_commit_group();
+  }
+
+  /// A task's first scores, which are there, to weights. Returns whether all rows have an origin.
+  STROBE_DEVICE bool weigh_first(const Place& now, Softmax<C>& softmax, typename C::Scores& s) {
+    hold(s);
+    const bool all = all_see(now);
+    if (!all) hide(now, s);
+    float total[2];
+    softmax = {};
+    bool found = false;
+    if constexpr (C::Element::kWide) {
+      if (rows_of(now).all_last > now.block * C::kKeyBlock) {  // all rows see some of the block's keys
+        softmax.origin[0] = softmax.origin[1] = 0.0f;
+        softmax.weigh(unit(), s, total);
+        found = Softmax<C>::serve(total);
+        if (!found) [[unlikely]] {
+          softmax = {};
+          recompute_scores<C>(query_tile(), key_tile(), s);
+          if (!all) hide(now, s);
+        }
+      }
     }
-    return block;
+    if (!found) {
+      softmax.follow(unit(), s);
+      softmax.weigh(unit(), s, total);
+    }
+    softmax.add(total);
+    release_keys();
+    return softmax.settled();
   }
 
-  STROBE_DEVICE void compute(const Task<C>& task) {
-    const float unit = f.attention.scale * kLog2E;
-    const u32 rows = uniform(memory.query(query.stage) + number * kWarpgroupRows * kPanelRowBytes);
+  /// The blocks of a task down to the last one that the rows see, whose weights are in `p` when this returns and whose
+  /// values are still to be added.
+  STROBE_DEVICE void compute(Place& now, bool settled, Softmax<C>& softmax, typename C::Scores& s,
+                             typename C::Weights& p, typename C::Outputs& o) {
+    const u32 queries = query_tile();
+    float total[2];
+    if (--now.block > now.end) wait_for_keys();
+    while (now.block > now.end) {
+      const bool all = all_see(now);
+      hold(o);
+      hold(p);
+      wait_for_turn();
+      ptx::wgmma_fence();
+      start_scores<C>(queries, key_tile(), s);
+      ptx::wgmma_commit_group();
+      start_adding(p, o);
+      pass_turn();
+      ptx::wgmma_wait_group<1>();
+      hold(s);
+      bool quick = all && settled, moved = false;
+      if (quick) {
+        softmax.weigh(unit(), s, total);
+        if (softmax.overflows(total)) {
+          recompute_scores<C>(queries, key_tile(), s);
+          quick = false;
+        }
+      }
+      if (!quick) {
+        if (!all) hide(now, s);
+        moved = softmax.follow(unit(), s);
+        softmax.weigh(unit(), s, total);
+        settled = softmax.settled();
+      }
+      softmax.add(total);
+      release_keys();
+      // ptxas 13.0 would move the exponentials behind the wait for the product, but not across this loop.
+      hold(s);
+      if (--now.block > now.end) wait_for_keys();
+      ptx::wgmma_wait_group<0>();
+      hold(o);
+      hold(p);
+      release_values();
+      pack(s, p);
+      if (moved) softmax.rescale(o);
+    }
+  }
+
+  /// The end of a task: O, when its last product has ended, and LSE to memory.
+  STROBE_DEVICE void finish(const Place& now, const Softmax<C>& done, const typename C::Outputs& o) {
+    const AttentionParams& p = f.attention;
+    const Task<C>& task = task_of(now);
+    RowEnd ends[2];
+    end_rows<C>(p, task.head, unit(), done, ends);
+    const float factors[2] = {ends[0].factor, ends[1].factor};
+    u32 stage = 0;
+    bool finite;
+    if (p.output.type == Element::kFloat32) [[unlikely]] {
+      finite = store_floats<C>(p, task, rows_of(now), factors, o);
+    } else {
+      OutputPairs<C> pairs{o, {factors[0], factors[1]}};
+      if constexpr (C::kStagesOutput) {
+        wait_for(memory.output_empty(number), output.parity() ^ 1);
+        stage = memory.output(number);
+        stage_rows<C>(stage, pairs);
+      } else {
+        store_chunks<C>(p, task, rows_of(now), pairs);
+      }
+      finite = pairs.all_finite();
+    }
+    if (__any_sync(~0u, !finite)) [[unlikely]]
+      rescue_rows<C>(f, task, number, rows_not_finite<C>(o), stage);
+    if (rows_of(now).copied) {
+      ptx::fence_proxy_async();
+      release(memory.output_full(number));
+      output.advance();
+    } else if (stage != 0) {
+      store_staged<C>(p, task, rows_of(now), stage);
+    }
+    write_lse(p, rows_of(now), ends);
+    clear_unused_rows(now);
+    release_task(now);
+  }
+
+  STROBE_DEVICE void run() {
     typename C::Scores s;
     typename C::Weights p;
     typename C::Outputs o;
     Softmax<C> softmax;
-
-    wait_for(memory.query_full(query.stage), query.parity);
-    const TileView& view = task.views[number];
-    const int end = task.first_block - 1;
-    int block = skip_unseen(view, task.last_block(), end);
-    if (block > end) {
-      const int own_end = larger(end, view.begin / C::kKeyBlock - 1);
-      wait_for_keys();
-      ptx::wgmma_fence();
-      start_scores<C>(rows, key_tile, s);
-      ptx::wgmma_commit_group();
-      clear(o);
-      if (block == task.last_block()) clear_tail(task);
-      ptx::wgmma_wait_group<0>();
-      hold(s);
-      release_keys();
-      if (!all_seen(view, block)) hide(task, block, s);
-      float total[2];
-      softmax.follow(unit, s);
-      softmax.weigh(unit, s, total);
-      softmax.add(total);
-      pack(s, p);
-      bool settled = softmax.settled();
-
-      if (--block > own_end) wait_for_keys();
-      while (block > own_end) {
-        const bool all = all_seen(view, block);
-        hold(o);
-        hold(p);
-        ptx::wgmma_fence();
-        start_scores<C>(rows, key_tile, s);
-        ptx::wgmma_commit_group();
-        start_adding(p, o);
-        ptx::wgmma_wait_group<1>();
-        hold(s);
-        bool quick = all && settled, moved = false;
-        if (quick) {
-          softmax.weigh(unit, s, total);
-          if (softmax.overflows(total)) {
-            recompute_scores<C>(rows, key_tile, s);
-            quick = false;
-          }
-        }
-        if (!quick) {
-          if (!all) hide(task, block, s);
-          moved = softmax.follow(unit, s);
-          softmax.weigh(unit, s, total);
-          settled = softmax.settled();
-        }
-        softmax.add(total);
-        release_keys();
-        // ptxas 13.0 would move the exponentials behind the wait for the product, but not across this loop.
-        hold(s);
-        if (--block > own_end) wait_for_keys();
+    Place now, next;
+    bool opened = false, ahead = false, settled = false;
+    for (;;) {
+      if (!ahead) {
+        if (!take_task(now, opened)) break;
+        start_task(s);
+        pass_turn();
         ptx::wgmma_wait_group<0>();
-        hold(o);
-        hold(p);
-        release_values();
-        pack(s, p);
-        if (moved) softmax.rescale(o);
+        settled = weigh_first(now, softmax, s);
       }
-      if constexpr (C::kOutputApart) release_query();
+      if (rows_of(now).tail != 0 && rows_of(now).before == 0) [[unlikely]]
+        clear_tail(rows_of(now).tail);
+      pack(s, p);
+      clear(o);
+      compute(now, settled, softmax, s, p, o);
+      release_query();
+      const Softmax<C> done = softmax;
+      if constexpr (C::kLooksAhead) ahead = reach_next_task(now, next, opened);
       hold(o);
       hold(p);
-      start_adding(p, o);
-      wait_for_stage(number);
-      ptx::wgmma_wait_group<0>();
-      hold(o);
-      release_values();
-      skip_unseen(view, block, end);
-    } else {
-      if constexpr (C::kOutputApart) release_query();
-      clear(o);
-      wait_for_stage(number);
-    }
-
-    const bool suspicious = write_rows<C>(f, memory, task, number, unit, softmax, o);
-    if constexpr (!C::kOutputApart) {
-      wait_for_stage(number);
-      release_query();
-    }
-    if (suspicious) {
-      finish_stores();  // what the copy engine writes comes first
-      ptx::bar_sync(1 + number, kWarpgroup);
-      rescue_rows<C>(f, task, number, rows_not_finite<C>(o));
-    }
-  }
-
-  /// A tile none of whose rows sees a key.
-  STROBE_DEVICE void clear_all(const Task<C>& task) const {
-    const AttentionParams& p = f.attention;
-    const TileView& view = task.views[number];
-    const int last_stored = smaller(view.first_row + kWarpgroupRows, task.s.stored_queries);
-    clear_rows(p, task.s, task.head, view.first_row, view.last_row, sink_of(p, task.head));
-    clear_rows(p, task.s, task.head, larger(view.first_row, task.s.queries), last_stored, minus_infinity());
-  }
-
-  STROBE_DEVICE void run() {
-    key_tile = uniform(memory.keys(0));
-    value_tile = uniform(memory.values(0));
-    for (;;) {
-      wait_for(memory.task_full(task_ring.stage), task_ring.parity);
-      const Task<C>& task = tasks[task_ring.stage];
-      if (!task.there) break;
-      if (!task.sees_nothing()) {
-        compute(task);
+      if (ahead) {
+        start_task(s);
+        start_adding(p, o);
+        pass_turn();
+        ptx::wgmma_wait_group<1>();
+        settled = weigh_first(next, softmax, s);
+        ptx::wgmma_wait_group<0>();
       } else {
-        clear_all(task);
+        start_adding(p, o);
+        ptx::wgmma_wait_group<0>();
       }
-      release(memory.task_empty(task_ring.stage));
-      task_ring.advance();
+      hold(o);
+      hold(p);
+      release_values();
+      release_owed_values();
+      if (!ahead) skip_with_values(rows_of(now).behind);
+      finish(now, done, o);
+      if (opened) now = next;
     }
-    finish_stores();
   }
 };
 

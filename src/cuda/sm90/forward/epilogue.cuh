@@ -1,5 +1,5 @@
-// The end of a tile: O / l to memory by way of shared memory, in the background where the copy engine can write it;
-// LSE.
+// The end of a tile: O / l to memory, by way of shared memory where the copy engine writes it (storer.cuh); LSE. Each
+// warp works for its own rows.
 #pragma once
 
 #include "cuda/sm90/forward/schedule.cuh"
@@ -10,21 +10,24 @@ namespace strobe::cuda::sm90 {
 /// A row's way from sums to results, in natural units: LSE = origin + ln sum, and what outputs are multiplied by.
 struct RowEnd {
   float lse, factor;
-  bool empty;
 };
 
-STROBE_DEVICE RowEnd end_of_row(float origin, float sum, float sink) {
-  float factor = 1.0f;
-  if (sink != minus_infinity()) {  // one more term of the sum
-    const float next = fmaxf(origin, sink);
-    factor = origin == minus_infinity() ? 0.0f : ptx::ex2((origin - next) * kLog2E);
-    sum = sum * factor + ptx::ex2((sink - next) * kLog2E);
-    origin = next;
-  }
+STROBE_DEVICE RowEnd end_of_row(float origin, float sum) {
+  const float lse = origin + kLn2 * ptx::lg2(sum), factor = ptx::rcp(sum);
   const bool empty = origin == minus_infinity();
-  return {empty ? origin : origin + kLn2 * ptx::lg2(sum), empty ? 0.0f : factor * ptx::rcp(sum), empty};
+  return {empty ? origin : lse, empty ? 0.0f : factor};
+}
+/// The same with a sink, which is one more term of the sum.
+STROBE_DEVICE RowEnd end_of_row(float origin, float sum, float sink) {
+  if (sink == minus_infinity()) return end_of_row(origin, sum);
+  const float next = fmaxf(origin, sink);
+  const float factor = origin == minus_infinity() ? 0.0f : ptx::ex2((origin - next) * kLog2E);
+  RowEnd end = end_of_row(next, sum * factor + ptx::ex2((sink - next) * kLog2E));
+  end.factor *= factor;
+  return end;
 }
 
+/// A head's sink; without one, what adds nothing to a sum.
 STROBE_DEVICE float sink_of(const AttentionParams& p, int head) {
   return p.sink.data ? reinterpret_cast<const float*>(p.sink.data)[head * p.sink.stride] : minus_infinity();
 }
@@ -41,134 +44,124 @@ STROBE_DEVICE void clear_rows(const AttentionParams& p, const Sequence& s, int h
   for (int row = first + thread; row < last; row += kWarpgroup) lse_at(p, s, head, row) = lse;
 }
 
-/// The warpgroup's staged outputs to memory. One thread asks the copy engine where that may write all 64 rows, or those
-/// that the tensor has; otherwise each warp writes its own.
+/// A thread's outputs, in pairs of neighbouring columns as its type has them. Looks for infinite and NaN values on the
+/// way.
 template <class C>
-STROBE_DEVICE void store_staged(const ForwardParams& f, const Task<C>& task, const TileView& view, u32 stage) {
-  const AttentionParams& p = f.attention;
-  const bool ends_with_tensor = !p.packed_queries && p.query_lengths.data == nullptr;
-  const int thread = int(threadIdx.x) % kWarpgroup;
-  constexpr int kPanelBytes = C::kQueryTile * kPanelRowBytes;
-  if (ends_with_tensor || view.first_row + kWarpgroupRows <= view.last_row) {
-    if (thread != 0) return;
-#pragma unroll
-    for (int panel = 0; panel < C::kPanels; ++panel) {
-      ptx::cp_async_bulk_tensor_store(f.output, stage + panel * kPanelBytes, panel * kPanel,
-                                      task.s.first_query + view.first_row, task.head,
-                                      p.packed_queries ? 0 : task.s.batch);
-    }
-    ptx::cp_async_bulk_commit_group();
-    return;
-  }
-  const RowAddress output = query_rows(p, p.output, task.s, task.head);
-  const int warp_row = thread / kWarpLanes * 16;
-#pragma unroll 1
-  for (int n = lane_index(); n < 16 * C::kPanels * 8; n += kWarpLanes) {
-    const int in_tile = warp_row + n / (C::kPanels * 8), chunk = n % (C::kPanels * 8), row = view.first_row + in_tile;
-    if (row >= view.last_row || chunk * 8 >= p.value_dim) continue;
-    const u32 from =
-        stage + chunk / 8 * kPanelBytes + in_tile * kPanelRowBytes + (chunk % 8 ^ in_tile & 7) * kChunkBytes;
-    *reinterpret_cast<uint4*>(const_cast<char*>(output(row)) + chunk * kChunkBytes) = ptx::ld_shared_16(from);
-  }
-}
-
-/// Waits until the staging area may be written: the last tile's outputs have left it.
-STROBE_DEVICE void wait_for_stage(int number) {
-  if (threadIdx.x % kWarpgroup == 0) ptx::cp_async_bulk_wait_group_read();
-  ptx::bar_sync(1 + number, kWarpgroup);
-}
-
-/// Whether something infinite or NaN is among a thread's outputs.
-template <class C>
-STROBE_DEVICE bool any_not_finite(const typename C::Outputs& o) {
-  float sums[4] = {};  // zero, unless there is
-#pragma unroll
-  for (int n = 0; n < 4 * C::kValueTiles; ++n) sums[n % 4] = fmaf(o[n / 32][n / 4 % 8][n % 4], 0.0f, sums[n % 4]);
-  return !((sums[0] + sums[1]) + (sums[2] + sums[3]) == 0.0f);
-}
-
-/// The warpgroup's outputs to its part of the staging area.
-template <class C>
-STROBE_DEVICE void stage_rows(u32 stage, const RowEnd (&ends)[2], const typename C::Outputs& o) {
+struct OutputPairs {
   using E = typename C::Element;
-  const int lane = lane_index(), row = int(threadIdx.x) % kWarpgroup / kWarpLanes * 16 + lane % 16;
-  const auto pair = [&](int panel, int j, int half) {
-    const float* const values = &o[panel][j][2 * half];
-    return ends[half].empty ? 0u : E::pack(values[0] * ends[half].factor, values[1] * ends[half].factor);
-  };
+  const typename C::Outputs& o;
+  float factors[2];
+  u32 nothing[2] = {0u, 0u};  // two zeros, unless some value was not finite
+
+  /// Half 0 or 1 of the thread's rows, n tiles of eight columns from the left.
+  STROBE_DEVICE u32 operator()(int n, int half) {
+    const float* const values = &o[n / 8][n % 8][2 * half];
+    const u32 pair = E::pack(values[0] * factors[half], values[1] * factors[half]);
+    nothing[n % 2] = E::fma(pair, 0u, nothing[n % 2]);
+    return pair;
+  }
+  STROBE_DEVICE bool all_finite() const {
+    return E::low(nothing[0]) + E::high(nothing[0]) + E::low(nothing[1]) + E::high(nothing[1]) == 0.0f;
+  }
+};
+
+/// Where 16 bytes of a row are staged.
+STROBE_DEVICE u32 staged_chunk(u32 stage, int row, int chunk) {
+  return stage + (chunk / 8 * kWarpgroupRows + row) * kPanelRowBytes + ((chunk ^ row) & 7) * kChunkBytes;
+}
+
+/// The warp's outputs to its part of the staging area.
+template <class C>
+STROBE_DEVICE void stage_rows(u32 stage, OutputPairs<C>& pairs) {
+  const int row = warp_index() % 4 * 16 + lane_index() % 16;
 #pragma unroll
-  for (int panel = 0; panel < C::kPanels; ++panel) {
-#pragma unroll
-    for (int j = 0; j < kPanel / 8; j += 2) {
-      const u32 words[4] = {pair(panel, j, 0), pair(panel, j, 1), pair(panel, j + 1, 0), pair(panel, j + 1, 1)};
-      const int chunk = (j + lane / 16) ^ (row & 7);
-      ptx::stmatrix_x4(stage + (panel * C::kQueryTile + row) * kPanelRowBytes + chunk * kChunkBytes, words);
-    }
+  for (int n = 0; n < C::kValueTiles; n += 2) {
+    const u32 words[4] = {pairs(n, 0), pairs(n, 1), pairs(n + 1, 0), pairs(n + 1, 1)};
+    ptx::stmatrix_x4(staged_chunk(stage, row, n + lane_index() / 16), words);
   }
 }
 
-/// The warpgroup's outputs to rows of float32 in memory.
+/// What the warp has staged to memory, where the copy engine must not write all 64 rows.
 template <class C>
-STROBE_DEVICE void store_rows(const AttentionParams& p, const Task<C>& task, const TileView& view,
-                              const RowEnd (&ends)[2], const typename C::Outputs& o) {
+STROBE_DEVICE void store_staged(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows, u32 stage) {
+  constexpr int kChunks = C::kPanels * 8;  // of a row
+  const RowAddress output = query_rows(p, p.output, task.s, task.head);
+  __syncwarp();
+#pragma unroll 1
+  for (int n = lane_index(); n < 16 * kChunks; n += kWarpLanes) {
+    const int in_tile = warp_index() % 4 * 16 + n / kChunks, chunk = n % kChunks, row = rows.first_row + in_tile;
+    if (row >= rows.last_row || chunk * 8 >= p.value_dim) continue;
+    *reinterpret_cast<uint4*>(const_cast<char*>(output(row)) + chunk * kChunkBytes) =
+        ptx::ld_shared_16(staged_chunk(stage, in_tile, chunk));
+  }
+  __syncwarp();
+}
+
+/// The warp's outputs to memory, each lane 16 bytes at a time.
+template <class C>
+STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows,
+                                OutputPairs<C>& pairs) {
   const RowAddress output = query_rows(p, p.output, task.s, task.head);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int row = view.first_row + int(threadIdx.x) % kWarpgroup / kWarpLanes * 16 + 8 * half + lane_index() / 4;
-    if (row >= view.last_row) continue;
+    const int row = rows.first_row + warp_index() % 4 * 16 + 8 * half + lane_index() / 4;
+    char* const to = const_cast<char*>(output(row));
+#pragma unroll
+    for (int n = 0; n < C::kValueTiles; n += 4) {
+      u32 words[4];
+#pragma unroll
+      for (int m = 0; m < 4; ++m) words[m] = pairs(n + m, half);
+      transpose_in_row(words);
+      const int chunk = n + lane_index() % 4;
+      if (row < rows.last_row && chunk * 8 < p.value_dim) {
+        *reinterpret_cast<uint4*>(to + chunk * kChunkBytes) = make_uint4(words[0], words[1], words[2], words[3]);
+      }
+    }
+  }
+}
+
+/// The warp's outputs to rows of float32 in memory. Returns whether all of a thread's are finite.
+template <class C>
+STROBE_DEVICE bool store_floats(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows,
+                                const float (&factors)[2], const typename C::Outputs& o) {
+  const RowAddress output = query_rows(p, p.output, task.s, task.head);
+  float nothing = 0.0f;  // stays zero, unless some value is not finite
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = rows.first_row + warp_index() % 4 * 16 + 8 * half + lane_index() / 4;
     float* const to = reinterpret_cast<float*>(const_cast<char*>(output(row)));
 #pragma unroll
     for (int n = 0; n < C::kValueTiles; ++n) {
-      const int d = 8 * n + 2 * (lane_index() % 4);
-      const float* const values = &o[n / 8][n % 8][2 * half];
-      if (d < p.value_dim) to[d] = ends[half].empty ? 0.0f : values[0] * ends[half].factor;
-      if (d + 1 < p.value_dim) to[d + 1] = ends[half].empty ? 0.0f : values[1] * ends[half].factor;
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int d = 8 * n + 2 * (lane_index() % 4) + e;
+        const float value = o[n / 8][n % 8][2 * half + e] * factors[half];
+        nothing = fmaf(value, 0.0f, nothing);
+        if (row < rows.last_row && d < p.value_dim) to[d] = value;
+      }
     }
   }
+  return nothing == 0.0f;
 }
 
-/// Writes what a warpgroup has for its rows, when wait_for_stage has returned. Returns whether something infinite or
-/// NaN is among the outputs of any of its threads.
+/// How a thread's two rows end.
 template <class C>
-STROBE_DEVICE bool write_rows(const ForwardParams& f, const SharedMemory<C>& memory, const Task<C>& task, int number,
-                              float unit, const Softmax<C>& softmax, const typename C::Outputs& o) {
-  const AttentionParams& p = f.attention;
-  const TileView& view = task.views[number];
-  const float sink = sink_of(p, task.head);
-  RowEnd ends[2];
+STROBE_DEVICE void end_rows(const AttentionParams& p, int head, float unit, const Softmax<C>& softmax,
+                            RowEnd (&ends)[2]) {
+  const bool sink = p.sink.data != nullptr;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const float origin = softmax.origin[half];
-    ends[half] =
-        end_of_row(origin == minus_infinity() ? origin : origin * (unit * kLn2), sum_in_row(softmax.sum[half]), sink);
+    const float sum = sum_in_row(softmax.sum[half]), origin = softmax.origin[half] * (unit * kLn2);
+    ends[half] = sink ? end_of_row(origin, sum, sink_of(p, head)) : end_of_row(origin, sum);
   }
-  const u32 stage = memory.output() + number * kWarpgroupRows * kPanelRowBytes;
-  const bool staged = p.output.type != Element::kFloat32;
-  if (staged) {
-    stage_rows<C>(stage, ends, o);
-    ptx::fence_proxy_async();
-  } else {
-    store_rows<C>(p, task, view, ends, o);
-  }
-  const bool suspicious = ptx::bar_red_or(1 + number, kWarpgroup, any_not_finite<C>(o));
-  if (staged) store_staged<C>(f, task, view, stage);
-  if (p.lse.data && lane_index() % 4 == 0) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = view.first_row + int(threadIdx.x) % kWarpgroup / kWarpLanes * 16 + 8 * half + lane_index() / 4;
-      if (row < view.last_row) lse_at(p, task.s, task.head, row) = ends[half].lse;
-    }
-  }
-  const int last_stored = smaller(view.first_row + kWarpgroupRows, task.s.stored_queries);
-  if (view.last_row < last_stored) {
-    clear_rows(p, task.s, task.head, larger(view.first_row, task.s.queries), last_stored, minus_infinity());
-  }
-  return suspicious;
 }
 
-/// Before a block ends, its stores must have.
-STROBE_DEVICE void finish_stores() {
-  if (threadIdx.x % kWarpgroup == 0) ptx::cp_async_bulk_wait_group();
+STROBE_DEVICE void write_lse(const AttentionParams& p, const ConsumerRows& rows, const RowEnd (&ends)[2]) {
+  if (rows.lse == nullptr || lane_index() % 4 != 0) return;
+  const int row = warp_index() % 4 * 16 + lane_index() / 4, last = rows.last_row - rows.first_row;
+  float* const to = rows.lse + row * p.lse.row_stride;
+  if (row < last) to[0] = ends[0].lse;
+  if (row + 8 < last) to[8 * p.lse.row_stride] = ends[1].lse;
 }
 
 }  // namespace strobe::cuda::sm90

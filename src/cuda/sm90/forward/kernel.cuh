@@ -4,17 +4,18 @@
 #pragma once
 
 #include "cuda/sm90/forward/consumer.cuh"
+#include "cuda/sm90/forward/storer.cuh"
 
 namespace strobe::cuda::sm90 {
 
-extern __shared__ __align__(128) char shared_memory[];
+extern __shared__ __align__(kTileAlignment) char shared_memory[];
 
 template <class C>
 STROBE_DEVICE void start_barriers(const SharedMemory<C>& memory) {
   constexpr int kConsumerWarps = 4 * C::kConsumers;
   for (int stage = 0; stage < C::kQueryStages; ++stage) {
     ptx::mbarrier_init(memory.query_full(stage), 1);
-    ptx::mbarrier_init(memory.query_empty(stage), kConsumerWarps);
+    ptx::mbarrier_init(memory.query_empty(stage), 4);  // the warps of the one consumer whose queries these are
   }
   for (int stage = 0; stage < C::kStages; ++stage) {
     ptx::mbarrier_init(memory.keys_full(stage), 1);
@@ -24,28 +25,37 @@ STROBE_DEVICE void start_barriers(const SharedMemory<C>& memory) {
   }
   for (int stage = 0; stage < C::kTasks; ++stage) {
     ptx::mbarrier_init(memory.task_full(stage), 1);
-    ptx::mbarrier_init(memory.task_empty(stage), kConsumerWarps + 1);
+    ptx::mbarrier_init(memory.task_empty(stage), kConsumerWarps + (C::kStagesOutput ? 2 : 1));  // and producer, storer
   }
+  for (int consumer = 0; consumer < C::kConsumers; ++consumer) {
+    ptx::mbarrier_init(memory.output_full(consumer), 4);
+    ptx::mbarrier_init(memory.output_empty(consumer), 1);
+  }
+  ptx::mbarrier_init(memory.task_wanted(), 1);
   ptx::fence_mbarrier_init();
 }
 
 template <class C>
 STROBE_DEVICE void forward(const ForwardParams& f) {
-  const u32 start = ptx::shared_address(shared_memory),
-            base = (start + kTileAlignment - 1) / kTileAlignment * kTileAlignment;
-  const SharedMemory<C> memory{base};
-  auto* const tasks = reinterpret_cast<Task<C>*>(shared_memory + (base - start) + C::kTasksAt);
+  const SharedMemory<C> memory{ptx::shared_address(shared_memory)};
+  auto* const tasks = reinterpret_cast<Task<C>*>(shared_memory + C::kTasksAt);
   static_assert(C::kTasks * sizeof(Task<C>) <= kTaskBytes);
   if (threadIdx.x == 0) start_barriers(memory);
+  if (threadIdx.x == kWarpLanes) {
+    ptx::prefetch_tensormap(f.query);
+    ptx::prefetch_tensormap(f.key);
+    ptx::prefetch_tensormap(f.value);
+  }
   __syncthreads();
   const int warpgroup = int(threadIdx.x) / kWarpgroup;
   if (warpgroup == 0) {
     ptx::setmaxnreg_dec<C::kTile.producer_registers>();
     if (threadIdx.x == 0) Producer<C>{f, memory, tasks}.run();
     if (threadIdx.x == kWarpLanes) Scheduler<C>{f, memory, tasks}.run();
+    if (C::kStagesOutput && threadIdx.x == 2 * kWarpLanes) Storer<C>{f, memory, tasks}.run();
   } else {
     ptx::setmaxnreg_inc<C::kTile.consumer_registers>();
-    Consumer<C>{f, memory, tasks, warpgroup - 1}.run();
+    Consumer<C>(f, memory, tasks, warpgroup - 1).run();
   }
 }
 

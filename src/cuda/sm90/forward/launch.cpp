@@ -18,6 +18,20 @@ constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
 
+/// Heads are worked on in groups of like sizes. Where all tiles take equally long, heads follow one another, so that
+/// keys are read from memory once. Under a causal mask a group has several, whose short tiles even out the long ones:
+/// as many as have four tiles for each multiprocessor, but so few that every head keeps eight multiprocessors busy,
+/// which share what is read of its keys.
+void group_heads(int multiprocessors, ForwardParams& params) {
+  int heads = 1;
+  if (params.attention.right < params.attention.key_length) {
+    heads = std::clamp((4 * multiprocessors + params.tiles - 1) / params.tiles, 1, std::max(multiprocessors / 8, 1));
+  }
+  const int groups = (params.heads + heads - 1) / heads;
+  params.heads_per_group = params.heads / groups;
+  params.small_groups = groups - params.heads % groups;
+}
+
 }  // namespace
 
 bool serves(const Problem& problem, const CudaDevice& device, std::string* why_not) {
@@ -70,16 +84,13 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   params.heads = int(tiled_heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
-  params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, tile.query_tile()});
+  params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, 64});
   params.key = tensor_map_of(p.key, {p.head_dim, p.key_length, p.kv_heads, caches, tile.key_block});
   params.value = tensor_map_of(p.value, {p.value_dim, p.key_length, p.kv_heads, caches, tile.key_block});
   if (p.output.type != Element::kFloat32) {
     params.output = tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, 64});
   }
-  // As many heads at a time as leave half of the second-level cache to queries and outputs.
-  const std::int64_t bytes = std::int64_t(p.key_length) * (problem.head_dim + problem.value_dim) * 2 / problem.group();
-  params.heads_per_group =
-      int(std::clamp<std::int64_t>(launcher.device().l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, params.heads));
+  group_heads(launcher.device().multiprocessors, params);
   params.tiles_taken = static_cast<int*>(workspace);
   launcher.clear(workspace, sizeof(int));
   const unsigned blocks =

@@ -11,7 +11,9 @@ struct ForwardParams {
   int* tiles_taken;     // by thread blocks, besides their first ones; 0 at the start
   int tiles;            // query tiles of a sequence; packed: of all sequences, an upper bound
   int heads;            // heads that have tiles of their own: batch * query_heads; packed: query_heads
-  int heads_per_group;  // heads whose keys and values the second-level cache holds together
+  int heads_per_group;  // heads whose tiles are taken together; one more in those groups that follow small_groups
+                        // others
+  int small_groups;
 };
 
 }  // namespace strobe::cuda::sm90

@@ -26,46 +26,73 @@ struct Producer {
     }
   }
 
-  STROBE_DEVICE void load_query(const Task<C>& task) {
-    wait_for(memory.query_empty(query.stage), query.parity ^ 1);
-    load<C::kQueryTile>(memory.query(query.stage), f.query, memory.query_full(query.stage),
-                        task.s.first_query + task.views[0].first_row, task.head,
-                        f.attention.packed_queries ? 0 : task.s.batch, ptx::kEvictFirst);
-    query.advance();
+  /// The queries of consumers [first, last).
+  STROBE_DEVICE void load_queries(const Task<C>& task, int first, int last) {
+    for (int consumer = first; consumer < last; ++consumer) {
+      wait_for(memory.query_empty(query.stage()), query.parity() ^ 1);
+      load<kWarpgroupRows>(memory.query(query.stage()), f.query, memory.query_full(query.stage()),
+                           task.s.first_query + task.rows[consumer].first_row, task.head,
+                           f.attention.packed_queries ? 0 : task.s.batch, ptx::kEvictFirst);
+      query.advance();
+    }
   }
 
   STROBE_DEVICE void load_keys(const Task<C>& task, int block) {
-    wait_for(memory.keys_empty(keys.stage), keys.parity ^ 1);
-    load<C::kKeyBlock>(memory.keys(keys.stage), f.key, memory.keys_full(keys.stage),
+    wait_for(memory.keys_empty(keys.stage()), keys.parity() ^ 1);
+    load<C::kKeyBlock>(memory.keys(keys.stage()), f.key, memory.keys_full(keys.stage()),
                        task.s.first_key + block * C::kKeyBlock, task.kv_head, task.s.cache_row, ptx::kEvictLast);
     keys.advance();
   }
 
   STROBE_DEVICE void load_values(const Task<C>& task, int block) {
-    wait_for(memory.values_empty(values.stage), values.parity ^ 1);
-    load<C::kKeyBlock>(memory.values(values.stage), f.value, memory.values_full(values.stage),
+    wait_for(memory.values_empty(values.stage()), values.parity() ^ 1);
+    load<C::kKeyBlock>(memory.values(values.stage()), f.value, memory.values_full(values.stage()),
                        task.s.first_key + block * C::kKeyBlock, task.kv_head, task.s.cache_row, ptx::kEvictLast);
     values.advance();
   }
 
-  /// In the order in which consumers need them: Q, K0, K1, V0, K2, V1, ...
-  STROBE_DEVICE void load_tile(const Task<C>& task) {
-    load_query(task);
-    load_keys(task, task.last_block());
-    for (int block = task.last_block(); block >= task.first_block; --block) {
-      if (block > task.first_block) load_keys(task, block - 1);
-      load_values(task, block);
+  /// So many blocks before a task's end the next one is asked for.
+  static constexpr int kLastBlocks = 2;
+
+  /// The next task that has keys. Null if there is none.
+  STROBE_DEVICE const Task<C>* take_task(int& stage) {
+    for (;;) {
+      wait_for(memory.task_full(task_ring.stage()), task_ring.parity());
+      stage = task_ring.stage();
+      const Task<C>& task = tasks[stage];
+      if (!task.there) return nullptr;
+      task_ring.advance();
+      if (task.blocks() <= kLastBlocks) ptx::mbarrier_arrive(memory.task_wanted());
+      if (task.blocks() > 0) return &task;
+      ptx::mbarrier_arrive(memory.task_empty(stage));
     }
   }
 
+  /// In the order in which stages come free: Q, K0, K1, V0, K2, V1, ..., and on to the next task, whose K0 is loaded
+  /// before this task's last V. Queries come as early as there is room for them.
   STROBE_DEVICE void run() {
-    for (;;) {
-      wait_for(memory.task_full(task_ring.stage), task_ring.parity);
-      const Task<C>& task = tasks[task_ring.stage];
-      if (!task.there) return;
-      if (!task.sees_nothing()) load_tile(task);
-      ptx::mbarrier_arrive(memory.task_empty(task_ring.stage));
-      task_ring.advance();
+    constexpr int kEarly = smaller(C::kQueryStages - C::kConsumers, C::kConsumers);
+    int stage = 0, next_stage = 0;
+    const Task<C>* task = take_task(stage);
+    if (task == nullptr) return;
+    load_queries(*task, 0, C::kConsumers);
+    load_keys(*task, task->top);
+    while (task != nullptr) {
+      for (int block = task->top; block > task->end + 1; --block) {
+        if (block == task->end + 1 + kLastBlocks) ptx::mbarrier_arrive(memory.task_wanted());
+        load_keys(*task, block - 1);
+        load_values(*task, block);
+      }
+      const Task<C>* const next = take_task(next_stage);
+      if (next != nullptr) {
+        load_queries(*next, 0, kEarly);
+        load_keys(*next, next->top);
+      }
+      load_values(*task, task->end + 1);
+      ptx::mbarrier_arrive(memory.task_empty(stage));
+      if (next != nullptr) load_queries(*next, kEarly, C::kConsumers);
+      task = next;
+      stage = next_stage;
     }
   }
 };

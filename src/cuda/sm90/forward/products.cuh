@@ -23,10 +23,10 @@ constexpr int kStepBytes = 32;  // 16 columns
 template <class C>
 STROBE_DEVICE void load_query_step(u32 query, int k, u32 (&q)[4]) {
   const int lane = lane_index(), row = warp_index() % 4 * 16 + lane % 16, place = (2 * (k % 4) + lane / 16) ^ (row & 7);
-  ptx::ldmatrix_x4(query + k / 4 * C::kQueryTile * kPanelRowBytes + row * kPanelRowBytes + place * kChunkBytes, q);
+  ptx::ldmatrix_x4(query + k / 4 * kWarpgroupRows * kPanelRowBytes + row * kPanelRowBytes + place * kChunkBytes, q);
 }
 
-/// Starts S = Q K^T. `query` is where the warpgroup's rows begin.
+/// Starts S = Q K^T for the warpgroup's queries.
 template <class C>
 STROBE_DEVICE void start_scores(u32 query, u32 keys, typename C::Scores& s) {
   using Mma = ptx::Wgmma<typename C::Element, C::kKeyBlock>;
@@ -34,7 +34,7 @@ STROBE_DEVICE void start_scores(u32 query, u32 keys, typename C::Scores& s) {
 #pragma unroll
   for (int k = 0; k < C::kDim / 16; ++k) {
     const int panel = k / 4, in_panel = k % 4 * kStepBytes;
-    const u64 a = moved(from_query, panel * C::kQueryTile * kPanelRowBytes + in_panel);
+    const u64 a = moved(from_query, panel * kWarpgroupRows * kPanelRowBytes + in_panel);
     const u64 b = moved(from_keys, panel * C::kKeyBlock * kPanelRowBytes + in_panel);
     k == 0 ? Mma::template set<0>(s, a, b) : Mma::template add<0>(s, a, b);
   }

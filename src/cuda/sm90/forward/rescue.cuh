@@ -37,9 +37,10 @@ STROBE_DEVICE float score_of(const AttentionParams& p, const char* query, const 
   return p.scale * product;
 }
 
-/// O of one row, by a warp. LSE is right already: values take no part in it.
+/// O of one row, by a warp, to where it is staged, or to memory if `stage` is 0. LSE is right already: values take no
+/// part in it.
 template <class C>
-STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, const TileView& view, int i) {
+STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int i, u32 stage, int row) {
   const Sequence& s = task.s;
   const KeyRange visible = visible_keys(p, s, i);
   const KeyAddress keys = key_rows(p, p.key, s, task.kv_head), values = key_rows(p, p.value, s, task.kv_head);
@@ -62,18 +63,25 @@ STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, con
 #pragma unroll
   for (int n = 0; n < C::kDim / kWarpLanes; ++n) {
     const int d = lane_index() + n * kWarpLanes;
-    if (d < p.value_dim) store_float(to, p.output.type, d, result.empty ? 0.0f : outputs[n] * result.factor);
+    const float value = outputs[n] * result.factor;
+    if (stage != 0) {
+      ptx::st_shared_2(staged_chunk(stage, row, d / 8) + d % 8 * 2, u16(C::Element::pack(value, 0.0f)));
+    } else if (d < p.value_dim) {
+      store_float(to, p.output.type, d, value);
+    }
   }
 }
 
 /// The rows of a warp, given as bits.
 template <class C>
-__device__ __noinline__ void rescue_rows(const ForwardParams& f, const Task<C>& task, int number, u32 rows) {
-  const TileView& view = task.views[number];
-  const int first_row = view.first_row + warp_index() % 4 * 16;
+__device__ __noinline__ void rescue_rows(const ForwardParams& f, const Task<C>& task, int number, u32 rows, u32 stage) {
+  const ConsumerRows& mine = task.rows[number];
+  __syncwarp();
   for (int n = 0; n < 16; ++n) {
-    if ((rows >> n & 1) != 0 && first_row + n < view.last_row) rescue_row<C>(f.attention, task, view, first_row + n);
+    const int row = warp_index() % 4 * 16 + n, i = mine.first_row + row;
+    if ((rows >> n & 1) != 0 && i < mine.last_row) rescue_row<C>(f.attention, task, i, stage, row);
   }
+  __syncwarp();
 }
 
 }  // namespace strobe::cuda::sm90

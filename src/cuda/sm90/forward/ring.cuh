@@ -10,17 +10,14 @@ STROBE_DEVICE void wait_for(u32 barrier, u32 parity) {
   }
 }
 
-/// A place in a ring of stages that goes round and round. A barrier's phases have alternating parity.
+/// A place in a ring of stages that goes round and round. A barrier's phases have alternating parity. One number, since
+/// registers are scarce.
 template <int kStages>
 struct Ring {
-  int stage = 0;
-  u32 parity = 0;
-  STROBE_DEVICE void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
+  u32 count = 0;
+  STROBE_DEVICE int stage() const { return int(count % kStages); }
+  STROBE_DEVICE u32 parity() const { return count / kStages & 1; }
+  STROBE_DEVICE void advance(int stages = 1) { count += u32(stages); }
 };
 
 }  // namespace strobe::cuda::sm90

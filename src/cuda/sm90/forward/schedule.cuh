@@ -7,26 +7,53 @@
 
 namespace strobe::cuda::sm90 {
 
-/// One tile of queries of one head, and the key blocks [first_block, blocks) that it sees, visited from the last to the
-/// first.
-template <class C>
-struct Task {
-  bool there;  // false: no more tiles
-  int head, kv_head;
-  int blocks, first_block;
-  Sequence s;
-  TileView views[C::kConsumers];  // of each consumer's 64 rows
+/// A consumer's 64 rows of a tile, and all that it must know of them, worked out once.
+struct alignas(16) ConsumerRows {
+  int top, end;             // some row sees a key in the blocks from `top` down to `end`, without that one
+  int before, behind;       // blocks of the task that none of the rows sees
+  int first_row, last_row;  // of the sequence's queries
+  int last_stored;          // rows [last_row, last_stored) exist, but are not in use
+  int tail;                 // keys of block `top` that are in use, if not all are; else 0
+  int all_first, all_last;  // every row sees the keys [all_first, all_last)
+  bool there;               // false: no more tasks
+  bool copied;              // outputs go by way of the copy engine
+  float* lse;               // of first_row; null if nobody wants it
 
-  STROBE_DEVICE int last_block() const { return blocks - 1; }
-  STROBE_DEVICE bool sees_nothing() const { return blocks <= first_block; }
+  STROBE_DEVICE int blocks() const { return top - end; }
 };
 
-/// The rows [first_row, first_row + rows) of a sequence, which may have none of them.
-STROBE_DEVICE TileView view_of_rows(const AttentionParams& p, const Sequence& s, int first_row, int rows) {
-  if (first_row < s.queries) return view_of(p, s, first_row, rows);
-  TileView nothing{};
-  nothing.first_row = nothing.last_row = first_row;
-  return nothing;
+/// One tile of queries of one head, and the key blocks that it sees: from `top` down to `end`, without that one.
+template <class C>
+struct Task {
+  bool there;
+  int head, kv_head;
+  int top, end;
+  Sequence s;
+  ConsumerRows rows[C::kConsumers];
+
+  STROBE_DEVICE int blocks() const { return top - end; }
+};
+
+template <class C>
+STROBE_DEVICE ConsumerRows rows_from(const AttentionParams& p, const Sequence& s, int head, int first_row) {
+  ConsumerRows rows{};
+  rows.there = true;
+  rows.first_row = rows.last_row = first_row;
+  rows.last_stored = smaller(first_row + kWarpgroupRows, s.stored_queries);
+  if (first_row >= s.queries) return rows;
+  const TileView view = view_of(p, s, first_row, kWarpgroupRows);
+  rows.last_row = view.last_row;
+  rows.all_first = view.all_first;
+  rows.all_last = view.all_last;
+  if (p.lse.data) rows.lse = &lse_at(p, s, head, first_row);
+  if (view.begin >= view.end) return rows;
+  rows.end = view.begin / C::kKeyBlock - 1;
+  rows.top = ceil_div(view.end, C::kKeyBlock) - 1;
+  if ((rows.top + 1) * C::kKeyBlock > s.keys) rows.tail = s.keys - rows.top * C::kKeyBlock;
+  const bool ends_with_tensor = !p.packed_queries && p.query_lengths.data == nullptr;
+  rows.copied = C::kStagesOutput && p.output.type != Element::kFloat32 &&
+                (ends_with_tensor || first_row + kWarpgroupRows <= rows.last_row);
+  return rows;
 }
 
 template <class C>
@@ -34,27 +61,45 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   const AttentionParams& p = f.attention;
   // Heads come in groups whose keys the cache holds; within a group the tiles that see most keys come first, so that
   // tiles which start last are short.
-  const int group_tiles = f.heads_per_group * f.tiles;
-  const int first_head = index / group_tiles * f.heads_per_group;
-  const int heads = smaller(f.heads_per_group, f.heads - first_head), place = index % group_tiles;
+  const int of_small_groups = f.small_groups * f.heads_per_group, from_small_groups = index / f.tiles - of_small_groups;
+  const int heads = f.heads_per_group + (from_small_groups < 0 ? 0 : 1);
+  const int first_head =
+      from_small_groups < 0 ? index / f.tiles / heads * heads : of_small_groups + from_small_groups / heads * heads;
+  const int place = index - first_head * f.tiles;
   int tile = f.tiles - 1 - place / heads, head = first_head + place % heads, b = head / p.query_heads;
   Sequence s{};  // past the last packed sequence: without rows
   if (!p.packed_queries || find_packed_tile(p, C::kQueryTile, tile, b)) s = sequence_of(p, b);
-  const int first_row = tile * C::kQueryTile;
-  const TileView view = view_of_rows(p, s, first_row, C::kQueryTile);
   task.there = true;
   task.s = s;
   task.head = head % p.query_heads;
   task.kv_head = task.head / p.group;
-#pragma unroll
+  task.top = task.end = 0;
+#pragma unroll 1
   for (int n = 0; n < C::kConsumers; ++n) {
-    task.views[n] = view_of_rows(p, s, first_row + n * kWarpgroupRows, kWarpgroupRows);
+    const ConsumerRows rows = task.rows[n] = rows_from<C>(p, s, task.head, tile * C::kQueryTile + n * kWarpgroupRows);
+    if (rows.blocks() == 0) continue;
+    task.end = task.blocks() == 0 ? rows.end : smaller(task.end, rows.end);
+    task.top = larger(task.top, rows.top);
   }
-  task.first_block = view.begin / C::kKeyBlock;
-  task.blocks = view.end > view.begin ? ceil_div(view.end, C::kKeyBlock) : 0;
+#pragma unroll 1
+  for (int n = 0; n < C::kConsumers; ++n) {
+    ConsumerRows& rows = task.rows[n];
+    if (rows.blocks() == 0) rows.top = rows.end = task.end;  // who sees nothing lets all blocks pass before the first
+    rows.before = task.top - rows.top;
+    rows.behind = rows.end - task.end;
+  }
 }
 
-/// The thread that hands out tiles: the first by the block's number, the others as blocks come for them.
+/// There are no more tasks.
+template <class C>
+STROBE_DEVICE void describe_end(Task<C>& task) {
+  task.there = false;
+#pragma unroll
+  for (int n = 0; n < C::kConsumers; ++n) task.rows[n].there = false;
+}
+
+/// The thread that hands out tiles: the first by the block's number, the others as blocks come for them. A block asks
+/// as late as it can, since it might be the last to end with the tile.
 template <class C>
 struct Scheduler {
   const ForwardParams& f;
@@ -63,19 +108,20 @@ struct Scheduler {
 
   STROBE_DEVICE void run() {
     Ring<C::kTasks> ring;
+    Ring<1> wanted;
     const int count = f.tiles * f.heads;
-    for (int index = int(blockIdx.x);;) {
-      const int next = int(gridDim.x) + atomicAdd(f.tiles_taken, 1);  // arrives while this tile is described
-      wait_for(memory.task_empty(ring.stage), ring.parity ^ 1);
+    for (int index = int(blockIdx.x);; ring.advance()) {
+      wait_for(memory.task_empty(ring.stage()), ring.parity() ^ 1);
       if (index < count) {
-        describe<C>(f, index, tasks[ring.stage]);
+        describe<C>(f, index, tasks[ring.stage()]);
       } else {
-        tasks[ring.stage].there = false;
+        describe_end(tasks[ring.stage()]);
       }
-      ptx::mbarrier_arrive(memory.task_full(ring.stage));
+      ptx::mbarrier_arrive(memory.task_full(ring.stage()));
       if (index >= count) return;
-      ring.advance();
-      index = next;
+      wait_for(memory.task_wanted(), wanted.parity());
+      wanted.advance();
+      index = int(gridDim.x) + atomicAdd(f.tiles_taken, 1);
     }
   }
 };

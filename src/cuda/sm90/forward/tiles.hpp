@@ -7,7 +7,7 @@ namespace strobe::cuda::sm90 {
 struct ForwardTile {
   int consumers;  // warpgroups of 64 queries each; one more loads
   int key_block;
-  int query_stages;  // tiles of queries in shared memory
+  int query_stages;  // 64 queries each: those in work, and as many of the next tile as fit
   int stages;        // blocks of keys, and of values
   int producer_registers, consumer_registers;
 
@@ -22,31 +22,31 @@ constexpr ForwardTile forward_tile(int dim) {
   if (dim <= 64) {
     return {.consumers = 3,
             .key_block = 128,
-            .query_stages = 2,
-            .stages = 3,
+            .query_stages = 6,
+            .stages = 4,
             .producer_registers = 32,
             .consumer_registers = 160};
   }
   return {.consumers = 2,
           .key_block = dim <= 128 ? 128 : 64,
-          .query_stages = dim <= 128 ? 2 : 1,
+          .query_stages = dim <= 128 ? 4 : 3,
           .stages = 2,
-          .producer_registers = 24,
-          .consumer_registers = 240};
+          .producer_registers = 40,
+          .consumer_registers = 232};
 }
 
-/// Outputs are staged where queries lay if shared memory has no room of their own.
-constexpr bool stages_output_apart(int dim) { return dim <= 128; }
+/// Whether shared memory has room to stage outputs for the copy engine. If not, threads write them.
+constexpr bool stages_output(int dim) { return dim <= 128; }
 
-constexpr int kBarrierBytes = 256, kTaskBytes = 768;
+constexpr int kBarrierBytes = 384, kTaskBytes = 1152;
 /// What the 128-byte swizzle wants tiles to start at.
 constexpr int kTileAlignment = 1024;
 
 constexpr int forward_shared_bytes(int dim) {
   const ForwardTile tile = forward_tile(dim);
-  const int queries = tile.query_tile() * dim * 2, keys = tile.key_block * dim * 2;
-  return queries * (tile.query_stages + int(stages_output_apart(dim))) + 2 * tile.stages * keys + kBarrierBytes +
-         kTaskBytes + kTileAlignment;
+  const int queries = 64 * dim * 2, keys = tile.key_block * dim * 2;
+  return queries * (tile.query_stages + (stages_output(dim) ? tile.consumers : 0)) + 2 * tile.stages * keys +
+         kBarrierBytes + kTaskBytes;
 }
 
 }  // namespace strobe::cuda::sm90

@@ -1,0 +1,99 @@
+// The constants of one compiled Hopper backward kernel, where things lie in its shared memory, and what its producer
+// tells the others of a visit.
+#pragma once
+
+#include "cuda/sm80/backward/visits.cuh"
+#include "cuda/sm90/backward/params.hpp"
+#include "cuda/sm90/backward/tiles.hpp"
+#include "cuda/sm90/forward/products.cuh"
+#include "cuda/sm90/forward/ring.cuh"
+
+namespace strobe::cuda::sm90 {
+
+template <int kType, int kDim_>
+struct BackwardConfig {
+  using Element = typename ElementOf<kType>::Type;
+  static constexpr int kDim = kDim_, kFeatures = 0;
+  static constexpr BackwardTile kTile = backward_tile(kDim);
+  static constexpr BackwardShared kAt = backward_shared(kDim);
+  static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads();
+  static constexpr int kStages = kTile.stages;
+  static_assert(kStages == 2);
+  static constexpr int kItems = 2;  // the one in work and the next
+  static constexpr int kConsumerThreads = kConsumers * kWarpgroup;
+  static constexpr int kQueryTile = kTile.query_tile, kKeyBlock = kTile.key_block, kKeyStages = kTile.key_stages;
+  static constexpr int kPanels = kDim / kPanel;
+  static constexpr int kKeyBytes = kKeyBlock * kDim * 2, kQueryBytes = kQueryTile * kDim * 2;
+  static constexpr int kKeyPanelBytes = kKeyBlock * kPanelRowBytes, kQueryPanelBytes = kQueryTile * kPanelRowBytes;
+  static constexpr int kGradScoreBytes = kQueryTile * kKeyBlock * 2, kFactBytes = backward_fact_floats(kQueryTile) * 4;
+  static constexpr bool kSharesKeys = shares_keys(kDim), kStagesGradQuery = stages_grad_query(kDim);
+  static_assert(kKeyBlock == kWarpgroupRows * (kSharesKeys ? 1 : kConsumers));
+
+  // S^T and dP^T of a warpgroup: rows are its 64 keys, columns are queries.
+  static constexpr int kScoreQueries = kSharesKeys ? kQueryTile / kConsumers : kQueryTile;
+  static constexpr int kScoreTiles = kScoreQueries / 8, kScoreSteps = kScoreQueries / 16, kSteps = kQueryTile / 16;
+  using Scores = float[kScoreTiles][4];
+  using Factor = u32[kScoreSteps][4];  // P^T in 16 bits
+  // dV or dK of a warpgroup.
+  static constexpr int kSumColumns = kSharesKeys ? kDim / kConsumers : kDim;
+  static constexpr int kRowTiles = 1, kWarpKeys = 16, kSumTiles = kSumColumns / 8;
+  using Sums = float[kRowTiles][kSumTiles][4];
+  // dQ: each warpgroup makes 64 rows, those of its number where there are more, or else as many columns.
+  static constexpr int kGradColumns = kQueryTile * kDim / (kConsumers * kWarpgroupRows), kGradTiles = kGradColumns / 8;
+  using GradQuery = float[kGradTiles][4];
+};
+
+/// What the producer tells of a query tile, in the stage that the queries come to.
+struct BackwardVisit {
+  char* grad_query;     // the tile's first row of dQ
+  int first_row, rows;  // of the tile; rows in use from there on
+  int place;            // of the tile among all heads' tiles
+  bool edge;            // something of the tile is hidden from some key of the block
+  bool first, last;     // to add to dQ
+  bool more;            // another tile follows
+};
+static_assert(sizeof(BackwardVisit) <= kBackwardVisitBytes);
+
+/// A block of keys of one KV head of one sequence.
+struct BackwardItem {
+  Sequence s;
+  int block, kv_head;
+  int last_key;         // stored rows end there, or at the block's end
+  int lowest, highest;  // key - query, as in sm80::Sight
+  bool there;           // false: no more items
+  bool visited;         // by a query tile; otherwise keys have no gradient
+};
+static_assert(sizeof(BackwardItem) <= kBackwardItemBytes);
+
+template <class C>
+struct BackwardMemory {
+  u32 base;
+
+  STROBE_DEVICE u32 keys(int stage) const { return base + C::kAt.keys + stage * C::kKeyBytes; }
+  STROBE_DEVICE u32 values(int stage) const { return base + C::kAt.values + stage * C::kKeyBytes; }
+  STROBE_DEVICE u32 queries(int stage) const { return base + C::kAt.queries + stage * C::kQueryBytes; }
+  STROBE_DEVICE u32 grad_outputs(int stage) const { return base + C::kAt.grad_outputs + stage * C::kQueryBytes; }
+  STROBE_DEVICE u32 grad_scores(int parity) const { return base + C::kAt.grad_scores + parity * C::kGradScoreBytes; }
+  STROBE_DEVICE u32 weights(int parity) const { return base + C::kAt.weights + parity * C::kGradScoreBytes; }
+  STROBE_DEVICE u32 grad_query() const { return base + C::kAt.grad_query; }
+  STROBE_DEVICE u32 lse(int stage) const { return base + C::kAt.facts + stage * C::kAt.fact_bytes; }
+  STROBE_DEVICE u32 delta(int stage) const { return lse(stage) + C::kQueryTile * 4; }
+
+  // Barriers: `full` ends a phase when a tile is there, `empty` when nobody reads it any more.
+  STROBE_DEVICE u32 barrier(int n) const { return base + C::kAt.barriers + 8 * n; }
+  STROBE_DEVICE u32 landed() const { return barrier(0); }  // a tile of which rows must be cleared first
+  STROBE_DEVICE u32 item_full(int stage) const { return barrier(1 + stage); }
+  STROBE_DEVICE u32 item_empty(int stage) const { return barrier(3 + stage); }
+  STROBE_DEVICE u32 keys_full(int stage) const { return barrier(5 + stage); }
+  STROBE_DEVICE u32 values_full(int stage) const { return barrier(7 + stage); }
+  STROBE_DEVICE u32 keys_empty(int stage) const { return barrier(9 + stage); }  // of values too
+  STROBE_DEVICE u32 grad_output_full(int stage) const { return barrier(11 + stage); }
+  STROBE_DEVICE u32 grad_output_empty(int stage) const { return barrier(13 + stage); }
+  STROBE_DEVICE u32 turn_come(int stage) const { return barrier(15 + stage); }  // the block may add to dQ
+  STROBE_DEVICE u32 added() const { return barrier(17); }                       // consumers have added dQ, or staged it
+  STROBE_DEVICE u32 stage_empty() const { return barrier(18); }                 // of dQ
+  STROBE_DEVICE u32 query_full(int stage) const { return barrier(19 + stage); }
+  STROBE_DEVICE u32 query_empty(int stage) const { return barrier(21 + stage); }
+};
+
+}  // namespace strobe::cuda::sm90

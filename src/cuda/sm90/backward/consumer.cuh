@@ -1,0 +1,317 @@
+// A consumer: a warpgroup that takes 64 keys of the block through the query tiles that see them. dK and dV stay in its
+// registers; scores are made transposed, so that P^T and dS^T are left factors of the next product as they come.
+#pragma once
+
+#include "cuda/sm80/backward/epilogue.cuh"
+#include "cuda/sm90/backward/products.cuh"
+#include "cuda/sm90/backward/turns.cuh"
+
+namespace strobe::cuda::sm90 {
+
+template <class C>
+struct BackwardConsumer {
+  using Element = typename C::Element;
+
+  const sm80::BackwardParams& f;
+  BackwardMemory<C> memory;
+  const BackwardVisit* told;
+  const BackwardItem* items;
+  int number;  // of the warpgroup among the consumers
+
+  typename C::Scores s, dp;  // S^T, then P^T; dP^T
+  typename C::Factor p;
+  typename C::Sums grad_key, grad_value;
+  typename C::GradQuery grad_query;
+  Ring<C::kItems> item_ring;
+  Ring<C::kKeyStages> keys;
+  Ring<C::kStages> here;  // the tile in work, and its turn at dQ
+  Ring<1> stage;          // of dQ
+  // How far, in bytes, the warpgroup's parts of tiles lie behind their beginnings: its keys, its queries and its
+  // columns of a query tile; for dQ its queries in dS and its columns of the keys. Known to be the same for all lanes.
+  u32 keys_at, queries_at, columns_at, grad_rows_at, grad_columns_at;
+
+  STROBE_DEVICE static u32 uniform(u32 x) { return __shfl_sync(~0u, x, 0); }
+
+  STROBE_DEVICE static void arrive(u32 barrier) {
+    __syncwarp();
+    if (lane_index() == 0) ptx::mbarrier_arrive(barrier);
+  }
+
+  template <int kTiles>
+  static STROBE_DEVICE void hold(float (&x)[kTiles][4]) {
+#pragma unroll
+    for (int n = 0; n < 4 * kTiles; ++n) ptx::renew(x[n / 4][n % 4]);
+  }
+  static STROBE_DEVICE void hold(typename C::Factor& x) {
+#pragma unroll
+    for (int n = 0; n < 4 * C::kScoreSteps; ++n) ptx::renew(x[n / 4][n % 4]);
+  }
+  static STROBE_DEVICE void clear(typename C::Sums& x) {
+#pragma unroll
+    for (int n = 0; n < 4 * C::kSumTiles; ++n) x[0][n / 4][n % 4] = 0.0f;
+  }
+
+  // The warpgroup's part of the block's keys, of the tile's queries where it makes scores, and of the columns of dK and
+  // dV: its first ones.
+  STROBE_DEVICE int own_key() const { return C::kSharesKeys ? 0 : number * kWarpgroupRows; }
+  STROBE_DEVICE int own_query() const { return C::kSharesKeys ? number * C::kScoreQueries : 0; }
+  STROBE_DEVICE int own_column() const { return C::kSharesKeys ? number * C::kSumColumns : 0; }
+  /// The warp's first key in the block.
+  STROBE_DEVICE int warp_key() const { return own_key() + warp_index() % 4 * 16; }
+  STROBE_DEVICE void find_parts() {
+    keys_at = C::kSharesKeys ? 0 : uniform(own_key() * kPanelRowBytes);
+    queries_at = C::kSharesKeys ? uniform(own_query() * kPanelRowBytes) : 0;
+    columns_at = C::kSharesKeys ? uniform(own_column() / kPanel * C::kQueryPanelBytes) : 0;
+    grad_rows_at = C::kQueryTile > kWarpgroupRows ? uniform(number * C::kKeyPanelBytes) : 0;
+    grad_columns_at = C::kDim > C::kGradColumns ? uniform(number * C::kGradColumns / kPanel * C::kKeyPanelBytes) : 0;
+  }
+
+  STROBE_DEVICE const BackwardItem& item() const { return items[item_ring.stage()]; }
+
+  /// Gives what position hides a value.
+  STROBE_DEVICE void hide(const BackwardVisit& visit, float value, typename C::Scores& x) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int j = item().block * C::kKeyBlock + warp_key() + 8 * half + lane_index() / 4,
+                near = j - visit.first_row - own_query();
+      const int base = 2 * (lane_index() % 4), from = near - item().highest - base;
+      const int to = j < item().s.keys ? smaller(near - item().lowest + 1, visit.rows - own_query()) - base : -base;
+#pragma unroll
+      for (int n = 0; n < 2 * C::kScoreTiles; ++n) {
+        const int column = n / 2 * 8 + n % 2;
+        if (column < from || column >= to) x[n / 2][2 * half + n % 2] = value;
+      }
+    }
+  }
+
+  STROBE_DEVICE void weigh(float unit) {
+    const u32 lse = memory.lse(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4;
+#pragma unroll
+    for (int t = 0; t < C::kScoreTiles; ++t) {
+      const float2 shift = ptx::ld_shared_f32x2(lse + t * 32);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) s[t][e] = ptx::ex2(fmaf(s[t][e], unit, e % 2 == 0 ? -shift.x : -shift.y));
+    }
+  }
+
+  /// Step k of the warpgroup's scores, a left factor, to a tile of [keys][queries] in shared memory.
+  STROBE_DEVICE void store_step(u32 tile, int k, const u32 (&words)[4]) const {
+    const int row = warp_key() + lane_index() % 16, first = own_query() / 16;
+    const int place = (2 * ((first + k) % 4) + lane_index() / 16) ^ (row & 7);
+    ptx::stmatrix_x4(tile + (first + k) / 4 * C::kKeyPanelBytes + row * kPanelRowBytes + place * kChunkBytes, words);
+  }
+
+  STROBE_DEVICE void store_weights() const {
+#pragma unroll
+    for (int k = 0; k < C::kScoreSteps; ++k) {
+      u32 words[4];
+      left_factor<Element>(&s[2 * k], words);
+      store_step(memory.weights(here.stage()), k, words);
+    }
+  }
+
+  /// dS^T = P^T (dP^T - delta), to shared memory.
+  STROBE_DEVICE void grade() const {
+    const u32 delta = memory.delta(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4;
+#pragma unroll
+    for (int k = 0; k < C::kScoreSteps; ++k) {
+      float grads[2][4];
+#pragma unroll
+      for (int t = 0; t < 2; ++t) {
+        const float2 shift = ptx::ld_shared_f32x2(delta + (2 * k + t) * 32);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          grads[t][e] = s[2 * k + t][e] * (dp[2 * k + t][e] - (e % 2 == 0 ? shift.x : shift.y));
+        }
+      }
+      u32 words[4];
+      left_factor<Element>(grads, words);
+      store_step(memory.grad_scores(here.stage()), k, words);
+    }
+  }
+
+  template <int kBegin = 0, int kEnd = C::kDim / 16>
+  STROBE_DEVICE void start_scores(int stage) {
+    start_score_product<C, kBegin, kEnd>(memory.keys(keys.stage()) + keys_at, memory.queries(stage) + queries_at, s);
+    ptx::wgmma_commit_group();
+  }
+  STROBE_DEVICE void start_grad_weights() {
+    start_score_product<C>(memory.values(keys.stage()) + keys_at, memory.grad_outputs(here.stage()) + queries_at, dp);
+    ptx::wgmma_commit_group();
+  }
+  STROBE_DEVICE void start_grad_value() {
+    const u32 grad_outputs = memory.grad_outputs(here.stage()) + columns_at;
+    if constexpr (C::kSharesKeys) {
+      start_key_gradient<C>(memory.weights(here.stage()), grad_outputs, grad_value);
+    } else {
+      start_key_gradient<C>(p, grad_outputs, grad_value);
+    }
+    ptx::wgmma_commit_group();
+  }
+  STROBE_DEVICE void start_grad_query() {
+    start_query_gradient<C>(memory.grad_scores(here.stage()) + grad_rows_at,
+                            memory.keys(keys.stage()) + grad_columns_at, grad_query);
+    ptx::wgmma_commit_group();
+  }
+  template <int kBegin, int kEnd>
+  STROBE_DEVICE void start_grad_key() {
+    start_key_gradient<C, kBegin, kEnd>(memory.grad_scores(here.stage()) + keys_at,
+                                        memory.queries(here.stage()) + columns_at, grad_key);
+    ptx::wgmma_commit_group();
+  }
+
+  /// Waits until dQ of the tile may be given away: to its place in shared memory, or, by the last block that adds and
+  /// where there is no such place, to global memory.
+  STROBE_DEVICE void await_place(bool last) const {
+    if (f.grad_query.data == nullptr) return;
+    if (!C::kStagesGradQuery || last) {
+      wait_for(memory.turn_come(here.stage()), here.parity());
+    } else {
+      wait_for(memory.stage_empty(), stage.parity() ^ 1);
+    }
+  }
+
+  /// Gives away a part of dQ. Where consumers add themselves, parts stand between products that are on their way, since
+  /// memory takes them at its own pace.
+  template <int kPart>
+  STROBE_DEVICE void give(const BackwardVisit& visit, bool last) {
+    constexpr int kParts = C::kStagesGradQuery ? 1 : 4, kTiles = C::kGradTiles / kParts;
+    if (f.grad_query.data == nullptr || kPart >= kParts) return;
+    const GradQueryShare<C> share{f, visit, number};
+    if (!C::kStagesGradQuery || last) {
+      share.add(grad_query, kPart * kTiles, (kPart + 1) * kTiles);
+    } else {
+      share.stage(memory.grad_query(), grad_query);
+      ptx::fence_proxy_async();
+    }
+    if (kPart + 1 == kParts) arrive(memory.added());
+  }
+
+  /// One tile, whose S^T is there already; if there is a next tile, its is when this returns. (After the last tile the
+  /// product is made from what lies there, and nobody looks at it: ptxas 13.0 serialises products that stand in a
+  /// branch.) Returns whether there is a next tile.
+  STROBE_DEVICE bool step(float unit) {
+    const BackwardVisit& visit = told[here.stage()];
+    const bool edge = visit.edge, last = visit.last, more = visit.more;
+    wait_for(memory.grad_output_full(here.stage()), here.parity());
+    ptx::wgmma_fence();
+    start_grad_weights();
+    if (edge) hide(visit, minus_infinity(), s);
+    weigh(unit);
+    hold(s);
+    if constexpr (C::kSharesKeys) {
+      store_weights();
+      ptx::fence_proxy_async();
+      ptx::bar_sync(2, C::kConsumerThreads);  // P of all queries is there
+    }
+    // ptxas 13.0 would move the exponentials behind the wait for the product, but not across this loop.
+    wait_for(memory.grad_output_full(here.stage()), here.parity());
+    ptx::wgmma_wait_group<0>();
+    hold(dp);
+    if (edge) hide(visit, 0.0f, dp);
+    if constexpr (!C::kSharesKeys) {
+#pragma unroll
+      for (int k = 0; k < C::kScoreSteps; ++k) left_factor<Element>(&s[2 * k], p[k]);
+      hold(p);
+    }
+    hold(grad_value[0]);
+    ptx::wgmma_fence();
+    start_grad_value();
+    grade();
+    ptx::fence_proxy_async();
+    ptx::bar_sync(1, C::kConsumerThreads);  // dS of all keys is there
+    hold(grad_key[0]);
+    ptx::wgmma_fence();
+    start_grad_query();
+    start_grad_key<0, C::kSteps / 2>();
+    ptx::wgmma_wait_group<1>();
+    hold(grad_value[0]);
+    hold(grad_query);
+    if constexpr (!C::kSharesKeys) hold(p);
+    arrive(memory.grad_output_empty(here.stage()));
+    await_place(last);
+    give<0>(visit, last);
+    start_grad_key<C::kSteps / 2, C::kSteps>();
+    give<1>(visit, last);
+    Ring<C::kStages> ahead = here;
+    ahead.advance();
+    if (more) wait_for(memory.query_full(ahead.stage()), ahead.parity());
+    start_scores<0, C::kDim / 32>(ahead.stage());
+    give<2>(visit, last);
+    start_scores<C::kDim / 32, C::kDim / 16>(ahead.stage());
+    give<3>(visit, last);
+    ptx::wgmma_wait_group<0>();
+    hold(s);
+    hold(grad_key[0]);
+    arrive(memory.query_empty(here.stage()));
+    here = ahead;
+    stage.advance();
+    return more;
+  }
+
+  STROBE_DEVICE void pass() {
+    const float unit = f.attention.scale * kLog2E;
+    clear(grad_key);
+    clear(grad_value);
+    wait_for(memory.keys_full(keys.stage()), keys.parity());
+    wait_for(memory.query_full(here.stage()), here.parity());
+    ptx::wgmma_fence();
+    start_scores(here.stage());
+    ptx::wgmma_wait_group<0>();
+    hold(s);
+    wait_for(memory.values_full(keys.stage()), keys.parity());
+    while (step(unit)) {
+    }
+  }
+
+  STROBE_DEVICE RowAddress rows_of(const RowsView& view) const {
+    return sm80::grad_key_rows(f.attention, view, item().s, item().kv_head);
+  }
+
+  /// The warpgroup's part of dK or dV, by way of `stage`, where keys or values lay.
+  STROBE_DEVICE void write(const RowsView& view, int dims, float factor, const typename C::Sums& sums,
+                           u32 stage) const {
+    if (view.data == nullptr) return;
+    using Stage = Tile<Element, C::kKeyBlock, C::kSumColumns>;
+    RowAddress rows = rows_of(view);
+    rows.data += own_column() * size_of(view.type);
+    sm80::write_rows<C, Stage>(view, rows, item().block * C::kKeyBlock, warp_key(), item().last_key,
+                               dims - own_column(), factor, sums,
+                               stage + own_column() / C::kSumColumns * Stage::kBytes);
+  }
+
+  /// Keys without gradients.
+  STROBE_DEVICE void write_zeros(const RowsView& view, int dims) const {
+    if (view.data == nullptr) return;
+    const int thread = int(threadIdx.x) % C::kConsumerThreads;
+    const RowAddress rows = rows_of(view);
+    for (int row = item().block * C::kKeyBlock + thread / kWarpLanes; row < item().last_key;
+         row += C::kConsumerThreads / kWarpLanes) {
+      char* const to = const_cast<char*>(rows(row));
+      for (int d = lane_index(); d < dims; d += kWarpLanes) store_float(to, view.type, d, 0.0f);
+    }
+  }
+
+  STROBE_DEVICE void run() {
+    find_parts();
+    for (;; item_ring.advance()) {
+      wait_for(memory.item_full(item_ring.stage()), item_ring.parity());
+      if (!item().there) return;
+      if (item().visited) {
+        pass();
+        ptx::bar_sync(1, C::kConsumerThreads);  // nobody reads keys and values any more
+        write(f.grad_value, f.attention.value_dim, 1.0f, grad_value, memory.values(keys.stage()));
+        write(f.grad_key, f.attention.head_dim, f.attention.scale, grad_key, memory.keys(keys.stage()));
+        ptx::fence_proxy_async();
+        arrive(memory.keys_empty(keys.stage()));
+        keys.advance();
+      } else {
+        write_zeros(f.grad_key, f.attention.head_dim);
+        write_zeros(f.grad_value, f.attention.value_dim);
+      }
+      arrive(memory.item_empty(item_ring.stage()));
+    }
+  }
+};
+
+}  // namespace strobe::cuda::sm90

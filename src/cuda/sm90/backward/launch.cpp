@@ -1,0 +1,174 @@
+// The host side of the Hopper backward kernel: whom it serves, with which variant and tile, workspace, and the
+// launches. The kernel before it, which looks at rows, is sm80/backward's.
+#include <algorithm>
+
+#include "cuda/families.hpp"
+#include "cuda/sm90/backward/params.hpp"
+#include "cuda/sm90/backward/tiles.hpp"
+#include "cuda/translate.hpp"
+
+namespace strobe::cuda::sm90_backward {
+namespace {
+
+using sm90::BackwardParams;
+using sm90::BackwardTile;
+
+constexpr float kLog2E = 1.44269504f;
+constexpr unsigned kPrepareThreads = 256;  // as in sm80/backward/prepare.cuh
+/// Below this, half of what the tensor unit does would be for padding, and the portable kernel has tiles of its own.
+constexpr std::int64_t kLeastDim = 33, kLargestDim = 256;
+
+int built_dim(const Problem& problem) {
+  return sm90::built_backward_dim(int(std::max(problem.head_dim, problem.value_dim)));
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Numbers for query tiles, as in sm80/backward.
+std::int64_t slots_of(const Problem& problem, int query_tile) {
+  if (problem.packed_queries) return problem.total_queries / query_tile + problem.batch + 1;
+  return problem.batch * ceil_div(problem.query_length, query_tile);
+}
+
+std::int64_t blocks_of(const Problem& problem, int key_block) {
+  if (problem.packed_keys) return problem.total_keys / key_block + problem.batch + 1;
+  return ceil_div(problem.key_length, key_block);
+}
+
+std::int64_t heads_of(const Problem& problem) {
+  return problem.packed_keys ? problem.kv_heads : problem.batch * problem.kv_heads;
+}
+
+/// Where the arrays of the workspace lie, in bytes.
+struct Layout {
+  std::size_t facts = 0, sums = 0, turns = 0, items_taken = 0, bytes = 0;
+};
+
+Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
+  Layout layout;
+  const auto place = [&](std::size_t& offset, bool needed, std::size_t bytes) {
+    offset = layout.bytes;
+    if (needed) layout.bytes += (bytes + 255) / 256 * 256;
+  };
+  const auto tiles = std::size_t(problem.query_heads * slots_of(problem, tile.query_tile));
+  place(layout.facts, true, tiles * std::size_t(sm90::backward_fact_floats(tile.query_tile)) * sizeof(float));
+  place(layout.sums, problem.wants_grad_query, tiles * std::size_t(tile.query_tile * dim) * sizeof(float));
+  place(layout.turns, problem.wants_grad_query, tiles * sizeof(int));
+  place(layout.items_taken, true, sizeof(int));
+  return layout;
+}
+
+/// KV heads whose blocks run side by side: as many as have their queries, gradients and sums of dQ in half of the
+/// second-level cache, and as many as it takes that blocks of one head, which come to a tile some kTurnTiles after
+/// one another, find their turns come.
+int heads_per_group(const Problem& problem, const CudaDevice& device, const BackwardTile& tile, std::int64_t heads) {
+  constexpr std::int64_t kTurnTiles = 2;
+  const std::int64_t rows = std::max<std::int64_t>(problem.query_length * problem.group(), 1);
+  const std::int64_t bytes = rows * (2 * (problem.head_dim + problem.value_dim) + 4 * problem.head_dim);
+  const std::int64_t visits = std::max<std::int64_t>(rows / tile.query_tile / (problem.causal ? 2 : 1), 1);
+  const std::int64_t by_cache = device.l2_bytes / 2 / bytes;
+  const std::int64_t by_turns = ceil_div(device.multiprocessors * kTurnTiles, visits);
+  return int(std::clamp<std::int64_t>(std::max(by_cache, by_turns), 1, heads));
+}
+
+BackwardParams params_for(const Problem& problem, const Buffers& buffers, const BackwardTile& tile, int dim,
+                          const CudaDevice& device, char* workspace) {
+  BackwardParams params{};
+  sm80::BackwardParams& common = params.common;
+  AttentionParams& p = common.attention;
+  p = params_of(problem, buffers);
+  common.grad_output = view_of(buffers.grad_output, problem.value_dim);
+  if (problem.wants_grad_query) common.grad_query = view_of(buffers.grad_query, problem.head_dim);
+  if (problem.wants_grad_key) common.grad_key = view_of(buffers.grad_key, problem.head_dim);
+  if (problem.wants_grad_value) common.grad_value = view_of(buffers.grad_value, problem.value_dim);
+  if (problem.has_grad_lse) common.grad_lse = view_of(buffers.grad_lse);
+
+  const Layout layout = layout_of(problem, tile, dim);
+  common.facts = reinterpret_cast<float*>(workspace + layout.facts);
+  common.sums = reinterpret_cast<float*>(workspace + layout.sums);
+  if (problem.wants_grad_query) common.turns = reinterpret_cast<int*>(workspace + layout.turns);
+  params.items_taken = reinterpret_cast<int*>(workspace + layout.items_taken);
+  common.lse_unit = kLog2E;
+  common.query_tile = tile.query_tile;
+  common.key_block = tile.key_block;
+  common.fact_floats = sm90::backward_fact_floats(tile.query_tile);
+  common.slots = int(slots_of(problem, tile.query_tile));
+  common.tiles = int(ceil_div(problem.query_length, tile.query_tile));
+  common.blocks = int(blocks_of(problem, tile.key_block));
+  common.heads = int(heads_of(problem));
+  params.items = common.blocks * common.heads;
+  common.heads_per_group = heads_per_group(problem, device, tile, std::max(common.heads, 1));
+
+  const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
+  const int rows = tile.query_tile, keys = tile.key_block;
+  params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, rows});
+  params.grad_output = tensor_map_of(common.grad_output, {p.value_dim, p.query_length, p.query_heads, queries, rows});
+  params.key = tensor_map_of(p.key, {p.head_dim, p.key_length, p.kv_heads, caches, keys});
+  params.value = tensor_map_of(p.value, {p.value_dim, p.key_length, p.kv_heads, caches, keys});
+  return params;
+}
+
+}  // namespace
+
+bool serves(const Problem& problem, const CudaDevice& device, std::string* why_not) {
+  const auto refuse = [&](const char* reason) {
+    if (why_not != nullptr) *why_not = reason;
+    return false;
+  };
+  if (!device.tensor_maps) return refuse("needs a driver that describes tensors to the GPU (cuTensorMapEncodeTiled)");
+  if (problem.key_type != problem.query_type) return refuse("keys must be of the queries' type");
+  if (problem.output_type != problem.query_type) return refuse("output's gradient must be of the queries' type");
+  const std::int64_t dim = std::max(problem.head_dim, problem.value_dim);
+  if (dim > kLargestDim) return refuse("head dimensions above 256 are not built");
+  if (dim < kLeastDim) return refuse("would pad head dimensions up to 32 to 64");
+  if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
+  if (features_of(problem) != 0) return refuse("has no softcap, bias, ALiBi, documents, masks, dropout or scale <= 0");
+  if (problem.prefix_length > 0 || problem.has_prefix_lengths) return refuse("has no prefix");
+  if (problem.wants_grad_sink) return refuse("has no gradient of sinks");
+  const BackwardTile tile = sm90::backward_tile(int(dim));
+  const std::int64_t most = (std::int64_t(1) << 31) - 1;
+  if (blocks_of(problem, tile.key_block) * heads_of(problem) > most ||
+      slots_of(problem, tile.query_tile) * problem.query_heads > most) {
+    return refuse("more than 2^31 tiles");
+  }
+  if (std::max(problem.query_length, problem.key_length) >= std::int64_t(1) << 30) return refuse("2^30 rows or more");
+  if (problem.query_heads > 65535) return refuse("more than 65535 query heads");
+  return true;
+}
+
+void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
+  const int dim = built_dim(problem);
+  const BackwardTile tile = sm90::backward_tile(dim);
+  decision.variant = Variant::kPrefill;
+  decision.kernels[0] = {KernelId::kBackward90, {int(problem.query_type), dim}};
+  decision.kernels[1] = {KernelId::kBackwardPrepare, {}};
+  decision.kernel_count = 2;
+  decision.query_tile = tile.query_tile;
+  decision.key_block = tile.key_block;
+  decision.workspace_bytes = layout_of(problem, tile, dim).bytes;
+}
+
+void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
+         void* workspace) {
+  if (!problem.regular_rows) {  // the plan was made with other tensors
+    throw Error(ErrorCode::kUnsupported, "query, key, value or grad_output",
+                "of rows that do not start at multiples of 16 bytes, in the order of memory",
+                "of rows that do, for this plan's kernel cuda.sm90.backward; make the plan with these tensors, or call "
+                "strobe::backward, which plans by itself");
+  }
+  const KernelKey& key = decision.kernels[0];
+  const int dim = key.values[1];
+  const BackwardTile tile = sm90::backward_tile(dim);
+  const BackwardParams params =
+      params_for(problem, buffers, tile, dim, launcher.device(), static_cast<char*>(workspace));
+  const auto slots = unsigned(params.common.slots), heads = unsigned(problem.query_heads);
+  if (slots > 0 && heads > 0) {
+    launcher.launch(decision.kernels[1], {.x = slots, .y = heads}, kPrepareThreads, 0, &params.common);
+  }
+  if (params.items == 0) return;
+  launcher.clear(params.items_taken, sizeof(int));
+  const auto blocks = unsigned(std::min(params.items, launcher.device().multiprocessors));
+  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()), unsigned(sm90::backward_shared(dim).bytes), &params);
+}
+
+}  // namespace strobe::cuda::sm90_backward

@@ -1,0 +1,142 @@
+// The producer: one warp that takes item after item and keeps the tensor copy engine busy with its keys and values and
+// then tile after tile of queries and what belongs to them. Rows that position hides from everyone may hold anything,
+// NaN too, and a weight of zero would not silence it: where a tile has some, the warp waits for the copy and clears
+// them before consumers hear of it.
+#pragma once
+
+#include "cuda/sm90/backward/item.cuh"
+
+namespace strobe::cuda::sm90 {
+
+/// Rows [begin, end) of a tile.
+struct TileRows {
+  int begin, end;
+};
+
+template <class C>
+struct BackwardProducer {
+  const BackwardParams& f;
+  BackwardMemory<C> memory;
+  BackwardVisit* told;  // [stages]
+  BackwardItem* items;  // [2]
+  Ring<C::kItems> item_ring;
+  Ring<C::kKeyStages> keys;
+  Ring<C::kStages> ring;  // of queries and of gradients of outputs
+  u32 landed_parity = 0;
+
+  STROBE_DEVICE const AttentionParams& p() const { return f.common.attention; }
+  STROBE_DEVICE const BackwardItem& item() const { return items[item_ring.stage()]; }
+  STROBE_DEVICE const Sequence& s() const { return item().s; }
+
+  template <int kRows>
+  STROBE_DEVICE void clear_rows(u32 tile, TileRows kept) const {
+    for (int n = lane_index(); n < kRows * C::kPanels * 8; n += kWarpLanes) {
+      const int row = n / 8 % kRows;
+      if (row < kept.begin || row >= kept.end) ptx::st_shared_16(tile + n * kChunkBytes, make_uint4(0, 0, 0, 0));
+    }
+    ptx::fence_proxy_async();
+    __syncwarp();
+  }
+
+  /// Rows [row, row + kRows) of one head, panel by panel, and `more` bytes that someone else asks for; all but the rows
+  /// to keep is cleared where `dirty`. `full` hears of it.
+  template <int kRows, class More>
+  STROBE_DEVICE void load(u32 to, const TensorMap& map, u32 full, int row, int head, int batch, u64 policy, bool dirty,
+                          TileRows kept, int more_bytes, More more) {
+    const u32 barrier = dirty ? memory.landed() : full;
+    if (lane_index() == 0) {
+      ptx::mbarrier_arrive_expect_tx(barrier, kRows * C::kDim * 2 + more_bytes);
+#pragma unroll
+      for (int panel = 0; panel < C::kPanels; ++panel) {
+        ptx::cp_async_bulk_tensor_load(to + panel * kRows * kPanelRowBytes, map, barrier, panel * kPanel, row, head,
+                                       batch, policy);
+      }
+      more(barrier);
+    }
+    if (!dirty) return;
+    wait_for(barrier, landed_parity);
+    landed_parity ^= 1;
+    clear_rows<kRows>(to, kept);
+    if (lane_index() == 0) ptx::mbarrier_arrive(full);
+  }
+
+  STROBE_DEVICE void load_keys(const TensorMap& map, u32 to, u32 full) {
+    const int first_key = item().block * C::kKeyBlock;
+    const KeyRange first = visible_keys(p(), s(), 0), last = visible_keys(p(), s(), s().queries - 1);
+    const TileRows kept{first.first - first_key, last.last - first_key};
+    const int stored = p().key_length - s().first_key - first_key;  // beyond, the copy engine writes zeros
+    const bool dirty = kept.begin > 0 || kept.end < smaller(C::kKeyBlock, stored);
+    load<C::kKeyBlock>(to, map, full, s().first_key + first_key, item().kv_head, s().cache_row, ptx::kEvictFirst, dirty,
+                       kept, 0, [](u32) {});
+  }
+
+  STROBE_DEVICE void tell(const sm80::Visit& visit, const TileView& view, int place, bool more,
+                          BackwardVisit& to) const {
+    const int first_key = item().block * C::kKeyBlock;
+    const RowAddress rows = query_rows(p(), f.common.grad_query, s(), visit.head);
+    to.grad_query = const_cast<char*>(rows(view.first_row));
+    to.first_row = view.first_row;
+    to.rows = s().queries - view.first_row;
+    to.place = place;
+    to.edge = !sees_all(view, first_key, first_key + C::kKeyBlock) || view.last_row < view.first_row + C::kQueryTile;
+    to.first = visit.turn == 0;
+    to.last = visit.last;
+    to.more = more;
+  }
+
+  STROBE_DEVICE void load_visit(const sm80::Sight& sight, const sm80::Visit& visit, bool is_first, bool more) {
+    const int first_row = visit.tile * C::kQueryTile, row = s().first_query + first_row;
+    const int place = visit.head * f.common.slots + sm80::first_slot(f.common, s()) + visit.tile;
+    const int batch = p().packed_queries ? 0 : s().batch;
+    const TileRows kept{-sight.highest - first_row, smaller(s().queries, s().keys - sight.lowest) - first_row};
+    const bool dirty = kept.begin > 0 || kept.end < smaller(C::kQueryTile, p().query_length - row);
+
+    wait_for(memory.query_empty(ring.stage()), ring.parity() ^ 1);
+    if (lane_index() == 0) tell(visit, sight.tile(first_row, C::kQueryTile), place, more, told[ring.stage()]);
+    load<C::kQueryTile>(memory.queries(ring.stage()), f.query, memory.query_full(ring.stage()), row, visit.head, batch,
+                        ptx::kEvictLast, dirty, kept, C::kFactBytes, [&](u32 barrier) {
+                          ptx::cp_async_bulk_load(memory.lse(ring.stage()),
+                                                  f.common.facts + i64(place) * f.common.fact_floats, barrier,
+                                                  C::kFactBytes);
+                        });
+    if (is_first) load_keys(f.value, memory.values(keys.stage()), memory.values_full(keys.stage()));
+    wait_for(memory.grad_output_empty(ring.stage()), ring.parity() ^ 1);
+    load<C::kQueryTile>(memory.grad_outputs(ring.stage()), f.grad_output, memory.grad_output_full(ring.stage()), row,
+                        visit.head, batch, ptx::kEvictLast, dirty, kept, 0, [](u32) {});
+    ring.advance();
+  }
+
+  STROBE_DEVICE void load_item() {
+    const sm80::Visits<C> visits = visits_of<C>(f.common, item());
+    wait_for(memory.keys_empty(keys.stage()), keys.parity() ^ 1);
+    load_keys(f.key, memory.keys(keys.stage()), memory.keys_full(keys.stage()));
+    bool is_first = true;
+    for (sm80::Visit visit = visits.first(), next; !visit.none(); visit = next) {
+      next = visits.after(visit);
+      load_visit(visits.sight, visit, is_first, !next.none());
+      is_first = false;
+    }
+    keys.advance();
+  }
+
+  /// Takes the next item when all of this one is on its way: early enough that its first tiles are there in time, late
+  /// enough that who is done first gets it.
+  STROBE_DEVICE bool take_item() {
+    wait_for(memory.item_empty(item_ring.stage()), item_ring.parity() ^ 1);
+    if (lane_index() == 0) {
+      const int number = atomicAdd(f.items_taken, 1);
+      items[item_ring.stage()] = number < f.items ? item_of<C>(f.common, number) : BackwardItem{};
+      ptx::mbarrier_arrive(memory.item_full(item_ring.stage()));
+    }
+    __syncwarp();
+    return item().there;
+  }
+
+  STROBE_DEVICE void run() {
+    for (; take_item(); item_ring.advance()) {
+      if (item().visited) load_item();
+    }
+  }
+};
+
+}  // namespace strobe::cuda::sm90

@@ -1,0 +1,79 @@
+// The tuning table of the Hopper backward kernel. Plain constants, read by the kernel when it is compiled and by the
+// host when it plans. README.md has the arithmetic of registers and shared memory behind them.
+#pragma once
+
+namespace strobe::cuda::sm90 {
+
+struct BackwardTile {
+  int query_tile, key_block;
+  int stages;      // query tiles in shared memory
+  int key_stages;  // blocks of keys and values in shared memory
+  int consumers;   // warpgroups; one more loads
+  // Of a thread; together no more than the block starts with, or setmaxnreg waits for ever.
+  int producer_registers, consumer_registers;
+
+  constexpr int threads() const { return 128 * (consumers + 1); }
+};
+
+/// Dimensions of heads and values that kernels are built for; others are padded to the next. 0 where there is none.
+constexpr int built_backward_dim(int dim) { return dim <= 64 ? 64 : dim <= 128 ? 128 : dim <= 256 ? 256 : 0; }
+
+/// Whether the copy engine adds to dQ, from shared memory, or the consumers themselves, where that has no room.
+constexpr bool stages_grad_query(int dim) { return dim <= 128; }
+
+constexpr BackwardTile backward_tile(int dim) {
+  return {.query_tile = dim <= 64 ? 128 : 64,
+          .key_block = dim <= 128 ? 128 : 64,
+          .stages = 2,
+          .key_stages = 1,
+          .consumers = 2,
+          .producer_registers = dim > 64 && dim <= 128 ? 40 : 24,
+          .consumer_registers = dim > 64 && dim <= 128 ? 232 : 240};
+}
+
+static_assert(24 + 2 * 240 <= 3 * 168 && 40 + 2 * 232 <= 3 * 168);
+
+/// Warpgroups have keys of their own, 64 each, where registers hold as many rows of dK and dV. Otherwise they share 64
+/// keys: each makes scores for half of the queries, and half of the columns of all gradients.
+constexpr bool shares_keys(int dim) { return dim > 128; }
+
+/// What is known of a query tile's rows, as floats: as sm80/backward/prepare.cuh writes it.
+constexpr int backward_fact_floats(int query_tile) { return 2 * query_tile + 4; }
+
+/// Where things lie in a block's shared memory: bytes from its start, which is a multiple of kBackwardAlignment.
+struct BackwardShared {
+  int keys, values;           // [key_stages][panels][key_block][64]
+  int queries, grad_outputs;  // [stages][panels][query_tile][64]
+  int grad_scores;            // [2][query_tile / 64][key_block][64]: dS^T
+  int weights;                // the same of P^T, where keys are shared
+  int grad_query;             // dQ of a tile in float32, in the order of registers, if it is staged
+  int facts;                  // [stages][fact_bytes]
+  int fact_bytes;
+  int visits;    // [stages][kBackwardVisitBytes]
+  int items;     // [2][kBackwardItemBytes]
+  int barriers;  // [kBackwardBarriers], 8 bytes each
+  int bytes;     // with room to align the start
+};
+
+constexpr int kBackwardAlignment = 1024;  // the 128-byte swizzle wants it
+constexpr int kBackwardVisitBytes = 32, kBackwardItemBytes = 96, kBackwardBarriers = 23;
+
+constexpr BackwardShared backward_shared(int dim) {
+  const BackwardTile tile = backward_tile(dim);
+  BackwardShared at{};
+  at.fact_bytes = (backward_fact_floats(tile.query_tile) * 4 + 31) / 32 * 32;
+  at.values = at.keys + tile.key_stages * tile.key_block * dim * 2;
+  at.queries = at.values + tile.key_stages * tile.key_block * dim * 2;
+  at.grad_outputs = at.queries + tile.stages * tile.query_tile * dim * 2;
+  at.grad_scores = at.grad_outputs + tile.stages * tile.query_tile * dim * 2;
+  at.weights = at.grad_scores + 2 * tile.query_tile * tile.key_block * 2;
+  at.grad_query = at.weights + (shares_keys(dim) ? 2 * tile.query_tile * tile.key_block * 2 : 0);
+  at.facts = at.grad_query + (stages_grad_query(dim) ? tile.query_tile * dim * 4 : 0);
+  at.visits = at.facts + tile.stages * at.fact_bytes;
+  at.items = at.visits + tile.stages * kBackwardVisitBytes;
+  at.barriers = at.items + 2 * kBackwardItemBytes;
+  at.bytes = at.barriers + kBackwardBarriers * 8 + kBackwardAlignment;
+  return at;
+}
+
+}  // namespace strobe::cuda::sm90
