@@ -121,7 +121,8 @@ inline constexpr const char* kBackwardOptions[] = {
     "q=150 k=136 heads=2 dim=64 softcap=2 inputs=huge dtype=bfloat16",
     "q=700 k=700 heads=1 dim=32 documents=shared dtype=bfloat16 causal",
     "q=700 k=300 heads=1 dim=16 documents=apart dtype=float16 relaxed",
-    "q=300 k=400 heads=2 dim=64 block_mask=h block=128,128 dtype=bfloat16 causal"};
+    "q=300 k=400 heads=2 dim=64 block_mask=h block=128,128 dtype=bfloat16 causal",
+    "q=100 k=5000 heads=1 dim=16 block_mask=h block=100,1000 dtype=float16"};
 
 // Sizes that no tile divides. One query row a sequence where an option allows it runs in the decode kernels.
 /// Rows enough for keys and values to be packed once for all of them.

@@ -166,15 +166,14 @@ STROBE_DEVICE float edited_score(const AttentionParams& p, const ScoreRow& row, 
 }
 
 /// Calls visit(t, e, j) for every score s[t][e] of a thread's accumulators of 16 rows and 8 keys each, whose first key
-/// is `first_key`; j is the score's key. Scores of one key follow each other, so that what depends on the key alone is
-/// worked out once.
+/// is `first_key`; j is the score's key.
 template <int kKeyTiles, class Visit>
 STROBE_DEVICE void for_each_score(int first_key, const Visit& visit) {
   const int first = first_key + 2 * (lane_index() % 4);
 #pragma unroll
   for (int t = 0; t < kKeyTiles; ++t) {
 #pragma unroll
-    for (int n = 0; n < 4; ++n) visit(t, n % 2 * 2 + n / 2, first + 8 * t + n / 2);
+    for (int e = 0; e < 4; ++e) visit(t, e, first + 8 * t + e % 2);
   }
 }
 

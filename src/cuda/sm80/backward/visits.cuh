@@ -137,6 +137,8 @@ __device__ __noinline__ Neighbours neighbours_by_mask(const AttentionParams& p, 
 /// together.
 template <class C>
 struct Visits {
+  static constexpr bool kHidesByData = (C::kFeatures & kHidingFeatures) != 0;
+
   const AttentionParams& p;
   const Sequence& s;
   Sight sight;
@@ -172,7 +174,7 @@ struct Visits {
   STROBE_DEVICE Visit find(int head, int tile) const {
     for (; head < last_head; ++head, tile = highest - 1) {
       for (; tile >= lowest; --tile) {
-        if constexpr (C::kHidesByData) {
+        if constexpr (kHidesByData) {
           look(head, tile);
           if ((sets.kept >> tile % kWarpLanes & 1) == 0) continue;
         }
@@ -181,7 +183,7 @@ struct Visits {
         if (!range.holds(block)) continue;
         Visit visit{head, tile, range.before(block), false, false, true};
         visit.last = visit.turn + 1 == range.count();
-        if constexpr (C::kHidesByData) {
+        if constexpr (kHidesByData) {
           visit.empty = (sets.some >> tile % kWarpLanes & 1) == 0;
           visit.whole = (sets.all >> tile % kWarpLanes & 1) != 0;
           if ((C::kFeatures & kBlockMask) != 0 && p.block_mask.data != nullptr) {

@@ -101,7 +101,8 @@ struct ForwardTask {
   STROBE_DEVICE void finish(int first, Whole whole, typename C::Scores& scores) const {
 #pragma unroll
     for (int r = 0; r < C::kRowTiles; ++r) {
-      const Sequence here = untraced(s);  // what follows from it and the row is worked out only where it is needed
+      // What follows from these is worked out only where it is needed.
+      const Sequence here = C::kFeatures == 0 ? s : untraced(s);
       const int row = ptx::untraced(thread_row()) + 16 * r;
       const ScoreRow rows[2] = {score_row<C::kFeatures>(p, here, head, row, slope),
                                 score_row<C::kFeatures>(p, here, head, row + 8, slope)};
