@@ -14,6 +14,7 @@ template <int kType, int kDim_>
 struct BackwardConfig {
   using Element = typename ElementOf<kType>::Type;
   static constexpr int kDim = kDim_, kFeatures = 0;
+  static constexpr bool kHidesByData = false;
   static constexpr BackwardTile kTile = backward_tile(kDim);
   static constexpr BackwardShared kAt = backward_shared(kDim);
   static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads();
