@@ -163,6 +163,8 @@ INSTANTIATE_TEST_SUITE_P(
                     "packed_queries=500,1,130,300 packed_keys=500,900,64,300 batch=4 heads=8/2 dim=128 dtype=bfloat16 "
                     "causal",
                     "q=300 k=900 key_lengths=900,1,450 batch=3 heads=8/8 dim=64 dtype=bfloat16 window=200,0 sink",
+                    "q=3 k=300 key_lengths=300,0,0,0,0,0,0,9,0,0,0,200 batch=12 heads=64/8 dim=64 dtype=bfloat16",
+                    "q=3 k=300 key_lengths=0,0,0,0,0,300,0,0,0,0,0,0 batch=12 heads=64/8 dim=128 dtype=float16",
                     "q=200 k=640 page=16 batch=3 key_lengths=640,17,300 heads=8/2 dim=128 dtype=bfloat16 causal",
                     "q=200 k=640 page=128 batch=3 key_lengths=640,17,300 heads=8/2 dim=64 dtype=bfloat16",
                     "q=64 k=4000 heads=4/4 dim=64 dtype=bfloat16 splits=5",

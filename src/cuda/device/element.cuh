@@ -24,7 +24,6 @@ struct Float16 {
   static constexpr int kBytes = 2, kStoredBytes = 2, kStep = 16;
   static constexpr float kOriginSlack = kHalfOriginSlack;
   static constexpr float kLargeWeights = 0x1p15f;  // the type holds twice as much
-  static constexpr bool kWide = false;             // small weights are as exact as large ones
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_f16x2(low, high); }
   static STROBE_DEVICE u32 fma(u32 a, u32 b, u32 c) { return ptx::fma_f16x2(a, b, c); }
   static STROBE_DEVICE float low(u32 pair) { return ptx::cvt_f32_f16(u16(pair)); }
@@ -38,7 +37,6 @@ struct BFloat16 {
   static constexpr int kBytes = 2, kStoredBytes = 2, kStep = 16;
   static constexpr float kOriginSlack = kHalfOriginSlack;
   static constexpr float kLargeWeights = 0x1p40f;  // leaves float32 sums of any length finite
-  static constexpr bool kWide = true;
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_bf16x2(low, high); }
   static STROBE_DEVICE u32 fma(u32 a, u32 b, u32 c) { return ptx::fma_bf16x2(a, b, c); }
   static STROBE_DEVICE float low(u32 pair) { return __int_as_float(int(pair << 16)); }

@@ -32,6 +32,8 @@ STROBE_DEVICE bool mbarrier_try_wait_parity(u32 barrier, u32 parity) {
   return done != 0;
 }
 
+STROBE_DEVICE void nanosleep(u32 nanoseconds) { asm volatile("nanosleep.u32 %0;" ::"r"(nanoseconds)); }
+
 /// A barrier among `threads` that also tells whether `predicate` holds for any of them.
 STROBE_DEVICE bool bar_red_or(int barrier, int threads, bool predicate) {
   u32 any;

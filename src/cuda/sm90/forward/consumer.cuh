@@ -225,27 +225,13 @@ struct Consumer {
   /// A task's first scores, which are there, to weights. Returns whether all rows have an origin.
   STROBE_DEVICE bool weigh_first(const Place& now, Softmax<C>& softmax, typename C::Scores& s) {
     hold(s);
-    const bool all = all_see(now);
-    if (!all) hide(now, s);
+    if (!all_see(now)) hide(now, s);
     float total[2];
     softmax = {};
-    bool found = false;
-    if constexpr (C::Element::kWide) {
-      if (rows_of(now).all_last > now.block * C::kKeyBlock) {  // all rows see some of the block's keys
-        softmax.origin[0] = softmax.origin[1] = 0.0f;
-        softmax.weigh(unit(), s, total);
-        found = Softmax<C>::serve(total);
-        if (!found) [[unlikely]] {
-          softmax = {};
-          recompute_scores<C>(query_tile(), key_tile(), s);
-          if (!all) hide(now, s);
-        }
-      }
-    }
-    if (!found) {
-      softmax.follow(unit(), s);
-      softmax.weigh(unit(), s, total);
-    }
+    softmax.follow(unit(), s);
+    softmax.weigh(unit(), s, total);
+    // Never, but for NaN. ptxas 13.0 would move the exponentials behind the wait for the product, but not across this.
+    if (Softmax<C>::overflows(total)) ptx::nanosleep(0);
     softmax.add(total);
     release_keys();
     return softmax.settled();

@@ -54,43 +54,57 @@ struct Producer {
   /// So many blocks before a task's end the next one is asked for.
   static constexpr int kLastBlocks = 2;
 
-  /// The next task that has keys. Null if there is none.
-  STROBE_DEVICE const Task<C>* take_task(int& stage) {
-    for (;;) {
-      wait_for(memory.task_full(task_ring.stage()), task_ring.parity());
-      stage = task_ring.stage();
-      const Task<C>& task = tasks[stage];
-      if (!task.there) return nullptr;
-      task_ring.advance();
-      if (task.blocks() <= kLastBlocks) ptx::mbarrier_arrive(memory.task_wanted());
-      if (task.blocks() > 0) return &task;
-      ptx::mbarrier_arrive(memory.task_empty(stage));
+  /// The next task. Null if there is none.
+  STROBE_DEVICE const Task<C>* open(int& stage) {
+    wait_for(memory.task_full(task_ring.stage()), task_ring.parity());
+    stage = task_ring.stage();
+    const Task<C>& task = tasks[stage];
+    if (!task.there) return nullptr;
+    task_ring.advance();
+    if (task.blocks() <= kLastBlocks) ptx::mbarrier_arrive(memory.task_wanted());
+    return &task;
+  }
+  STROBE_DEVICE void close(int stage) const { ptx::mbarrier_arrive(memory.task_empty(stage)); }
+
+  /// The first task from `task` on that has keys, with what its first product needs.
+  STROBE_DEVICE const Task<C>* begin(const Task<C>* task, int& stage) {
+    while (task != nullptr && task->blocks() == 0) {
+      close(stage);
+      task = open(stage);
     }
+    if (task != nullptr) {
+      load_queries(*task, 0, C::kConsumers);
+      load_keys(*task, task->top);
+    }
+    return task;
   }
 
   /// In the order in which stages come free: Q, K0, K1, V0, K2, V1, ..., and on to the next task, whose K0 is loaded
-  /// before this task's last V. Queries come as early as there is room for them.
+  /// before this task's last V. Queries come as early as there is room for them. If the next task has no keys, nobody
+  /// waits for the one after it: there may be none before this task is done with.
   STROBE_DEVICE void run() {
     constexpr int kEarly = smaller(C::kQueryStages - C::kConsumers, C::kConsumers);
     int stage = 0, next_stage = 0;
-    const Task<C>* task = take_task(stage);
-    if (task == nullptr) return;
-    load_queries(*task, 0, C::kConsumers);
-    load_keys(*task, task->top);
+    const Task<C>* task = begin(open(stage), stage);
     while (task != nullptr) {
       for (int block = task->top; block > task->end + 1; --block) {
         if (block == task->end + 1 + kLastBlocks) ptx::mbarrier_arrive(memory.task_wanted());
         load_keys(*task, block - 1);
         load_values(*task, block);
       }
-      const Task<C>* const next = take_task(next_stage);
-      if (next != nullptr) {
+      const Task<C>* next = open(next_stage);
+      const bool follows = next != nullptr && next->blocks() > 0;
+      if (follows) {
         load_queries(*next, 0, kEarly);
         load_keys(*next, next->top);
       }
       load_values(*task, task->end + 1);
-      ptx::mbarrier_arrive(memory.task_empty(stage));
-      if (next != nullptr) load_queries(*next, kEarly, C::kConsumers);
+      close(stage);
+      if (follows) {
+        load_queries(*next, kEarly, C::kConsumers);
+      } else {
+        next = begin(next, next_stage);
+      }
       task = next;
       stage = next_stage;
     }

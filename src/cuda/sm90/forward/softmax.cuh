@@ -63,14 +63,6 @@ struct Softmax {
     }
   }
 
-  /// Whether the first weights of all rows of the warp, taken against no origin in particular, are neither too large
-  /// nor too small to go on from there.
-  static STROBE_DEVICE bool serve(const float (&total)[2]) {
-    const float least = fminf(sum_in_row(total[0]), sum_in_row(total[1]));
-    return __all_sync(
-        ~0u, fmaxf(total[0], total[1]) < C::Element::kLargeWeights && least > 1.0f / C::Element::kLargeWeights);
-  }
-
   /// Whether some weights of the warp may be too large for their type (or NaN).
   static STROBE_DEVICE bool overflows(const float (&total)[2]) {
     return __any_sync(~0u, !(fmaxf(total[0], total[1]) < C::Element::kLargeWeights));
