@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 
-NOTES = ["compute-sanitizer's racecheck sees nothing of cuda.sm90 kernels, which copy and multiply in the background: "
+NOTES = ["compute-sanitizer's racecheck sees little of cuda.sm90 kernels, which copy and multiply in the background: "
          "their races are looked for by the tests GpuRaces",
          "initcheck leaves out cuda.sm80.decode, whose count of blocks may start as anything"]
 
