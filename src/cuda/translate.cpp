@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <string>
 
 #include "base/philox.hpp"
 
@@ -146,6 +147,28 @@ std::int64_t query_tiles_of(const Problem& problem, int tile_rows) {
 
 std::int64_t tiled_heads_of(const Problem& problem) {
   return problem.packed_queries ? problem.query_heads : problem.batch * problem.query_heads;
+}
+
+std::int64_t query_slots_of(const Problem& problem, int tile_rows) {
+  const std::int64_t tiles = query_tiles_of(problem, tile_rows);
+  return problem.packed_queries ? tiles + 1 : problem.batch * tiles;
+}
+
+std::int64_t key_blocks_of(const Problem& problem, int block_keys) {
+  if (problem.packed_keys) return problem.total_keys / block_keys + problem.batch + 1;
+  return (problem.key_length + block_keys - 1) / block_keys;
+}
+
+std::int64_t blocked_heads_of(const Problem& problem) {
+  return problem.packed_keys ? problem.kv_heads : problem.batch * problem.kv_heads;
+}
+
+void require_regular_rows(const Problem& problem, const char* tensors, const char* kernel, const char* function) {
+  if (problem.regular_rows) return;
+  throw Error(ErrorCode::kUnsupported, tensors,
+              "of rows that do not start at multiples of 16 bytes, in the order of memory",
+              std::string("of rows that do, for this plan's kernel ") + kernel +
+                  "; make the plan with these tensors, or call " + function + ", which plans by itself");
 }
 
 }  // namespace strobe::cuda

@@ -22,4 +22,16 @@ std::int64_t query_tiles_of(const Problem& problem, int tile_rows);
 /// Heads that have such tiles of their own: of all sequences, but of packed ones, whose tiles are counted together.
 std::int64_t tiled_heads_of(const Problem& problem);
 
+/// Numbers that backward passes give to all sequences' query tiles. Of packed ones an upper bound, where rows behind
+/// the last sequence have tiles too.
+std::int64_t query_slots_of(const Problem& problem, int tile_rows);
+/// Blocks of so many keys that a sequence has; of packed ones an upper bound of all, with those behind the last one.
+std::int64_t key_blocks_of(const Problem& problem, int block_keys);
+/// KV heads that have such blocks of their own.
+std::int64_t blocked_heads_of(const Problem& problem);
+
+/// @throws Error, which names `tensors`, the kernel and the function that plans by itself, if a plan for regular rows
+/// is run with others.
+void require_regular_rows(const Problem& problem, const char* tensors, const char* kernel, const char* function);
+
 }  // namespace strobe::cuda

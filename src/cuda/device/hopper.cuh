@@ -34,18 +34,6 @@ STROBE_DEVICE bool mbarrier_try_wait_parity(u32 barrier, u32 parity) {
 
 STROBE_DEVICE void nanosleep(u32 nanoseconds) { asm volatile("nanosleep.u32 %0;" ::"r"(nanoseconds)); }
 
-/// A barrier among `threads` that also tells whether `predicate` holds for any of them.
-STROBE_DEVICE bool bar_red_or(int barrier, int threads, bool predicate) {
-  u32 any;
-  asm volatile(
-      "{\n.reg .pred mine, some;\nsetp.ne.b32 mine, %3, 0;\nbarrier.cta.red.or.pred some, %1, %2, mine;\n"
-      "selp.b32 %0, 1, 0, some;\n}"
-      : "=r"(any)
-      : "r"(barrier), "r"(threads), "r"(int(predicate))
-      : "memory");
-  return any != 0;
-}
-
 /// What threads wrote to shared memory is seen by the copy engine and by wgmma.
 STROBE_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

@@ -27,22 +27,6 @@ BackwardTile tile_of(const Problem& problem, const CudaDevice& device) {
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// Numbers for query tiles, as query_slot gives them out. Packed lengths lie in device memory: each sequence may have
-/// one tile that is not full, or be empty, and rows behind the last sequence have tiles too.
-std::int64_t slots_of(const Problem& problem, int query_tile) {
-  if (problem.packed_queries) return problem.total_queries / query_tile + problem.batch + 1;
-  return problem.batch * ceil_div(problem.query_length, query_tile);
-}
-
-std::int64_t blocks_of(const Problem& problem, int key_block) {
-  if (problem.packed_keys) return problem.total_keys / key_block + problem.batch + 1;
-  return ceil_div(problem.key_length, key_block);
-}
-
-std::int64_t heads_of(const Problem& problem) {
-  return problem.packed_keys ? problem.kv_heads : problem.batch * problem.kv_heads;
-}
-
 bool wants_rows(const Problem& problem) {
   return problem.wants_grad_query || problem.wants_grad_key || problem.wants_grad_value;
 }
@@ -63,7 +47,7 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int head_dim)
     offset = layout.bytes;
     if (needed) layout.bytes += (bytes + 255) / 256 * 256;
   };
-  const auto tiles = std::size_t(problem.query_heads * slots_of(problem, tile.query_tile));
+  const auto tiles = std::size_t(problem.query_heads * query_slots_of(problem, tile.query_tile));
   layout.sums_bytes = tiles * std::size_t(tile.query_tile) * std::size_t(head_dim) * sizeof(float);
   place(layout.facts, true, tiles * std::size_t(sm80::fact_floats(tile.query_tile)) * sizeof(float));
   place(layout.sums, problem.wants_grad_query, layout.sums_bytes);
@@ -113,10 +97,10 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   params.query_tile = tile.query_tile;
   params.key_block = tile.key_block();
   params.fact_floats = sm80::fact_floats(tile.query_tile);
-  params.slots = int(slots_of(problem, tile.query_tile));
+  params.slots = int(query_slots_of(problem, tile.query_tile));
   params.tiles = int(ceil_div(problem.query_length, tile.query_tile));
-  params.blocks = int(blocks_of(problem, tile.key_block()));
-  params.heads = int(heads_of(problem));
+  params.blocks = int(key_blocks_of(problem, tile.key_block()));
+  params.heads = int(blocked_heads_of(problem));
   params.heads_per_group = heads_per_group(problem, device, std::max(params.heads, 1));
   return params;
 }
@@ -132,8 +116,8 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (problem.key_type != problem.query_type) return refuse("keys must be of the queries' type");
   const BackwardTile tile = tile_of(problem, device);
   const std::int64_t most = (std::int64_t(1) << 31) - 1;
-  if (blocks_of(problem, tile.key_block()) * heads_of(problem) > most ||
-      slots_of(problem, tile.query_tile) * problem.query_heads > most) {
+  if (key_blocks_of(problem, tile.key_block()) * blocked_heads_of(problem) > most ||
+      query_slots_of(problem, tile.query_tile) * problem.query_heads > most) {
     return refuse("more than 2^31 tiles");
   }
   const std::int64_t longest = std::max(problem.query_length, problem.key_length);

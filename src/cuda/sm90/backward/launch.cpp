@@ -24,21 +24,6 @@ int built_dim(const Problem& problem) {
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// Numbers for query tiles, as in sm80/backward.
-std::int64_t slots_of(const Problem& problem, int query_tile) {
-  if (problem.packed_queries) return problem.total_queries / query_tile + problem.batch + 1;
-  return problem.batch * ceil_div(problem.query_length, query_tile);
-}
-
-std::int64_t blocks_of(const Problem& problem, int key_block) {
-  if (problem.packed_keys) return problem.total_keys / key_block + problem.batch + 1;
-  return ceil_div(problem.key_length, key_block);
-}
-
-std::int64_t heads_of(const Problem& problem) {
-  return problem.packed_keys ? problem.kv_heads : problem.batch * problem.kv_heads;
-}
-
 /// Where the arrays of the workspace lie, in bytes.
 struct Layout {
   std::size_t facts = 0, sums = 0, turns = 0, items_taken = 0, bytes = 0;
@@ -50,7 +35,7 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
     offset = layout.bytes;
     if (needed) layout.bytes += (bytes + 255) / 256 * 256;
   };
-  const auto tiles = std::size_t(problem.query_heads * slots_of(problem, tile.query_tile));
+  const auto tiles = std::size_t(problem.query_heads * query_slots_of(problem, tile.query_tile));
   place(layout.facts, true, tiles * std::size_t(sm90::backward_fact_floats(tile.query_tile)) * sizeof(float));
   place(layout.sums, problem.wants_grad_query, tiles * std::size_t(tile.query_tile * dim) * sizeof(float));
   place(layout.turns, problem.wants_grad_query, tiles * sizeof(int));
@@ -92,10 +77,10 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   common.query_tile = tile.query_tile;
   common.key_block = tile.key_block;
   common.fact_floats = sm90::backward_fact_floats(tile.query_tile);
-  common.slots = int(slots_of(problem, tile.query_tile));
+  common.slots = int(query_slots_of(problem, tile.query_tile));
   common.tiles = int(ceil_div(problem.query_length, tile.query_tile));
-  common.blocks = int(blocks_of(problem, tile.key_block));
-  common.heads = int(heads_of(problem));
+  common.blocks = int(key_blocks_of(problem, tile.key_block));
+  common.heads = int(blocked_heads_of(problem));
   params.items = common.blocks * common.heads;
   common.heads_per_group = heads_per_group(problem, device, tile, std::max(common.heads, 1));
 
@@ -127,8 +112,8 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (problem.wants_grad_sink) return refuse("has no gradient of sinks");
   const BackwardTile tile = sm90::backward_tile(int(dim));
   const std::int64_t most = (std::int64_t(1) << 31) - 1;
-  if (blocks_of(problem, tile.key_block) * heads_of(problem) > most ||
-      slots_of(problem, tile.query_tile) * problem.query_heads > most) {
+  if (key_blocks_of(problem, tile.key_block) * blocked_heads_of(problem) > most ||
+      query_slots_of(problem, tile.query_tile) * problem.query_heads > most) {
     return refuse("more than 2^31 tiles");
   }
   if (std::max(problem.query_length, problem.key_length) >= std::int64_t(1) << 30) return refuse("2^30 rows or more");
@@ -150,12 +135,7 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
 
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
          void* workspace) {
-  if (!problem.regular_rows) {  // the plan was made with other tensors
-    throw Error(ErrorCode::kUnsupported, "query, key, value or grad_output",
-                "of rows that do not start at multiples of 16 bytes, in the order of memory",
-                "of rows that do, for this plan's kernel cuda.sm90.backward; make the plan with these tensors, or call "
-                "strobe::backward, which plans by itself");
-  }
+  require_regular_rows(problem, "query, key, value or grad_output", "cuda.sm90.backward", "strobe::backward");
   const KernelKey& key = decision.kernels[0];
   const int dim = key.values[1];
   const BackwardTile tile = sm90::backward_tile(dim);

@@ -8,7 +8,7 @@
 
 namespace strobe::cuda::sm90 {
 
-constexpr int kWarpgroup = 128, kWarpgroupRows = 64;
+constexpr int kWarpgroup = 128;
 /// Tiles lie in shared memory as panels of 64 columns, which are 128 bytes, the span of the swizzle.
 constexpr int kPanel = 64, kPanelRowBytes = 128;
 

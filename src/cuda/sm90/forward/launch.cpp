@@ -68,12 +68,7 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
 
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
          void* workspace) {
-  if (!problem.regular_rows) {  // the plan was made with other tensors
-    throw Error(ErrorCode::kUnsupported, "query, key, value or output",
-                "of rows that do not start at multiples of 16 bytes, in the order of memory",
-                "of rows that do, for this plan's kernel cuda.sm90.forward; make the plan with these tensors, or call "
-                "strobe::forward, which plans by itself");
-  }
+  require_regular_rows(problem, "query, key, value or output", "cuda.sm90.forward", "strobe::forward");
   const KernelKey& key = decision.kernels[0];
   const int dim = key.values[1];
   const ForwardTile tile = sm90::forward_tile(dim);
@@ -84,11 +79,12 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   params.heads = int(tiled_heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
-  params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, 64});
+  params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
   params.key = tensor_map_of(p.key, {p.head_dim, p.key_length, p.kv_heads, caches, tile.key_block});
   params.value = tensor_map_of(p.value, {p.value_dim, p.key_length, p.kv_heads, caches, tile.key_block});
   if (p.output.type != Element::kFloat32) {
-    params.output = tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, 64});
+    params.output =
+        tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
   }
   group_heads(launcher.device().multiprocessors, params);
   params.tiles_taken = static_cast<int*>(workspace);

@@ -1,5 +1,5 @@
-// Who computes what, in which order: query tiles to thread blocks, key blocks to a tile. One thread works it out, a
-// tile ahead, and leaves it in shared memory for producer and consumers.
+// Who computes what, in which order: query tiles to thread blocks, key blocks to a tile. One thread works it out,
+// ahead of the others, and leaves it in shared memory for them.
 #pragma once
 
 #include "cuda/sm90/forward/config.cuh"

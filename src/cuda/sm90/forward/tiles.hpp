@@ -4,14 +4,17 @@
 
 namespace strobe::cuda::sm90 {
 
+/// Rows of a warpgroup's matrix products.
+constexpr int kWarpgroupRows = 64;
+
 struct ForwardTile {
-  int consumers;  // warpgroups of 64 queries each; one more loads
+  int consumers;  // warpgroups of kWarpgroupRows queries each; one more schedules, loads and stores
   int key_block;
-  int query_stages;  // 64 queries each: those in work, and as many of the next tile as fit
+  int query_stages;  // kWarpgroupRows queries each: those in work, and as many of the next tile as fit
   int stages;        // blocks of keys, and of values
   int producer_registers, consumer_registers;
 
-  constexpr int query_tile() const { return 64 * consumers; }
+  constexpr int query_tile() const { return kWarpgroupRows * consumers; }
   constexpr int threads() const { return 128 * (consumers + 1); }
 };
 
@@ -44,7 +47,7 @@ constexpr int kTileAlignment = 1024;
 
 constexpr int forward_shared_bytes(int dim) {
   const ForwardTile tile = forward_tile(dim);
-  const int queries = 64 * dim * 2, keys = tile.key_block * dim * 2;
+  const int queries = kWarpgroupRows * dim * 2, keys = tile.key_block * dim * 2;
   return queries * (tile.query_stages + (stages_output(dim) ? tile.consumers : 0)) + 2 * tile.stages * keys +
          kBarrierBytes + kTaskBytes;
 }
