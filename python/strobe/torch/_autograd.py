@@ -18,16 +18,17 @@ from strobe.torch._operators import arguments_of, traced
 _DIFFERENTIABLE = ("query", "key", "value", "bias", "sink")
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any], want_lse: bool) -> tuple[Tensor, Any]:
-    """(out, lse) without a gradient."""
-    if traced(query):
+def forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any], want_lse: bool,
+            watched: bool) -> tuple[Tensor, Any]:
+    """(out, lse) without a gradient; by the operator where somebody watches (_operators.traced)."""
+    if watched:
         return torch.ops.strobe.attention(query, key, value, **arguments_of(options))
     return _compute.forward(query, key, value, options, want_lse)
 
 
 def _recorded(query, key, value, bias, sink, names, deterministic, numbers, *arrays):
     """Attention's forward pass."""
-    return forward(query, key, value, _options(bias, sink, names, numbers, arrays), True)
+    return forward(query, key, value, _options(bias, sink, names, numbers, arrays), True, traced(query))
 
 
 def _keep(ctx, inputs, output):

@@ -27,6 +27,13 @@ def output_type(query: Tensor) -> torch.dtype:
 
 def forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any], want_lse: bool) -> tuple[Tensor, Any]:
     """(out, lse), lse None unless wanted. Options are those of strobe.Options."""
+    if not want_lse:
+        try:
+            out = _core.forward_like(query, key, value, torch.empty_like, None, options)
+            if out is not None:
+                return out, None
+        except (ValueError, BufferError):  # strides that are refused are copied below; the rest is refused there again
+            pass
     if query.dim() < 3 or value.dim() < 3:
         raise ValueError(f"query is of shape {list(query.shape)} and value of {list(value.shape)}, must be [batch, length, "
                          "heads, dim], or packed without batch")
