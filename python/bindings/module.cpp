@@ -202,13 +202,14 @@ bool result_is_like_query(const Attention& attention) {
 
 /// forward into empty_like(query), which is returned; None, and nothing is done, where the result is not like query.
 template <Origin kOrigin>
-nb::object forward_like(nb::handle query, nb::handle key, nb::handle value, nb::handle empty_like, nb::handle stream,
-                        const nb::dict& options) {
+nb::object forward_like(nb::handle query, nb::handle key, nb::handle value, nb::handle empty_like, nb::handle lse,
+                        nb::handle stream, const nb::dict& options) {
   Arrays arrays(kOrigin);
   const Attention attention = attention_of(query, key, value, options, arrays);
   if (!result_is_like_query(attention)) return nb::none();
   nb::object out = empty_like(query);
-  const ForwardOutputs outputs{.output = arrays.view("out", out, Access::kWrite)};
+  const ForwardOutputs outputs{.output = arrays.view("out", out, Access::kWrite),
+                               .lse = view_if_given("lse", lse, arrays, Access::kWrite)};
   const Execution execution = execution_of(arrays, query, stream);
   const nb::gil_scoped_release released;
   strobe::forward(attention, outputs, execution);
@@ -336,9 +337,10 @@ NB_MODULE(_core, module) {
              nb::arg("value").none(), nb::arg("out").none(), nb::arg("lse").none(), nb::arg("stream").none(),
              nb::arg("options"));
   module.def("attention_like", &forward_like<Origin::kUser>, nb::arg("query").none(), nb::arg("key").none(),
-             nb::arg("value").none(), nb::arg("empty_like"), nb::arg("stream").none(), nb::arg("options"));
+             nb::arg("value").none(), nb::arg("empty_like"), nb::arg("lse").none(), nb::arg("stream").none(),
+             nb::arg("options"));
   module.def("forward_like", &forward_like<Origin::kOwn>, nb::arg("query"), nb::arg("key"), nb::arg("value"),
-             nb::arg("empty_like"), nb::arg("stream").none(), nb::arg("options"));
+             nb::arg("empty_like"), nb::arg("lse").none(), nb::arg("stream").none(), nb::arg("options"));
   module.def("forward", &forward<Origin::kOwn>, nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("out"),
              nb::arg("lse").none(), nb::arg("stream").none(), nb::arg("options"));
   module.def("backward", &backward, nb::arg("grad_out"), nb::arg("query"), nb::arg("key"), nb::arg("value"),

@@ -61,7 +61,7 @@ def attention(
         _core.attention(query, key, value, out, None, stream, given)
         return out
     if out is None and not return_lse and (empty_like := maker_of(query)) is not None:
-        out = _core.attention_like(query, key, value, empty_like, stream, given)
+        out = _core.attention_like(query, key, value, empty_like, None, stream, given)
         if out is not None:
             return out
     allocates = out is None

@@ -56,10 +56,15 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
     arrays = {name: given for name, given in options.items() if isinstance(given, Tensor) and name not in ("bias", "sink")}
     numbers = {name: given for name, given in options.items() if not isinstance(given, Tensor)}
     tensors = [query, key, value, bias, sink, *arrays.values()]
-    if torch.compiler.is_compiling():
-        tensors = _distinct(tensors)
-    function = _autograd.TransformedAttention if torch._C._are_functorch_transforms_active() else _autograd.Attention
-    out, lse = function.apply(*tensors[:5], tuple(arrays), deterministic, numbers, *tensors[5:])
+    if not watched:
+        apply = _autograd.apply_directly
+    elif torch.compiler.is_compiling():
+        tensors, apply = _distinct(tensors), _autograd.Attention.apply
+    elif torch._C._are_functorch_transforms_active():
+        apply = _autograd.TransformedAttention.apply
+    else:
+        apply = _autograd.Attention.apply
+    out, lse = apply(*tensors[:5], tuple(arrays), deterministic, watched, numbers, *tensors[5:])
     return (out, lse) if return_lse else out
 
 
