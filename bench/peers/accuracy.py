@@ -83,7 +83,8 @@ def measure(length: int, device: str) -> list[dict]:
     for dtype, name, attend in contenders():
         row = {"case": f"accuracy-{dtype}-d{DIM}-n{length}-h{HEADS}-full", "backend": device, "pass": "accuracy", "dtype": dtype,
                "head_dim": DIM,
-               "batch": BATCH, "query_heads": HEADS, "query_length": length, "peer": None if name == "strobe" else name, "rmse": None, "why": None}
+               "batch": BATCH, "query_heads": HEADS, "query_length": length, "peer": None if name == "strobe" else name, "rmse": None,
+               "why": None}
         narrow = inputs if dtype == "float8_e4m3" else [tensor.to(getattr(torch, dtype)) for tensor in inputs]
         try:
             with torch.no_grad():

@@ -18,8 +18,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
 
 # Name in the rows -> (label, colour, marker).
 LOOKS = {
@@ -29,6 +30,8 @@ LOOKS = {
     "FlashAttention-2": ("FlashAttention-2", "#0072B2", "^"),
     "FlexAttention": ("FlexAttention", "#CC79A7", "D"),
     "standard attention": ("standard attention", "#666666", "X"),
+    "pytorch": ("PyTorch", "#0072B2", "^"),
+    "onnxruntime": ("ONNX Runtime", "#009E73", "s"),
 }
 STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 8, "legend.frameon": False,
          "svg.fonttype": "none", "svg.hashsalt": "strobe", "savefig.dpi": 160}
@@ -42,39 +45,42 @@ def peers_of(rows: list[dict]) -> list[str | None]:
     return [peer for peer in LOOKS if any(row["peer"] == peer for row in rows)]
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+def legend(figure: Figure, peers: list[str | None], markers: bool) -> None:
+    """Below the panels: everyone who is in one of them."""
+    looks = [LOOKS[peer] for peer in peers]
+    handles = [Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=1.2, label=label) if markers
+               else Patch(color=colour, label=label) for label, colour, marker in looks]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
 def speed(rows: list[dict], kind: str, device: str) -> Figure | None:
-    """Bars of TFLOP/s over the length, a panel for each head dimension and mask."""
+    """Bars of TFLOP/s (on a CPU GFLOP/s) over the length, a panel for each type, head dimension and mask."""
     rows = [row for row in rows if row["pass"] == kind and row["ms"] is not None]
     if not rows:
         return None
-    peers, dims = peers_of(rows), sorted({row["head_dim"] for row in rows})
-    figure, panels = pyplot.subplots(2, len(dims), figsize=(3.2 * len(dims), 4.6), sharex=True, squeeze=False,
+    unit, scale = ("GFLOP/s", 1e3) if rows[0]["backend"] == "cpu" else ("TFLOP/s", 1.0)
+    peers, columns = peers_of(rows), sorted({(row["dtype"], row["head_dim"]) for row in rows})
+    figure, panels = pyplot.subplots(2, len(columns), figsize=(max(3.2 * len(columns), 4.8), 4.6), sharex=True, squeeze=False,
                                      layout="constrained")
-    for dim, column in zip(dims, panels.T):
+    for (dtype, dim), column in zip(columns, panels.T):
         for causal, axes in zip((False, True), column):
-            of_panel = [row for row in rows if row["head_dim"] == dim and row["causal"] is causal]
+            of_panel = [row for row in rows if (row["dtype"], row["head_dim"], row["causal"]) == (dtype, dim, causal)]
             lengths = sorted({row["query_length"] for row in of_panel})
             for place, peer in enumerate(peers):
-                found = {row["query_length"]: row["tflops"] for row in of_panel if row["peer"] == peer}
-                label, colour, _ = LOOKS[peer]
+                found = {row["query_length"]: scale * row["tflops"] for row in of_panel if row["peer"] == peer}
                 width = 0.84 / len(peers)
                 axes.bar([at - 0.42 + width * (place + 0.5) for at, length in enumerate(lengths) if length in found],
-                         [found[length] for length in lengths if length in found], width, label=label, color=colour)
+                         [found[length] for length in lengths if length in found], width, color=LOOKS[peer][1])
             axes.set_xticks(range(len(lengths)), list(map(short, lengths)))
-            axes.set_title(f"head dimension {dim}, {'causal' if causal else 'full'}")
+            axes.set_title(f"{dtype}, head dimension {dim}, {'causal' if causal else 'full'}")
             axes.grid(axis="y", linewidth=0.3)
             axes.set_axisbelow(True)
     for axes in panels[:, 0]:
-        axes.set_ylabel("TFLOP/s")
+        axes.set_ylabel(unit)
     for axes in panels[-1]:
         axes.set_xlabel("sequence length")
-    figure.suptitle(f"{kind.capitalize()} pass, bfloat16, {device}")
-    legend(figure, panels[0, 0])
+    figure.suptitle(f"{kind.capitalize()} pass, {device}")
+    legend(figure, peers, markers=False)
     return figure
 
 
@@ -86,35 +92,37 @@ def memory(rows: list[dict], device: str) -> Figure | None:
     figure, panels = pyplot.subplots(1, 2, figsize=(7.2, 3), layout="constrained")
     for axes, quantity, unit, title in ((panels[0], "memory_bytes", 2**-30, "memory beyond the inputs, GiB"),
                                         (panels[1], "ms", 1.0, "time, ms")):
-        for peer in peers_of(rows):
+        for place, peer in enumerate(peers_of(rows)):
             points = sorted((row["query_length"], row[quantity] * unit) for row in rows
                             if row["peer"] == peer and row["ms"] is not None)
-            label, colour, marker = LOOKS[peer]
-            axes.plot(*zip(*points), color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
+            _, colour, marker = LOOKS[peer]
+            size = max(7 - 1.5 * place, 2.5)  # so that those behind are seen where lines coincide
+            axes.plot(*zip(*points), color=colour, marker=marker, markersize=size, linewidth=size / 3)
         lengths = sorted({row["query_length"] for row in rows})
         axes.set(xscale="log", yscale="log", title=title, xlabel="sequence length")
         axes.set_xticks(lengths, list(map(short, lengths)))
         axes.minorticks_off()
         axes.grid(linewidth=0.3)
     figure.suptitle(f"Forward and backward, {rows[0]['query_heads']} heads of dimension {rows[0]['head_dim']}, causal, {device}")
-    legend(figure, panels[0])
+    legend(figure, peers_of(rows), markers=True)
     return figure
 
 
 def roofline(rows: list[dict], machine: dict) -> Figure | None:
     """Strobe's TFLOP/s over the operations for each byte that has to be moved, under what the card reaches."""
-    rows = [row for row in rows if row["peer"] is None and row.get("ms") is not None and row.get("bytes_moved")]
+    kinds = {"forward": ("#D55E00", "o"), "backward": ("#0072B2", "s"), "decode": ("#009E73", "^")}
+    rows = [row for row in rows if row["peer"] is None and row["pass"] in kinds and row["ms"] is not None and row.get("bytes_moved")]
     if not rows or "matmul_tflops" not in machine:
         return None
     figure, axes = pyplot.subplots(figsize=(5.4, 3.4), layout="constrained")
     top, slope = machine["matmul_tflops"], machine["copy_gbps"] * 1e-3  # TFLOP/s, TB/s
-    kinds = {"forward": ("#D55E00", "o"), "backward": ("#0072B2", "s"), "training": ("#CC79A7", "D"), "decode": ("#009E73", "^")}
     intensity = lambda row: row["tflops"] * 1e12 * row["ms"] * 1e-3 / row["bytes_moved"]
     least, most = min(map(intensity, rows)) / 2, 2 * max(map(intensity, rows))
     roof = [least, top / slope, most]
     axes.plot(roof, [min(top, slope * x) for x in roof], color="black", linewidth=1)
     axes.annotate(f"matrix product {top:.0f} TFLOP/s", (most, top), ha="right", va="bottom")
-    axes.annotate(f"copy {machine['copy_gbps']:.0f} GB/s", (least, slope * least), xytext=(8, -2), textcoords="offset points",
+    middle = (least * roof[1]) ** 0.5
+    axes.annotate(f"copy {machine['copy_gbps']:.0f} GB/s", (middle, slope * middle), xytext=(6, -2), textcoords="offset points",
                   va="top")
     for kind, (colour, marker) in kinds.items():
         of_kind = [row for row in rows if row["pass"] == kind]
@@ -124,7 +132,7 @@ def roofline(rows: list[dict], machine: dict) -> Figure | None:
     axes.set(xscale="log", yscale="log", xlabel="operations a byte of inputs and results", ylabel="TFLOP/s",
              title=f"Strobe on {machine['device']}", ylim=(None, 2 * top))
     axes.grid(linewidth=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -152,6 +160,8 @@ def figures_of(path: pathlib.Path) -> dict[str, Figure | None]:
     if path.suffix == ".json":
         return {"losses": losses(json.loads(path.read_text()))}
     machine, *rows = map(json.loads, path.read_text().splitlines())
+    if "device" not in machine:  # what cpu.py writes has rows only
+        machine, rows = {"device": "CPU"}, [machine, *rows]
     device = machine["device"].replace("NVIDIA ", "")
     return {"forward": speed(rows, "forward", device), "backward": speed(rows, "backward", device),
             "memory": memory(rows, device), "roofline": roofline(rows, machine)}

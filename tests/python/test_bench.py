@@ -104,9 +104,9 @@ def rows_to_draw():
     for kind in ("forward", "backward", "training", "decode"):
         for peer in (None, "cuDNN", "FlashAttention-2"):
             for length in (512, 1024):
-                yield {"case": f"{kind}-{length}", "pass": kind, "peer": peer, "head_dim": 64, "causal": True, "batch": 1,
-                       "query_heads": 16, "query_length": length, "ms": 1.0, "tflops": 300.0, "memory_bytes": 1 << 20,
-                       "bytes_moved": 1e9}
+                yield {"case": f"{kind}-{length}", "pass": kind, "peer": peer, "backend": "cuda", "dtype": "bfloat16",
+                       "head_dim": 64, "causal": True, "batch": 1, "query_heads": 16, "query_length": length, "ms": 1.0,
+                       "tflops": 300.0, "memory_bytes": 1 << 20, "bytes_moved": 1e9}
 
 
 def test_plots(tmp_path):
