@@ -2,9 +2,10 @@
 """Trains GPT-2 and BERT-large, with random weights, with Strobe's attention and with others: losses, step time, memory.
 
 The text is the documentation of Python's standard library (the docstrings of its modules), one byte a token. Weights, data and
-optimiser are the same for every attention, so the losses lie on one another as far as rounding goes. bfloat16 autocast, AdamW,
-no dropout. Step times are of whole steps (forward, backward, optimiser), the median after a warm-up. Compiled, each block of the
-network is one graph (torch.compile with fullgraph). plots.py draws the losses.
+optimiser are the same for every attention, so the losses lie on one another as far as rounding goes. bfloat16 autocast, AdamW
+with a learning rate that rises at first and gradients of a bounded norm, no dropout. Step times are of whole steps (forward,
+backward, optimiser), the median after a warm-up. Compiled (torch.compile with fullgraph), each block of the network is one graph,
+which takes seconds, or the whole network is. plots.py draws the losses.
 
     python bench/peers/train.py --model gpt2 --steps 200 --json gpt2.json      # on a GPU, with strobe installed
     python bench/peers/train.py --model tiny --device cpu --steps 20           # to try the script
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable
 
 BYTES = 256
+LEARNING_RATE, RISING_STEPS, LARGEST_NORM = 6e-4, 50, 1.0
 MASK = 256  # BERT's token in place of those to guess
 
 
@@ -140,19 +142,21 @@ def batches(model: Model, steps: int, device: str):
         yield tokens, targets
 
 
-def train(model: Model, attend: Callable, steps: int, device: str, compiled: bool) -> dict:
+def train(model: Model, attend: Callable, steps: int, device: str, compiled: str | None = None) -> dict:
+    """`compiled` is "blocks", "network" or None."""
     import torch
     made = network(model, attend, device)
-    if compiled:  # the blocks, which are all alike, so that one of them is compiled; whole, or it is an error
-        torch._dynamo.reset()
-        for block in made.blocks:
-            block.compile(fullgraph=True)
-    optimiser = torch.optim.AdamW(made.parameters(), lr=6e-4, weight_decay=0.1, fused=device == "cuda")
+    torch._dynamo.reset()
+    for part in {None: (), "blocks": made.blocks, "network": (made,)}[compiled]:  # blocks are alike: one of them is compiled
+        part.compile(fullgraph=True)
+    optimiser = torch.optim.AdamW(made.parameters(), lr=LEARNING_RATE, weight_decay=0.1, fused=device == "cuda")
     cuda = device == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     losses, times = [], []
-    for tokens, targets in batches(model, steps, device):
+    for step, (tokens, targets) in enumerate(batches(model, steps, device), 1):
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * min(1.0, step / RISING_STEPS)
         if cuda:
             torch.cuda.synchronize()
         begin = time.perf_counter()
@@ -160,6 +164,7 @@ def train(model: Model, attend: Callable, steps: int, device: str, compiled: boo
             logits = made(tokens)
         loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(made.parameters(), LARGEST_NORM)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         losses.append(loss.detach())
@@ -178,7 +183,7 @@ def measure(arguments: argparse.Namespace, save: Callable[[list[dict]], object])
     import torch
     chosen = {name: attend for name, attend in attentions(model.causal).items()
               if not arguments.attention or name in arguments.attention}
-    for compiled in (False, True) if arguments.compile else (False,):
+    for compiled in (None, arguments.compile) if arguments.compile else (None,):
         for name, attend in chosen.items():
             steps = arguments.steps if name in ("eager", "Strobe") and not compiled else min(arguments.steps, arguments.peer_steps)
             row = {"attention": name, "compiled": compiled}
@@ -203,7 +208,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200, help="with eager attention and with Strobe's")
     parser.add_argument("--peer-steps", type=int, default=25, help="with others, and compiled, whose time alone counts")
     parser.add_argument("--attention", action="append", help="only this one; may be given several times")
-    parser.add_argument("--compile", action="store_true", help="also under torch.compile")
+    parser.add_argument("--compile", nargs="?", const="blocks", choices=("blocks", "network"), help="also under torch.compile")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=pathlib.Path)
     arguments = parser.parse_args()
