@@ -17,7 +17,7 @@ ANY_ORDER = "strobe, any order"  # Strobe's backward with deterministic=False
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One problem. `kind` is forward, backward or decode."""
+    """One problem. `kind` is forward, backward, training (forward and backward, through autograd) or decode."""
 
     kind: str
     dtype: str
@@ -49,11 +49,22 @@ class Case:
     def flops(self) -> float:
         """By the FlashAttention papers' count: half when causal, 2.5 times forward for backward."""
         forward = 4.0 * self.batch * self.query_heads * self.queries * self.length * self.dim
-        return forward * (0.5 if self.causal else 1.0) * (2.5 if self.kind == "backward" else 1.0)
+        return forward * (0.5 if self.causal else 1.0) * {"backward": 2.5, "training": 3.5}.get(self.kind, 1.0)
 
     @property
     def bytes_of_keys_and_values(self) -> float:
         return 2.0 * self.batch * self.kv_heads * self.length * self.dim * BYTES[self.dtype]
+
+    @property
+    def bytes_of_queries(self) -> float:
+        return 1.0 * self.batch * self.query_heads * self.queries * self.dim * BYTES[self.dtype]
+
+    @property
+    def bytes_moved(self) -> float:
+        """That no exact method can do without: each tensor of the pass read or written once."""
+        forward = 2 * self.bytes_of_queries + self.bytes_of_keys_and_values  # query and out
+        backward = 4 * self.bytes_of_queries + 2 * self.bytes_of_keys_and_values  # also grad_out and the gradients
+        return {"backward": backward, "training": forward + backward}.get(self.kind, forward)
 
 
 @dataclasses.dataclass
@@ -87,6 +98,31 @@ def decode_cases(tokens: int = 1 << 20) -> list[Case]:
     return [Case("decode", "bfloat16", keys, 128, False, batch=batch, query_heads=32, kv_heads=8, query_length=1)
             for batch, keys in sizes if batch * keys <= tokens] or [
                 Case("decode", "bfloat16", tokens, 128, False, query_heads=32, kv_heads=8, query_length=1)]
+
+
+def gpt2_medium() -> list[Case]:
+    """The layer of the FlashAttention paper's figure 2 (2205.14135)."""
+    return [Case("training", "bfloat16", 1024, 64, False, batch=64)]
+
+
+def memory_cases(longest: int = 65536) -> list[Case]:
+    """Training steps whose memory is looked at, as the same paper's figure 3 and its tables do."""
+    return [Case("training", "bfloat16", length, 64, True) for length in (512 << k for k in range(8)) if length <= longest]
+
+
+def preset(name: str, tokens: int, hidden: int) -> list[Case]:
+    """The cases of a preset on a GPU; `tokens` and `hidden` make them smaller where they are tried without one."""
+    grid = papers_grid(tokens, hidden)
+    return {
+        "fa1-fig2": lambda: gpt2_medium() if tokens >= 16384 else [Case("training", "bfloat16", tokens, 64, False)],
+        "fa1-memory": lambda: memory_cases(4 * tokens),
+        "fa2-fig7": lambda: grid,
+        "fa3-fig5": lambda: [case for case in grid if case.kind == "forward"],
+        "decode": lambda: decode_cases() if tokens >= 16384 else decode_cases(tokens),
+    }[name]()
+
+
+PRESETS = ("fa1-fig2", "fa1-memory", "fa2-fig7", "fa3-fig5", "decode")
 
 
 def quick(cases: list[Case]) -> list[Case]:

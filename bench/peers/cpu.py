@@ -7,6 +7,7 @@ bench/results; a run of some cases (--only) replaces these and keeps the others.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -178,6 +179,9 @@ def main() -> None:
     json_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (arguments.results / "peers-cpu.md").write_text(table_of(rows))
     print(f"{arguments.results / 'peers-cpu.md'} and {json_path.name} written")
+    if importlib.util.find_spec("matplotlib"):
+        import plots
+        print("plots: " + ", ".join(plots.draw(json_path)))
 
 
 if __name__ == "__main__":

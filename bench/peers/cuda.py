@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Strobe and PyTorch's FlashAttention-2 and cuDNN on the same tensors, in turn, in one process, on a GPU.
 
-The cases are the FlashAttention papers' grid, forward and backward, and decoding. Results are compared first; a peer whose
+--preset names the cases (cases.py): fa2-fig7, the FlashAttention papers' grid, forward and backward; fa3-fig5, its forward
+half; fa1-fig2, a layer of GPT-2 medium; fa1-memory, lengths up to 64k, for their memory; decode; fa3-table3, errors against
+float64 (accuracy.py). Results are compared first; a peer whose
 results differ is not timed against. Then come rounds: in each, every contender rests, warms up and is timed call by call with
 CUDA events, after a read of more memory than the L2 cache holds, so that no input waits there. A round's figure is the median
 of its calls, a case's the mean over rounds; the spread is (largest - smallest round) / mean. Ratios are the peer's time
-over Strobe's. The backward pass comes in both of Strobe's modes. A table and JSON lines go to bench/results, written anew
-after every case, so that a run that is stopped leaves what it has. bench/peers/run --vs torch sets everything up.
+over Strobe's. The backward pass comes in both of Strobe's modes. Memory is what a call allocates at its peak, results included.
+A table, plots and JSON lines go to bench/results, the lines after every case, so that a run that is stopped leaves what it has;
+cases that are there from an earlier run on the same machine stay. bench/peers/run sets everything up.
 
 With --device cpu and few --tokens the whole script can be tried without a GPU; its figures mean nothing then.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import pathlib
@@ -22,16 +26,18 @@ import subprocess
 import sys
 import time
 
-from cases import (ANY_ORDER, BYTES, NOT_THIS_PASS, Case, Prepared, decode_cases, largest_difference, papers_grid,
-                   quick)
+from cases import ANY_ORDER, BYTES, NOT_THIS_PASS, PRESETS, Case, Prepared, largest_difference, preset, quick
 
-PASSES = ("forward", "backward", "decode")
+PASSES = ("forward", "backward", "training", "decode")
 LARGEST_DIFFERENCE = 2e-2  # of bfloat16 results, over the largest value
 WARM_UPS = 5
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=(*PRESETS, "fa3-table3"), action="append",
+                        help="these cases; may be given several times; fa2-fig7 and decode unless given")
+    parser.add_argument("--peers", default="", help="a regular expression: the contenders, beside Strobe, whose name it matches")
     parser.add_argument("--only", choices=PASSES, action="append", help="this pass; may be given several times")
     parser.add_argument("--filter", default="", help="a regular expression: the cases whose name it matches")
     parser.add_argument("--quick", action="store_true", help="three lengths, head dimensions 64 and 128, one round")
@@ -46,12 +52,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print the cases and stop; needs neither PyTorch nor a GPU")
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 2)
+    arguments.preset = arguments.preset or ["fa2-fig7", "decode"]
     return arguments
 
 
 def chosen_cases(arguments: argparse.Namespace) -> list[Case]:
-    cases = papers_grid(arguments.tokens, arguments.hidden)
-    cases += decode_cases() if arguments.tokens >= 16384 else decode_cases(arguments.tokens)
+    presets = [name for name in arguments.preset if name in PRESETS]
+    cases = list(dict.fromkeys(case for name in presets for case in preset(name, arguments.tokens, arguments.hidden)))
     if arguments.quick:
         cases = quick(cases)
     return [case for case in cases if case.kind in (arguments.only or PASSES) and re.search(arguments.filter, case.name)]
@@ -102,13 +109,33 @@ class CudaClock:
     def wait(self) -> None:
         self.torch.cuda.synchronize()
 
+    def peak_bytes(self, run) -> int:
+        """What a call allocates at its peak, beyond what was there."""
+        cuda = self.torch.cuda
+        cuda.synchronize()
+        before = cuda.memory_allocated()
+        cuda.reset_peak_memory_stats()
+        run()
+        cuda.synchronize()
+        return cuda.max_memory_allocated() - before
+
+    def ceilings(self) -> dict:
+        """What the card reaches at large matrix products in bfloat16, and at copies, reads and writes counted."""
+        torch, size = self.torch, 8192
+        left, right = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+        product, copy = torch.empty_like(left), torch.empty_like(self.other)
+        self.seconds(lambda: torch.mm(left, right, out=product), WARM_UPS)
+        multiply = statistics.median(self.seconds(lambda: torch.mm(left, right, out=product), 20))
+        move = statistics.median(self.seconds(lambda: copy.copy_(self.other), 20))
+        return {"matmul_tflops": 2e-12 * size**3 / multiply, "copy_gbps": 2e-9 * self.other.nbytes / move}
+
     def machine(self) -> dict:
         torch = self.torch
         driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
                                 text=True, check=False).stdout.splitlines()
         cudnn = torch.backends.cudnn.version()  # 91900 is 9.19.0
         return {"device": torch.cuda.get_device_name(), "driver": driver[0] if driver else "unknown", "cuda": torch.version.cuda,
-                "cudnn": f"{cudnn // 10000}.{cudnn // 100 % 100}.{cudnn % 100}"}
+                "cudnn": f"{cudnn // 10000}.{cudnn // 100 % 100}.{cudnn % 100}", **self.ceilings()}
 
 
 class CpuClock:
@@ -124,6 +151,9 @@ class CpuClock:
 
     def wait(self) -> None:
         pass
+
+    def peak_bytes(self, run) -> None:
+        run()
 
     def machine(self) -> dict:
         return {"device": f"CPU ({platform.machine()})"}
@@ -144,11 +174,11 @@ def prepare(case: Case, contenders: list, tensors: dict) -> tuple[dict[str, Prep
 def measure(case: Case, contenders: list, clock, arguments: argparse.Namespace) -> list[dict]:
     """A row for every contender; `ms` is None for one that did not run or whose results differ, and `why` tells."""
     ready, why = prepare(case, contenders, make_tensors(case, arguments.device))
-    differences = {}
+    differences, memory = {}, {}
+    for name, prepared in ready.items():
+        with prepared.setting():
+            memory[name] = clock.peak_bytes(prepared.run)
     if "strobe" in ready:
-        for prepared in ready.values():
-            with prepared.setting():
-                prepared.run()
         ours = ready["strobe"].results()
         differences = {name: largest_difference(ours, prepared.results()) for name, prepared in ready.items()}
         for name, difference in differences.items():
@@ -172,7 +202,8 @@ def measure(case: Case, contenders: list, clock, arguments: argparse.Namespace) 
                "head_dim": case.dim, "value_dim": case.dim, "batch": case.batch, "query_heads": case.query_heads,
                "kv_heads": case.kv_heads, "query_length": case.queries, "key_length": case.length, "causal": case.causal,
                "ms": None, "spread": None, "tflops": None, "gbps": None, "peer": None if name == "strobe" else name,
-               "ratio": None, "difference": differences.get(name), "rounds": arguments.rounds, "why": why.get(name)}
+               "ratio": None, "memory_bytes": memory.get(name),
+               "bytes_moved": case.bytes_moved, "difference": differences.get(name), "rounds": arguments.rounds, "why": why.get(name)}
         if name in ready:
             seconds = statistics.mean(medians[name])
             row |= {"kernel": ready[name].kernel, "ms": seconds * 1e3, "tflops": case.flops / seconds * 1e-12,
@@ -200,7 +231,10 @@ def geometric_means(rows: list[dict]) -> dict[tuple[str, str], tuple[float, int]
 def rate_of(row: dict) -> str:
     if row["ms"] is None:
         return "-"
-    return f"{row['gbps']:.4g} GB/s" if row["pass"] == "decode" else f"{row['tflops']:.3g}"
+    if row["pass"] == "decode":
+        return f"{row['gbps']:.4g} GB/s"
+    memory = f", {row['memory_bytes'] / 2**20:,.0f} MiB" if row["pass"] == "training" and row["memory_bytes"] else ""
+    return f"{row['tflops']:.3g}{memory}"
 
 
 def line_of(rows: list[dict], separator: str) -> str:
@@ -212,8 +246,21 @@ def line_of(rows: list[dict], separator: str) -> str:
     return separator.join([rows[0]["case"], *cells])
 
 
+def accuracy_lines(rows: list[dict]) -> list[str]:
+    """The table of errors: a line a type, a column a contender."""
+    shape = " x ".join(str(rows[0][axis]) for axis in ("batch", "query_length", "query_heads", "head_dim"))
+    names = list(dict.fromkeys(row["peer"] or "Strobe" for row in rows))
+    lines = [f"| RMSE, {shape} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        found = {row["peer"] or "Strobe": row["rmse"] for row in rows if row["dtype"] == dtype}
+        cells = (f"{found[name]:.2g}" if found.get(name) is not None else "-" for name in names)
+        lines.append(f"| {dtype} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def table_of(rows: list[dict], machine: dict) -> str:
-    lines = ["# Strobe and its peers on a GPU", "", ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
+    facts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in machine.items())
+    lines = ["# Strobe and its peers on a GPU", "", ", ".join(facts) + ".",
              "bfloat16, storage (batch, length, heads, dim). TFLOP/s (decode: GB/s of keys and values read) by bench/peers/cuda.py,",
              "and in brackets how many times as fast Strobe is. Backward, Strobe is deterministic; \"any order\" is without."]
     for kind in PASSES:
@@ -224,6 +271,9 @@ def table_of(rows: list[dict], machine: dict) -> str:
         lines += ["", f"| {kind} | Strobe | " + " | ".join(peers) + " |", "|---" * (len(peers) + 2) + "|"]
         for name in dict.fromkeys(row["case"] for row in of_pass):
             lines.append("| " + line_of([row for row in of_pass if row["case"] == name], " | ") + " |")
+    if errors := [row for row in rows if row["pass"] == "accuracy"]:
+        lines += ["", "Errors against float64, entries N(0, 1) + N(0, 100) * Bernoulli(0.001):", "", *accuracy_lines(errors)]
+    rows = [row for row in rows if row["pass"] in PASSES]
     lines += ["", "Geometric means of these ratios:", ""]
     lines += [f"- {kind}: {mean:.2f} times {peer} ({count} cases)" for (kind, peer), (mean, count) in geometric_means(rows).items()]
     reasons: dict[tuple[str, str], list[str]] = {}
@@ -237,12 +287,23 @@ def table_of(rows: list[dict], machine: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(rows: list[dict], machine: dict, folder: pathlib.Path) -> None:
+def results_file(machine: dict, folder: pathlib.Path) -> pathlib.Path:
+    name = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower().replace("nvidia", "")).strip("-")
+    return folder / f"peers-{name}.jsonl"
+
+
+def earlier_rows(path: pathlib.Path, now: set[str]) -> list[dict]:
+    """Rows of an earlier run, without the cases that run now."""
+    if not path.exists():
+        return []
+    return [row for row in map(json.loads, path.read_text().splitlines()[1:]) if row["case"] not in now]
+
+
+def write(rows: list[dict], machine: dict, path: pathlib.Path) -> None:
     """The table and the JSON lines."""
-    name = "peers-" + re.sub(r"[^a-z0-9]+", "-", machine["device"].lower().replace("nvidia", "")).strip("-")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [machine, *rows]))
-    (folder / f"{name}.md").write_text(table_of(rows, machine))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in [machine, *rows]))
+    path.with_suffix(".md").write_text(table_of(rows, machine))
 
 
 def main() -> int:
@@ -254,23 +315,36 @@ def main() -> int:
     import strobe
     import torch
 
+    import accuracy
     from cuda_contenders import all_contenders
 
     clock = CudaClock() if arguments.device == "cuda" else CpuClock()
     machine = clock.machine() | {"torch": torch.__version__, "strobe": strobe.__version__}
     print(json.dumps(machine))
-    contenders = all_contenders()
+    ours, *peers = all_contenders()
+    contenders = [ours, *(peer for peer in peers if re.search(arguments.peers, peer.name))]
+    path, rows = results_file(machine, arguments.results), []
+    if "fa3-table3" in arguments.preset:
+        rows += accuracy.measure(min(arguments.tokens, accuracy.LONGEST), arguments.device)
+        print("\n".join(accuracy_lines(rows)), flush=True)
+    kept = earlier_rows(path, {row["case"] for row in rows} | {case.name for case in cases})
     print("case, strobe, " + ", ".join(f"{contender.name} (ratio)" for contender in contenders[1:]))
-    begin, rows = time.monotonic(), []
+    begin = time.monotonic()
     for done, case in enumerate(cases):
         if time.monotonic() - begin > arguments.seconds:
             print(f"stopped after {arguments.seconds:g} s: {done} of {len(cases)} cases")
             break
         rows += measure(case, contenders, clock, arguments)
         print(line_of(rows[-len(contenders):], "  "), flush=True)
-        write(rows, machine, arguments.results)
+        write(kept + rows, machine, path)
+    write(kept + rows, machine, path)
     table = table_of(rows, machine)
     print(table[table.index("Geometric means"):])
+    if importlib.util.find_spec("matplotlib"):
+        import plots
+        print("plots: " + (", ".join(plots.draw(path)) or "none, these cases have none"))
+    else:
+        print("no plots, since matplotlib is not there: python bench/peers/plots.py", path)
     return 1 if any("results differ" in (row["why"] or "") for row in rows) else 0
 
 

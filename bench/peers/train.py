@@ -2,12 +2,14 @@
 """Trains GPT-2 and BERT-large, with random weights, with Strobe's attention and with others: losses, step time, memory.
 
 The text is the documentation of Python's standard library (the docstrings of its modules), one byte a token. Weights, data and
-optimiser are the same for every attention, so the losses lie on one another as far as rounding goes. bfloat16 autocast, AdamW,
-no dropout. Step times are of whole steps (forward, backward, optimiser), the median after a warm-up.
+optimiser are the same for every attention, so the losses lie on one another as far as rounding goes. bfloat16 autocast, AdamW
+with a learning rate that rises at first and gradients of a bounded norm, no dropout. Step times are of whole steps (forward,
+backward, optimiser), the median after a warm-up. Compiled (torch.compile with fullgraph), each block of the network is one graph,
+which takes seconds, or the whole network is. plots.py draws the losses.
 
     python bench/peers/train.py --model gpt2 --steps 200 --json gpt2.json      # on a GPU, with strobe installed
     python bench/peers/train.py --model tiny --device cpu --steps 20           # to try the script
-    python bench/peers/train.py --plot gpt2.json                               # writes gpt2.svg, with matplotlib
+    python bench/peers/plots.py gpt2.json                                      # writes gpt2-losses.svg, with matplotlib
 """
 
 import argparse
@@ -23,6 +25,7 @@ import time
 from collections.abc import Callable
 
 BYTES = 256
+LEARNING_RATE, RISING_STEPS, LARGEST_NORM = 6e-4, 50, 1.0
 MASK = 256  # BERT's token in place of those to guess
 
 
@@ -139,23 +142,29 @@ def batches(model: Model, steps: int, device: str):
         yield tokens, targets
 
 
-def train(model: Model, attend: Callable, steps: int, device: str, compiled: bool) -> dict:
+def train(model: Model, attend: Callable, steps: int, device: str, compiled: str | None = None) -> dict:
+    """`compiled` is "blocks", "network" or None."""
     import torch
     made = network(model, attend, device)
-    run = torch.compile(made) if compiled else made
-    optimiser = torch.optim.AdamW(made.parameters(), lr=6e-4, weight_decay=0.1, fused=device == "cuda")
+    torch._dynamo.reset()
+    for part in {None: (), "blocks": made.blocks, "network": (made,)}[compiled]:  # blocks are alike: one of them is compiled
+        part.compile(fullgraph=True)
+    optimiser = torch.optim.AdamW(made.parameters(), lr=LEARNING_RATE, weight_decay=0.1, fused=device == "cuda")
     cuda = device == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     losses, times = [], []
-    for tokens, targets in batches(model, steps, device):
+    for step, (tokens, targets) in enumerate(batches(model, steps, device), 1):
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * min(1.0, step / RISING_STEPS)
         if cuda:
             torch.cuda.synchronize()
         begin = time.perf_counter()
         with torch.autocast(device, torch.bfloat16):
-            logits = run(tokens)
+            logits = made(tokens)
         loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(made.parameters(), LARGEST_NORM)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         losses.append(loss.detach())
@@ -172,41 +181,25 @@ def measure(arguments: argparse.Namespace, save: Callable[[list[dict]], object])
     """Saves after every attention, so that a run cut short leaves what it has."""
     model, rows = MODELS[arguments.model], []
     import torch
-    for name, attend in attentions(model.causal).items():
-        if arguments.attention and name not in arguments.attention:
-            continue
-        steps = arguments.steps if name in ("eager", "Strobe") else min(arguments.steps, arguments.peer_steps)
-        for compiled in (False, True) if arguments.compile else (False,):
+    chosen = {name: attend for name, attend in attentions(model.causal).items()
+              if not arguments.attention or name in arguments.attention}
+    for compiled in (None, arguments.compile) if arguments.compile else (None,):
+        for name, attend in chosen.items():
+            steps = arguments.steps if name in ("eager", "Strobe") and not compiled else min(arguments.steps, arguments.peer_steps)
             row = {"attention": name, "compiled": compiled}
             try:
-                row |= train(model, attend, min(steps, arguments.peer_steps) if compiled else steps, arguments.device, compiled)
+                row |= train(model, attend, steps, arguments.device, compiled)
                 memory = f", {row['peak_gib']:.1f} GiB" if row["peak_gib"] else ""
                 print(f"{name}{' (compiled)' if compiled else ''}: {row['step_ms']:.1f} ms a step "
                       f"({row['fastest_ms']:.1f} to {row['slowest_ms']:.1f}){memory}, loss {row['losses'][0]:.3f} -> "
                       f"{row['losses'][-1]:.3f} in {len(row['losses'])} steps", flush=True)
             except (RuntimeError, NotImplementedError) as error:  # a backend that this device lacks
                 row["why"] = str(error).splitlines()[0][:200]
-                print(f"{name}: {row['why']}", flush=True)
+                print(f"{name}{' (compiled)' if compiled else ''}: {row['why']}", flush=True)
             rows.append(row)
             save(rows)
             if arguments.device == "cuda":
                 torch.cuda.empty_cache()
-
-
-def plot(path: pathlib.Path) -> None:
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    report = json.loads(path.read_text())
-    rows = [row for row in report["rows"] if len(row.get("losses", ())) >= 100 and not row["compiled"]]
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 5), height_ratios=(3, 1), sharex=True, layout="constrained")
-    for row, style in zip(rows, ("-", "--")):
-        above.plot(row["losses"], style, label=row["attention"])
-    below.plot([ours - other for ours, other in zip(rows[1]["losses"], rows[0]["losses"])], color="grey")
-    above.set(ylabel="loss (nats a byte)", title=f"{report['model']} on {report['device']}")
-    below.set(xlabel="step", ylabel="difference")
-    above.legend()
-    figure.savefig(path.with_suffix(".svg"))
 
 
 def main() -> int:
@@ -215,14 +208,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200, help="with eager attention and with Strobe's")
     parser.add_argument("--peer-steps", type=int, default=25, help="with others, and compiled, whose time alone counts")
     parser.add_argument("--attention", action="append", help="only this one; may be given several times")
-    parser.add_argument("--compile", action="store_true", help="also under torch.compile")
+    parser.add_argument("--compile", nargs="?", const="blocks", choices=("blocks", "network"), help="also under torch.compile")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--plot", type=pathlib.Path, metavar="JSON", help="plot this report's losses and stop")
     arguments = parser.parse_args()
-    if arguments.plot:
-        plot(arguments.plot)
-        return 0
     import torch
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else "the CPU"
     about = {"model": arguments.model, "device": device, "torch": torch.__version__,

@@ -67,13 +67,14 @@ bool same_device(dlpack::Device a, dlpack::Device b) {
   return on_cpu(a) ? on_cpu(b) : a.type == b.type && a.index == b.index;
 }
 
-/// The table of C functions that the array's type offers; null if it offers none that is understood here.
-const dlpack::ExchangeTable* exchange_table(nb::handle array) {
-  // Asked for every array of every call, mostly of one type: the last answer is kept, and its type with it.
-  static nb::handle last_type;
-  static const dlpack::ExchangeTable* last_table = nullptr;
-  const nb::handle type = array.type();
-  if (last_type.is(type)) return last_table;
+/// What is looked up once for a type of arrays.
+struct ArrayType {
+  nb::handle type;
+  const dlpack::ExchangeTable* table = nullptr;  // its C functions; null if it offers none that is understood here
+  bool has_gradients = false;                    // its arrays have an attribute requires_grad, as PyTorch's
+};
+
+ArrayType look_up(nb::handle type) {
   const nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__", nb::none());
   const dlpack::ExchangeTable* table = nullptr;
   if (PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) {
@@ -81,10 +82,27 @@ const dlpack::ExchangeTable* exchange_table(nb::handle array) {
   }
   while (table != nullptr && table->version.major > 1) table = table->older;
   if (table != nullptr && (table->version.major != 1 || table->view == nullptr)) table = nullptr;
-  last_type.dec_ref();
-  last_type = type.inc_ref();
-  last_table = table;
-  return table;
+  return {.type = type, .table = table, .has_gradients = nb::hasattr(type, "requires_grad")};
+}
+
+/// Asked for every array of every call, mostly of one type: the last answer is kept, and its type with it.
+const ArrayType& type_of(nb::handle array) {
+  static ArrayType last;
+  const nb::handle type = array.type();
+  if (!last.type.is(type)) {
+    const ArrayType found = look_up(type);
+    last.type.dec_ref();
+    last = found;
+    last.type.inc_ref();
+  }
+  return last;
+}
+
+/// Calls a function of strobe._arrays that refuses some arrays, with the array by its name.
+void ask(const char* function, const char* argument, nb::handle array) {
+  nb::dict named;
+  named[argument] = array;
+  nb::module_::import_("strobe._arrays").attr(function)(**named);
 }
 
 dlpack::Device device_of(nb::handle array) {
@@ -135,9 +153,19 @@ Lent contents_of(nb::handle capsule) {
 
 }  // namespace
 
+bool Arrays::is_recorded(nb::handle tensor) {
+  // PyTorch is there, since its tensor is.
+  static const nb::handle grad_enabled = nb::getattr(nb::module_::import_("torch"), "is_grad_enabled").release();
+  static const nb::handle requires_grad = nb::str("requires_grad").release();
+  if (!records_) records_ = grad_enabled().is(Py_True);
+  return *records_ && nb::getattr(tensor, requires_grad).is(Py_True);
+}
+
 Tensor Arrays::view(const char* argument, nb::handle array, Access access) {
-  const dlpack::ExchangeTable* table = exchange_table(array);
-  if (first_argument_.empty()) table_ = table;
+  const auto& [type, table, has_gradients] = type_of(array);
+  if (origin_ == Origin::kUser && has_gradients && is_recorded(array))
+    ask("refuse_recorded_gradients", argument, array);
+  if (first_argument_ == nullptr) table_ = table;
   dlpack::Tensor tensor;
   if (table != nullptr && table->view(array.ptr(), &tensor) == 0) return accept(argument, tensor);
   PyErr_Clear();  // what the table refuses, the method refuses with a shorter message
@@ -151,6 +179,7 @@ Tensor Arrays::exported(const char* argument, nb::handle array, Access access) {
                           ", must be an array (of NumPy, PyTorch, CuPy or another library that speaks DLPack)")
                              .c_str());
   }
+  if (origin_ == Origin::kUser && access == Access::kWrite) ask("require_writable", argument, array);
   const KnownType* ml_dtype = nullptr;
   try {
     borrowed_.push_back(capsule_of(array));
@@ -170,7 +199,7 @@ Tensor Arrays::exported(const char* argument, nb::handle array, Access access) {
 }
 
 Tensor Arrays::accept(const char* argument, const dlpack::Tensor& from) {
-  if (first_argument_.empty()) {
+  if (first_argument_ == nullptr) {
     if (!on_cpu(from.device) && from.device.type != dlpack::kCuda) {
       throw Error(ErrorCode::kInvalidArgument, argument, name_of(from.device), "on the CPU or a CUDA device");
     }
@@ -201,7 +230,7 @@ Tensor Arrays::accept(const char* argument, const dlpack::Tensor& from) {
 }
 
 Device Arrays::device() const {
-  if (on_cpu(device_) || first_argument_.empty()) return {};
+  if (on_cpu(device_) || first_argument_ == nullptr) return {};
   return {.kind = DeviceKind::kCuda, .index = device_.index};
 }
 

@@ -144,12 +144,13 @@ void set_options(Attention& attention, const nb::dict& options, Arrays& arrays) 
 }
 
 Attention attention_of(nb::handle query, nb::handle key, nb::handle value, const nb::dict& options, Arrays& arrays) {
-  // New keys and values are written to the cache.
-  const Access cache = options.contains("new_key") && !options["new_key"].is_none() ? Access::kWrite : Access::kRead;
-  Attention attention{.query = arrays.view("query", query),
-                      .key = arrays.view("key", key, cache),
-                      .value = arrays.view("value", value, cache)};
+  Attention attention{
+      .query = arrays.view("query", query), .key = arrays.view("key", key), .value = arrays.view("value", value)};
   set_options(attention, options, arrays);
+  if (attention.new_key.given()) {  // is written to the cache, as new_value is
+    attention.key = arrays.view("key", key, Access::kWrite);
+    attention.value = arrays.view("value", value, Access::kWrite);
+  }
   return attention;
 }
 
@@ -174,15 +175,45 @@ Execution execution_of(const Arrays& arrays, nb::handle query, nb::handle stream
   return execution;
 }
 
+template <Origin kOrigin>
 void forward(nb::handle query, nb::handle key, nb::handle value, nb::handle out, nb::handle lse, nb::handle stream,
              const nb::dict& options) {
-  Arrays arrays;
+  Arrays arrays(kOrigin);
   const Attention attention = attention_of(query, key, value, options, arrays);
   const ForwardOutputs outputs{.output = arrays.view("out", out, Access::kWrite),
                                .lse = view_if_given("lse", lse, arrays, Access::kWrite)};
   const Execution execution = execution_of(arrays, query, stream);
   const nb::gil_scoped_release released;
   strobe::forward(attention, outputs, execution);
+}
+
+/// Whether attention's result has query's shape and type, and query is row-major.
+bool result_is_like_query(const Attention& attention) {
+  const Tensor &query = attention.query, &value = attention.value;
+  if (query.rank < 3 || value.rank < 3 || size_of(query.dtype) == 1) return false;
+  if (query.shape[query.rank - 1] != value.shape[value.rank - 1]) return false;
+  std::int64_t stride = 1;
+  for (int axis = query.rank - 1; axis >= 0; --axis) {
+    if (query.strides[axis] != stride && query.shape[axis] != 1) return false;
+    stride *= query.shape[axis];
+  }
+  return true;
+}
+
+/// forward into empty_like(query), which is returned; None, and nothing is done, where the result is not like query.
+template <Origin kOrigin>
+nb::object forward_like(nb::handle query, nb::handle key, nb::handle value, nb::handle empty_like, nb::handle lse,
+                        nb::handle stream, const nb::dict& options) {
+  Arrays arrays(kOrigin);
+  const Attention attention = attention_of(query, key, value, options, arrays);
+  if (!result_is_like_query(attention)) return nb::none();
+  nb::object out = empty_like(query);
+  const ForwardOutputs outputs{.output = arrays.view("out", out, Access::kWrite),
+                               .lse = view_if_given("lse", lse, arrays, Access::kWrite)};
+  const Execution execution = execution_of(arrays, query, stream);
+  const nb::gil_scoped_release released;
+  strobe::forward(attention, outputs, execution);
+  return out;
 }
 
 /// `gradients` has an array for each gradient that is wanted, by the name of the input: query, key, value, bias, sink.
@@ -301,7 +332,16 @@ void translate(const std::exception_ptr& thrown, void*) {
 NB_MODULE(_core, module) {
   nb::register_exception_translator(translate);
 
-  module.def("forward", &forward, nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("out"),
+  // Arrays may be None for nanobind: the view that is then refused has the better message.
+  module.def("attention", &forward<Origin::kUser>, nb::arg("query").none(), nb::arg("key").none(),
+             nb::arg("value").none(), nb::arg("out").none(), nb::arg("lse").none(), nb::arg("stream").none(),
+             nb::arg("options"));
+  module.def("attention_like", &forward_like<Origin::kUser>, nb::arg("query").none(), nb::arg("key").none(),
+             nb::arg("value").none(), nb::arg("empty_like"), nb::arg("lse").none(), nb::arg("stream").none(),
+             nb::arg("options"));
+  module.def("forward_like", &forward_like<Origin::kOwn>, nb::arg("query"), nb::arg("key"), nb::arg("value"),
+             nb::arg("empty_like"), nb::arg("lse").none(), nb::arg("stream").none(), nb::arg("options"));
+  module.def("forward", &forward<Origin::kOwn>, nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("out"),
              nb::arg("lse").none(), nb::arg("stream").none(), nb::arg("options"));
   module.def("backward", &backward, nb::arg("grad_out"), nb::arg("query"), nb::arg("key"), nb::arg("value"),
              nb::arg("out"), nb::arg("lse"), nb::arg("grad_lse").none(), nb::arg("gradients"), nb::arg("stream").none(),

@@ -6,6 +6,7 @@ No library but NumPy is imported; PyTorch and CuPy are recognised where the call
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -32,6 +33,16 @@ def empty(shape: tuple[int, ...], like: Any, dtype: str | None = None) -> Any:
         raise TypeError(f"query is of type {type(like).__name__} on a GPU, must be PyTorch's or CuPy's, which allocate the "
                         "results, or out= be given")
     return numpy.empty(shape, dtype or like.dtype)
+
+
+def maker_of(array: Any) -> Callable[[Any], Any] | None:
+    """The function of `array`'s library that makes an uninitialised array like a given one, if that is all there is to it."""
+    if type(array) is numpy.ndarray:
+        return numpy.empty_like
+    for library, type_name in (("torch", "Tensor"), ("cupy", "ndarray")):
+        if _belongs_to(array, library, type_name):
+            return sys.modules[library].empty_like
+    return None
 
 
 def handed(array: Any, like: Any) -> Any:

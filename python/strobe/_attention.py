@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from strobe import _core
-from strobe._arrays import empty, handed, refuse_recorded_gradients, require_arrays, require_writable
+from strobe._arrays import empty, handed, maker_of, refuse_recorded_gradients, require_arrays
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -56,22 +56,21 @@ def attention(
 
     The method is FlashAttention's (arXiv 2205.14135, 2307.08691).
     """
-    refuse_recorded_gradients(query=query, key=key, value=value, **options)
+    given: Any = options
+    if out is not None and not return_lse:
+        _core.attention(query, key, value, out, None, stream, given)
+        return out
+    if out is None and not return_lse and (empty_like := maker_of(query)) is not None:
+        out = _core.attention_like(query, key, value, empty_like, None, stream, given)
+        if out is not None:
+            return out
     allocates = out is None
     if allocates:
         require_arrays(query=query, key=key, value=value)
         float8 = query.dtype.itemsize == 1
         out = empty((*query.shape[:-1], *value.shape[-1:]), query, "float32" if float8 else None)
-    else:
-        require_writable(out=out)
-    if "new_key" in options:
-        require_writable(key=key, value=value)
     lse = empty(_lse_shape(query), query, "float32") if return_lse else None
-    try:
-        _core.forward(query, key, value, out, lse, stream, options)  # type: ignore[arg-type]  # a dict when it runs
-    except TypeError:  # asked only now, since asking takes a tenth of a short call
-        require_arrays(query=query, key=key, value=value)
-        raise
+    _core.attention(query, key, value, out, lse, stream, given)
     if allocates:
         out = handed(out, query)
     return (out, handed(lse, query)) if return_lse else out

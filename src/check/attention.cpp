@@ -25,9 +25,8 @@ void check_execution(Inspection& call) {
 /// Plans multiply these sizes, also where an axis is empty or a short packed sequence is reckoned as the longest.
 void check_size(const Problem& problem) {
   const auto expect = [](const char* argument, std::initializer_list<std::int64_t> sizes) {
-    std::int64_t left = kMaxProduct;
-    for (std::int64_t size : sizes) left /= std::max<std::int64_t>(size, 1);
-    if (left == 0) refuse(argument, "too large", "of at most 2^50 elements, batch * length * heads * dim");
+    if (product_is_at_most(kMaxProduct, {sizes.begin(), sizes.size()})) return;
+    refuse(argument, "too large", "of at most 2^50 elements, batch * length * heads * dim");
   };
   const std::int64_t dim = std::max(problem.head_dim, problem.value_dim);
   expect("query", {problem.batch, problem.query_length, problem.query_heads, dim});

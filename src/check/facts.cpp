@@ -98,22 +98,34 @@ void expect_layout(const char* argument, const Tensor& tensor, Innermost innermo
     refuse(argument, describe(tensor) + " with strides " + describe_strides(tensor),
            innermost == Innermost::kOne ? "of innermost stride 1" : "of innermost stride 1 or 0");
   }
-  std::int64_t left = kMaxBytes / std::int64_t(size_of(tensor.dtype));
+  std::uint64_t left = std::uint64_t(kMaxBytes) / size_of(tensor.dtype);
   for (int axis = 0; axis < tensor.rank; ++axis) {
+    const std::int64_t stride = tensor.strides[axis];
+    const std::uint64_t length = stride < 0 ? 0 - std::uint64_t(stride) : std::uint64_t(stride);
+    const std::uint64_t steps = std::uint64_t(std::max<std::int64_t>(tensor.shape[axis] - 1, 0));
+    std::uint64_t reach = 0;
     // A stride that is never taken may be anything that still multiplies safely.
-    const std::int64_t steps = std::max<std::int64_t>(tensor.shape[axis] - 1, 0), stride = tensor.strides[axis];
-    const std::int64_t most = steps > 0 ? left / steps : kMaxElements;
-    if (stride > most || stride < -most) {
+    const bool spans = steps == 0 ? length <= std::uint64_t(kMaxElements)
+                                  : !__builtin_mul_overflow(steps, length, &reach) && reach <= left;
+    if (!spans) {
       refuse(argument, describe(tensor) + " with strides " + describe_strides(tensor), "strides that span memory");
     }
-    left -= steps * (stride < 0 ? -stride : stride);
+    left -= reach;
   }
 }
 
+bool product_is_at_most(std::int64_t limit, std::span<const std::int64_t> sizes) {
+  std::int64_t product = 1;
+  for (std::int64_t size : sizes) {
+    if (size > 1 && __builtin_mul_overflow(product, size, &product)) return false;
+  }
+  return product <= limit;
+}
+
 void expect_countable(const char* argument, const Tensor& tensor) {
-  std::int64_t left = kMaxElements;
-  for (int axis = 0; axis < tensor.rank; ++axis) left /= std::max<std::int64_t>(tensor.shape[axis], 1);
-  if (left == 0) refuse(argument, tensor, "of at most 2^44 elements");
+  if (!product_is_at_most(kMaxElements, {tensor.shape, std::size_t(tensor.rank)})) {
+    refuse(argument, tensor, "of at most 2^44 elements");
+  }
 }
 
 void expect_distinct_elements(const char* argument, const Tensor& tensor) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 
 #include "check/check.hpp"
@@ -54,6 +55,9 @@ std::string describe(const Tensor& tensor);
 
 /// What the tensor's innermost stride may be (axes of size 0 or 1 may have any).
 enum class Innermost { kOne, kOneOrZero, kAny };
+
+/// Whether the product of the sizes, of which those below 1 do not count, is no larger. Takes no division.
+bool product_is_at_most(std::int64_t limit, std::span<const std::int64_t> sizes);
 
 void expect_shape(const char* argument, const Tensor& tensor, std::initializer_list<Axis> axes);
 void expect_type(const char* argument, const Tensor& tensor, Types types);

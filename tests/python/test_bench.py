@@ -58,21 +58,68 @@ def test_dry_run():
     whole, decode = run("--dry-run"), run("--dry-run", "--only", "decode")
     assert whole.stdout.splitlines()[-1] == "77 cases"
     assert decode.stdout.splitlines()[-1] == "5 cases"
+    presets = {name: run("--dry-run", "--preset", name).stdout.splitlines() for name in cases.PRESETS}
+    assert {name: lines[-1] for name, lines in presets.items()} == {
+        "fa1-fig2": "1 cases", "fa1-memory": "8 cases", "fa2-fig7": "72 cases", "fa3-fig5": "36 cases", "decode": "5 cases"}
+    assert presets["fa1-memory"][-2].split()[0] == "training-bfloat16-d64-n65536-h16-causal"
 
 
 def test_small_run_on_the_cpu(tmp_path):
     pytest.importorskip("torch")
-    done = run("--device", "cpu", "--tokens", "128", "--hidden", "64", "--repeats", "1", "--rest", "0", "--quick",
-               "--results", str(tmp_path))
+    small = ("--device", "cpu", "--tokens", "128", "--hidden", "64", "--repeats", "1", "--rest", "0", "--quick", "--peers",
+             "Flash|cuDNN|standard|any order", "--results", str(tmp_path))
+    done = run(*small)
     assert done.returncode == 0, done.stdout + done.stderr
     (lines,) = tmp_path.glob("*.jsonl")
     machine, *rows = map(json.loads, lines.read_text().splitlines())
     assert machine["torch"] and {row["pass"] for row in rows} == {"forward", "backward", "decode"}
+    standard = [row for row in rows if row["peer"] == "standard attention" and row["pass"] != "decode"]
+    assert all(row["ratio"] > 0 and row["difference"] < 2e-2 for row in standard)
     flash = [row for row in rows if row["peer"] == "FlashAttention-2"]
     assert all(row["ratio"] > 0 and row["difference"] < 2e-2 for row in flash)
     assert all(row["ms"] is None and row["why"] for row in rows if row["peer"] == "cuDNN")  # which is not for CPUs
     (table,) = tmp_path.glob("*.md")
     assert "Not counted" in table.read_text() and "forward: " in table.read_text()
+
+    again = run(*small, "--preset", "fa1-fig2", "--preset", "fa3-table3")
+    assert again.returncode == 0, again.stdout + again.stderr
+    _, *more = map(json.loads, lines.read_text().splitlines())
+    assert {row["case"] for row in rows} < {row["case"] for row in more}
+    errors = {(row["dtype"], row["peer"]): row["rmse"] for row in more if row["pass"] == "accuracy"}
+    assert errors["float16", None] < errors["float16", "standard attention"] < errors["bfloat16", None]
+    assert errors["float32", None] < 1e-6 and errors["float8_e4m3", None] < 1.1 * errors["float8_e4m3", "inputs rounded, else exact"]
+    assert "| float8_e4m3 | 0.0" in table.read_text()
+
+
+def test_flex_attention_takes_part():
+    pytest.importorskip("torch")
+    import cuda_contenders
+    case = cases.Case("forward", "float32", 256, 64, True, query_heads=2, kv_heads=2)
+    tensors = cuda.make_tensors(case, "cpu")
+    prepared = [contender.prepare(case, tensors) for contender in (cuda_contenders.Flex(), cuda_contenders.Standard())]
+    assert cases.largest_difference(*(each.results() for each in prepared)) < 1e-5
+
+
+def rows_to_draw():
+    for kind in ("forward", "backward", "training", "decode"):
+        for peer in (None, "cuDNN", "FlashAttention-2"):
+            for length in (512, 1024):
+                yield {"case": f"{kind}-{length}", "pass": kind, "peer": peer, "backend": "cuda", "dtype": "bfloat16",
+                       "head_dim": 64, "causal": True, "batch": 1, "query_heads": 16, "query_length": length, "ms": 1.0,
+                       "tflops": 300.0, "memory_bytes": 1 << 20, "bytes_moved": 1e9}
+
+
+def test_plots(tmp_path):
+    pytest.importorskip("matplotlib")
+    import plots
+    lines, losses = tmp_path / "peers-x.jsonl", tmp_path / "gpt2.json"
+    machine = {"device": "NVIDIA X", "matmul_tflops": 700.0, "copy_gbps": 4000.0}
+    lines.write_text("".join(json.dumps(row) + "\n" for row in [machine, *rows_to_draw()]))
+    assert plots.draw(lines) == [f"peers-x-{name}.svg" for name in ("forward", "backward", "memory", "roofline")]
+    rows = [{"attention": name, "compiled": None, "losses": [1.0 / step for step in range(1, 21)]} for name in ("eager", "Strobe")]
+    losses.write_text(json.dumps({"model": "gpt2", "device": "X", "batch": 8, "length": 1024, "rows": rows}))
+    assert plots.draw(losses, ("svg", "png")) == ["gpt2-losses.svg", "gpt2-losses.png"]
+    assert all(1000 < file.stat().st_size < 150_000 for file in tmp_path.glob("*.svg"))
 
 
 def test_host_time(monkeypatch):
@@ -88,5 +135,5 @@ def test_training_learns_the_same_with_every_attention(monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(train, "documentation", lambda: bytes(range(32, 126)) * 40)
     attentions = train.attentions(causal=True)
-    losses = [train.train(train.MODELS["tiny"], attentions[name], 4, "cpu", False)["losses"] for name in ("eager", "Strobe")]
+    losses = [train.train(train.MODELS["tiny"], attentions[name], 4, "cpu")["losses"] for name in ("eager", "Strobe")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2) and losses[1][-1] < losses[1][0]

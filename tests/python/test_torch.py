@@ -6,6 +6,8 @@ import strobe
 
 torch = pytest.importorskip("torch")
 
+import strobe.torch as strobe_torch  # noqa: E402
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
 
@@ -69,6 +71,27 @@ def test_backward(causal, device):
 def test_by_head_storage_is_viewed():
     query, key, value = (tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in problem(torch.float32, "cpu"))
     assert_close(strobe.attention(query, key, value), expected(query, key, value), torch.float32)
+
+
+@pytest.mark.parametrize("attend", [strobe.attention, lambda *inputs: strobe_torch.attention(*inputs)])
+def test_results_are_row_major_however_query_lies(attend):
+    plain = problem(torch.float32, "cpu")
+    by_head = [tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in plain]
+    joint = torch.stack([plain[0]] * 3, 3).unbind(3)[0], *plain[1:]
+    other_dim = plain[0], plain[1], plain[2][..., :40]
+    for query, key, value in (plain, by_head, joint, other_dim):
+        out = attend(query, key, value)
+        assert out.is_contiguous() and out.shape == (*query.shape[:-1], value.shape[-1])
+        assert_close(out, expected(query, key, value), torch.float32)
+
+
+def test_a_given_result_is_not_recorded_either():
+    query, key, value = problem(torch.float32, "cpu")
+    out = torch.empty_like(query, requires_grad=True)
+    with pytest.raises(ValueError, match="^out is a tensor that requires gradients"):
+        strobe.attention(query, key, value, out=out)
+    with torch.no_grad():
+        assert strobe.attention(query, key, value, out=out) is out
 
 
 def test_float8():

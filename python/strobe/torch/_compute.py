@@ -30,11 +30,17 @@ def forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any], 
     if query.dim() < 3 or value.dim() < 3:
         raise ValueError(f"query is of shape {list(query.shape)} and value of {list(value.shape)}, must be [batch, length, "
                          "heads, dim], or packed without batch")
-    if query.size(-1) == value.size(-1) and query.dtype.itemsize > 1:  # half the time that a shape and type take
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    else:
-        out = query.new_empty(output_shapes(query, value)[0], dtype=output_type(query))
-    lse = query.new_empty(output_shapes(query, value)[1], dtype=torch.float32) if want_lse else None
+    lse = None
+    if want_lse:
+        *batch, length, heads, _ = query.shape
+        lse = query.new_empty((*batch, heads, length), dtype=torch.float32)
+    try:
+        out = _core.forward_like(query, key, value, torch.empty_like, lse, None, options)
+        if out is not None:
+            return out, lse
+    except (ValueError, BufferError):  # strides that are refused are copied below; the rest is refused there again
+        pass
+    out = query.new_empty(output_shapes(query, value)[0], dtype=output_type(query))
     _call(_core.forward, [query, key, value], out, lse, None, options)
     return out, lse
 

@@ -43,30 +43,28 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
         ValueError, TypeError, NotImplementedError: As strobe.attention; and for second derivatives, of which there are
             none.
     """
-    options: dict[str, Any] = {**given}
-    query, key, value = _autocast(query, key, value)
-    if options.get("dropout") and options.get("dropout_seed") is None:
-        seed = torch.randint(0, 2**63 - 1, (1,), device="cpu")
-        options.pop("dropout_seed", None)
-        if traced(query):
-            options["drawn_seed"] = seed
-        else:
-            options["dropout_seed"] = int(seed)
-    bias, sink = options.get("bias"), options.get("sink")
-    if sink is not None and sink.dtype != torch.float32:
-        options["sink"] = sink = sink.float()
-    if not torch.is_grad_enabled() or not (query.requires_grad or key.requires_grad or value.requires_grad
-                                           or bias is not None and bias.requires_grad
-                                           or sink is not None and sink.requires_grad):
-        out, lse = _autograd.forward(query, key, value, options, return_lse)
+    options: Any = given
+    watched = traced(query)
+    if watched or torch._C._is_any_autocast_enabled():
+        query, key, value = _autocast(query, key, value)
+    if "dropout" in options or "sink" in options:
+        options = _readied(options, watched)
+    if not torch.is_grad_enabled() or not _any_requires_grad(query, key, value, options):
+        out, lse = _autograd.forward(query, key, value, options, return_lse, watched)
         return (out, lse) if return_lse else out
+    bias, sink = options.get("bias"), options.get("sink")
     arrays = {name: given for name, given in options.items() if isinstance(given, Tensor) and name not in ("bias", "sink")}
     numbers = {name: given for name, given in options.items() if not isinstance(given, Tensor)}
     tensors = [query, key, value, bias, sink, *arrays.values()]
-    if torch.compiler.is_compiling():
-        tensors = _distinct(tensors)
-    function = _autograd.TransformedAttention if torch._C._are_functorch_transforms_active() else _autograd.Attention
-    out, lse = function.apply(*tensors[:5], tuple(arrays), deterministic, numbers, *tensors[5:])
+    if not watched:
+        apply = _autograd.apply_directly
+    elif torch.compiler.is_compiling():
+        tensors, apply = _distinct(tensors), _autograd.Attention.apply
+    elif torch._C._are_functorch_transforms_active():
+        apply = _autograd.TransformedAttention.apply
+    else:
+        apply = _autograd.Attention.apply
+    out, lse = apply(*tensors[:5], tuple(arrays), deterministic, watched, numbers, *tensors[5:])
     return (out, lse) if return_lse else out
 
 
@@ -108,6 +106,29 @@ def merge(outputs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
 def softmax(input: Tensor, dim: int = -1) -> Tensor:
     """softmax along one axis of [...], in one pass over it, with its gradient. A row of only -inf gives zeros."""
     return _autograd.Softmax.apply(input, dim)
+
+
+def _readied(options: dict[str, Any], watched: bool) -> dict[str, Any]:
+    """The options with a seed for dropout that lacks one, and with a sink in float32."""
+    readied = dict(options)
+    if options.get("dropout") and options.get("dropout_seed") is None:
+        seed = torch.randint(0, 2**63 - 1, (1,), device="cpu")
+        readied.pop("dropout_seed", None)
+        if watched:
+            readied["drawn_seed"] = seed
+        else:
+            readied["dropout_seed"] = int(seed)
+    sink = options.get("sink")
+    if sink is not None and sink.dtype != torch.float32:
+        readied["sink"] = sink.float()
+    return readied
+
+
+def _any_requires_grad(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
+    if query.requires_grad or key.requires_grad or value.requires_grad:
+        return True
+    bias, sink = options.get("bias"), options.get("sink")
+    return bias is not None and bias.requires_grad or sink is not None and sink.requires_grad
 
 
 def _distinct(tensors: list[Any]) -> list[Any]:

@@ -5,26 +5,39 @@
 
 namespace strobe::cuda {
 
+namespace {
+
+/// Whether the context that is current, of this number, is on the device. Numbers, unlike addresses, are not used again
+/// when a context is destroyed or reset, so the last answer is kept.
+bool is_on(CuDevice device, unsigned long long context_id) {
+  thread_local unsigned long long last_id = 0;
+  thread_local CuDevice last_device = -1;
+  if (last_id != context_id) {
+    if (driver().context_device(&last_device) != kCuSuccess) return false;
+    last_id = context_id;
+  }
+  return last_device == device;
+}
+
+}  // namespace
+
 Launcher::Launcher(Stream stream) : stream_(stream.handle) {
   DeviceState& state = device_state(stream.device);
   const Driver& cu = driver();
   device_ = &state.description();
   // The caller's context serves if it is on the device: the stream belongs to it then.
   CuContext context = nullptr;
-  CuDevice current = -1;
   const bool serves = cu.context_current(&context) == kCuSuccess && context != nullptr &&
-                      cu.context_device(&current) == kCuSuccess && current == state.handle();
-  if (!serves) {
+                      cu.context_id(context, &context_id_) == kCuSuccess && is_on(state.handle(), context_id_);
+  if (serves) return;
+  context = state.primary_context();
+  // A destroyed context may be pushed, but has no number.
+  if (cu.context_id(context, &context_id_) == kCuContextDestroyed) {
+    state.forget_context(context);
     context = state.primary_context();
-    // A destroyed context may be pushed, but has no number.
-    if (cu.context_id(context, &context_id_) == kCuContextDestroyed) {
-      state.forget_context(context);
-      context = state.primary_context();
-    }
-    require(cu.context_push(context), "making the GPU's context current");
-    pushed_ = true;
   }
-  // Numbers, unlike addresses, are not used again when a context is destroyed or reset.
+  require(cu.context_push(context), "making the GPU's context current");
+  pushed_ = true;
   const CuResult result = cu.context_id(context, &context_id_);
   if (result != kCuSuccess) {
     pop();

@@ -45,17 +45,21 @@ std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device) {
   const std::int64_t keys = std::max<std::int64_t>(problem.key_length, 1);
   if (problem.splits > 0) return round_up(ceil_div(keys, problem.splits), kSplitUnit);
   if (problem.batch_invariant) return kInvariantSplit;
+  if (keys <= kSmallestSplit) return round_up(keys, kSplitUnit);
   const std::int64_t blocks = std::max<std::int64_t>(problem.batch * problem.kv_heads * row_groups(problem), 1);
   const std::int64_t multiprocessors = std::max(device.multiprocessors, 1);
   const auto cost = [&](std::int64_t split_keys) {
     return ceil_div(blocks * ceil_div(keys, split_keys), multiprocessors) * (split_keys + kBlockCost);
   };
-  std::int64_t best = round_up(keys, kSplitUnit);
+  std::int64_t best = round_up(keys, kSplitUnit), least = cost(best);
   for (std::int64_t rounds = 1; rounds <= kMostRounds; ++rounds) {
     const std::int64_t splits = rounds * multiprocessors / blocks;
     if (splits <= 1) continue;
     const std::int64_t split_keys = std::max(round_up(ceil_div(keys, splits), kSplitUnit), kSmallestSplit);
-    if (cost(split_keys) < cost(best)) best = split_keys;
+    const std::int64_t costs = cost(split_keys);
+    if (costs >= least) continue;
+    best = split_keys;
+    least = costs;
   }
   return best;
 }
