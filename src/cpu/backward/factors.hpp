@@ -7,6 +7,10 @@
 #include "cpu/backward/staging.hpp"
 #include "cpu/backward/unseen.hpp"
 
+#if STROBE_ISA_ID == 4
+#include "cpu/backward/tile_products.hpp"
+#endif
+
 namespace strobe::cpu::STROBE_ISA {
 namespace {
 
@@ -50,8 +54,8 @@ STROBE_INLINE Scratch from_key(const BackwardTask& task, const Scratch& at, int 
   part.key += first / Operand::kPerWord * task.layout->head_stride;
   part.key_panels += first * panel_words<Operand>(task.head_dim);
   part.value_panels += first * panel_words<Operand>(task.value_dim);
-  part.grad_key += first * task.layout->head_stride;
-  part.grad_value += first * task.layout->value_stride;
+  part.grad_key += first * (Operand::kInTiles ? 1 : task.layout->head_stride);
+  part.grad_value += first * (Operand::kInTiles ? 1 : task.layout->value_stride);
   return part;
 }
 
@@ -92,11 +96,22 @@ STROBE_INLINE void stage_panels(float* rows, int stride, int keys, int dim, floa
 }
 STROBE_INLINE void stage_pairs(const BackwardTask&, const KeyBlock&, const float*, float*, const FloatOperand*) {}
 
-#if STROBE_ISA_ID == 3
+/// Adds dK or dV of a block to memory.
+template <class Operand>
+STROBE_INLINE void add_sums(const BackwardTask&, const float* sums, int stride, int keys, int dim, const TaskRows& rows,
+                            std::int64_t first, const Operand*) {
+  add_rows(sums, stride, keys, dim, rows, 0, first);
+}
 
+#if STROBE_ISA_ID >= 3
+
+/// Words of a staged row, from one to the next. On tile registers that is whole cache lines.
+STROBE_INLINE int row_words(int stride) { return PairOperand::kInTiles ? stride / 2 / kLanes * kLanes : stride / 2; }
+
+/// On tile registers `pairs` are transposed: [dim][tile / 2].
 STROBE_INLINE StagedRows<PairOperand> staged_rows(const float* at, int tile, int stride, const PairOperand*) {
   const auto* const words = reinterpret_cast<const std::uint32_t*>(at);
-  return {words, words + tile * (stride / 2), stride / 2, stride};
+  return {words, words + tile * row_words(stride), row_words(stride), PairOperand::kInTiles ? tile / 2 : stride};
 }
 
 /// Rounds scores to pairs: of neighbouring queries in their own place, of neighbouring keys in `rows`.
@@ -123,21 +138,26 @@ STROBE_INLINE void stage_tile(const TaskRows& rows, const QueryTile& tile, int d
   const auto* const from =
       reinterpret_cast<const std::uint16_t*>(rows.data) + tile.head * rows.head_stride + tile.first * rows.row_stride;
   auto* const words = reinterpret_cast<std::uint16_t*>(to);
-  const int padded = vectors_of(dim) * kLanes;  // elements
+  const int row_stride = 2 * row_words(stride);
+  const int padded = PairOperand::kInTiles ? round_up(dim, 2 * kLanes) : vectors_of(dim) * kLanes;  // elements
   for (int row = 0; row < tile.padded; ++row) {
-    std::uint16_t* const at = words + row * stride;
+    std::uint16_t* const at = words + row * row_stride;
     const bool used = row < tile.count && lse[row] != __builtin_huge_valf();
     const int kept = used ? dim : 0;
     if (used) __builtin_memcpy(at, from + row * rows.row_stride, std::size_t(2 * dim));
     __builtin_memset(at + kept, 0, std::size_t(2 * (padded - kept)));
   }
-  auto* const pairs = reinterpret_cast<std::uint32_t*>(to) + tile_rows * (stride / 2);
+  auto* const pairs = reinterpret_cast<std::uint32_t*>(to) + tile_rows * row_words(stride);
+#if STROBE_ISA_ID == 4
+  transpose_pairs(words, row_words(stride), tile.padded, dim, pairs, tile_rows / 2);
+#else
   for (int row = 0; row < tile.padded; row += 2) {
-    const std::uint16_t* const low = words + row * stride;
+    const std::uint16_t* const low = words + row * row_stride;
     for (int d = 0; d < padded; d += kLanes) {
-      store_pairs(pairs + row / 2 * stride + d, interleave(low + d, low + stride + d));
+      store_pairs(pairs + row / 2 * stride + d, interleave(low + d, low + row_stride + d));
     }
   }
+#endif
 }
 
 /// Narrows the float32 rows, whose values are bf16 numbers, in their own place, and transposes the pairs.

@@ -30,8 +30,13 @@ void stage_keys(const BackwardTask& task, const KeyBlock& block, const Scratch& 
   stage_rows(task.value, 0, block.first, block.count, block.padded, task.value_dim, at.grad_value, layout.value_stride);
   forget_unseen(task, block.first, block.count, task.value_dim, at.grad_value, layout.value_stride);
   stage_panels(at.grad_value, layout.value_stride, block.padded, task.value_dim, at.value_panels, kOperand);
-  clear_rows(at.grad_value, block.padded, task.value_dim, layout.value_stride);
-  clear_rows(at.grad_key, block.padded, task.head_dim, layout.head_stride);
+  if constexpr (Operand::kInTiles) {
+    clear_rows(at.grad_value, vectors_of(task.value_dim) * kLanes, block.padded, layout.score_stride);
+    clear_rows(at.grad_key, vectors_of(task.head_dim) * kLanes, block.padded, layout.score_stride);
+  } else {
+    clear_rows(at.grad_value, block.padded, task.value_dim, layout.value_stride);
+    clear_rows(at.grad_key, block.padded, task.head_dim, layout.head_stride);
+  }
 }
 
 /// Q, dO, LSE and delta of a tile. Rows that see no key, and padding, become zero rows with LSE = inf, so that P is 0.
@@ -120,14 +125,14 @@ STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile
 }
 
 /// P and dS of a tile: two products for each register tile, the exponential and the derivative on the way out.
-template <class Operand, bool kEdited>
-void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at) {
+template <bool kEdited, class Operand>
+void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at,
+                const Operand* kOperand) {
   const BackwardLayout& layout = *task.layout;
   const int stride = layout.score_stride;
   const float factor = finishes_apart(task) ? 1.0f : task.scale;
   const bool scores = wants_scores(task);
   const int steps = block.padded / kPanel * (tile.padded / kTileRows);
-  constexpr const Operand* kOperand = nullptr;
   const auto query = staged_rows(at.query, layout.query_tile, layout.head_stride, kOperand);
   const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
   using Word = typename Operand::Word;
@@ -164,20 +169,11 @@ void finish_scores(const BackwardTask& task, const QueryTile& tile, const KeyBlo
   }
 }
 
+/// The other three products: what a tile adds to dV, dK and dQ.
 template <class Operand>
-void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, Coverage coverage,
-                    const Scratch& at) {
+void multiply_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at,
+                        const Operand* kOperand) {
   const BackwardLayout& layout = *task.layout;
-  constexpr const Operand* kOperand = nullptr;
-  stage_queries<Operand>(task, tile, at);
-  const bool edited = coverage == Coverage::kSome || task.bias.data || task.slopes || task.softcap > 0.0f || task.drops;
-  if (edited) {
-    fill_edits(task, tile, block, coverage, at.edits);
-    if (task.drops) fill_dropout(task, tile, block, at.dropout);
-    score_tile<Operand, true>(task, tile, block, at);
-  } else {
-    score_tile<Operand, false>(task, tile, block, at);
-  }
   const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
   const int depth = tile.padded / Operand::kPerWord;
   if (task.grad_value.data) {
@@ -222,7 +218,24 @@ void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBl
 }
 
 template <class Operand>
+void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, Coverage coverage,
+                    const Scratch& at) {
+  constexpr const Operand* kOperand = nullptr;
+  stage_queries<Operand>(task, tile, at);
+  const bool edited = coverage == Coverage::kSome || task.bias.data || task.slopes || task.softcap > 0.0f || task.drops;
+  if (edited) {
+    fill_edits(task, tile, block, coverage, at.edits);
+    if (task.drops) fill_dropout(task, tile, block, at.dropout);
+    score_tile<true>(task, tile, block, at, kOperand);
+  } else {
+    score_tile<false>(task, tile, block, at, kOperand);
+  }
+  multiply_gradients(task, tile, block, at, kOperand);
+}
+
+template <class Operand>
 void gradients(const BackwardTask& task) {
+  constexpr const Operand* kOperand = nullptr;
   const BackwardLayout& layout = *task.layout;
   const Scratch at(task);
   for (std::int64_t first = task.key_begin; first < task.key_end; first += layout.key_block) {
@@ -232,7 +245,7 @@ void gradients(const BackwardTask& task) {
     for (std::int64_t head = 0; head < task.group; ++head) {
       for (std::int64_t row = task.query_begin; row < task.query_end; row += layout.query_tile) {
         const int rows = int(smaller(task.query_end - row, layout.query_tile));
-        const QueryTile tile{head, row, rows, round_up(rows, kTileRows)};
+        const QueryTile tile{head, row, rows, round_up(rows, Operand::kInTiles ? 2 * kLanes : kTileRows)};
         const KeyBlock part = reached_part(task, tile, block);
         const Coverage coverage = part.count > 0 ? coverage_of(task, tile, part) : Coverage::kNothing;
         if (coverage == Coverage::kNothing) continue;
@@ -244,10 +257,10 @@ void gradients(const BackwardTask& task) {
     }
     if (!staged) continue;
     if (task.grad_key.data) {
-      add_rows(at.grad_key, layout.head_stride, keys, task.head_dim, task.grad_key, 0, first);
+      add_sums(task, at.grad_key, layout.head_stride, keys, task.head_dim, task.grad_key, first, kOperand);
     }
     if (task.grad_value.data) {
-      add_rows(at.grad_value, layout.value_stride, keys, task.value_dim, task.grad_value, 0, first);
+      add_sums(task, at.grad_value, layout.value_stride, keys, task.value_dim, task.grad_value, first, kOperand);
     }
   }
 }

@@ -25,6 +25,7 @@ class Prefill {
     query_stride_ = words * kTileWidth;
     output_stride_ = dims * kTileWidth;
     scores_ = take(kKeyBlock * kTileWidth);
+    if constexpr (Operand::kInTiles) other_scores_ = take(kKeyBlock * kTileWidth);
     const auto tiles = std::size_t(max_tiles(task.head_dim, task.value_dim));
     query_ = reinterpret_cast<Word*>(take(tiles * query_stride_));
     output_ = take(tiles * output_stride_);
@@ -34,11 +35,12 @@ class Prefill {
   static std::size_t scratch_bytes(int head_dim, int value_dim) {
     const auto dims = std::size_t(round_up(head_dim, kLanes) + round_up(value_dim, kLanes));
     const auto rows = std::size_t(max_tiles(head_dim, value_dim) * kTileWidth);
-    return sizeof(float) * (kKeyBlock * kTileWidth + rows * dims) + kSpanBlocks * packed_bytes(head_dim, value_dim);
+    return sizeof(float) * (kScoreBuffers * kKeyBlock * kTileWidth + rows * dims) +
+           kSpanBlocks * packed_bytes(head_dim, value_dim);
   }
 
   /// Of a key block as the products read it: keys [kKeyBlock][words], then
-  /// values [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows].
+  /// values [value_dim / kValueRows][kKeyBlock / kPerWord][kValueRows].
   static std::size_t packed_bytes(int head_dim, int value_dim) {
     return key_bytes(words_of(head_dim)) +
            sizeof(Word) * std::size_t(kKeyBlock / Operand::kPerWord) * std::size_t(round_up(value_dim, kLanes));
@@ -55,7 +57,8 @@ class Prefill {
     open();
     const std::int64_t first = task_.prefix > 0 ? task_.keys.first : max_of(task_.keys.first, round_down_key(first_));
     const std::int64_t last = min_of(task_.keys.last, max_of(last_, task_.prefix));
-    const int steps = tiles_ * round_up(task_.value_dim, kTileRows) / kTileRows;
+    constexpr int kDims = Operand::kInTiles ? 2 * kValueRows<Operand> : kTileRows;  // of a step
+    const int steps = tiles_ * ((task_.value_dim + kDims - 1) / kDims);
     rows_ahead_ = (kKeyBlock + steps - 1) / steps;
     for (std::int64_t key = first; key < last; key += kSpan) {
       rows_end_ = min_of(key + 2 * kSpan, last);
@@ -67,7 +70,11 @@ class Prefill {
  private:
   static std::int64_t max_of(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
   static std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-  static int words_of(int head_dim) { return (head_dim + Operand::kPerWord - 1) / Operand::kPerWord; }
+  /// Of a query or key row: whole register tiles.
+  static int words_of(int head_dim) {
+    const int words = (head_dim + Operand::kPerWord - 1) / Operand::kPerWord;
+    return Operand::kInTiles ? round_up(words, kLanes) : words;
+  }
   static std::size_t key_bytes(int words) {
     return sizeof(Word) * std::size_t(kKeyBlock) * std::size_t(round_up(words, kLanes));
   }
@@ -96,7 +103,7 @@ class Prefill {
   struct Staged {
     Block block;
     const Word* keys;    // [kKeyBlock][words_]
-    const Word* values;  // [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows]
+    const Word* values;  // [value_dim / kValueRows][kKeyBlock / kPerWord][kValueRows]
     Visit visits[kMaxTiles];
   };
 
@@ -113,6 +120,10 @@ class Prefill {
       for (int b = 0; b < blocks; ++b) {
         if (staged[b].visits[t].sees()) visit_tile(staged[b], t);
       }
+    }
+    if constexpr (Operand::kInTiles) {
+      Nothing nothing;
+      multiply_pending(nothing);
     }
   }
 
@@ -141,11 +152,15 @@ class Prefill {
     const Visit& visit = staged.visits[t];
     const Word* const query = query_ + t * query_stride_;
     float* const output = output_ + t * output_stride_;
-    Floats largest[kTileVectors], rescale[kTileVectors];
+    Floats largest[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) largest[v] = broadcast(kMinusInfinity);
     // S^T = K Q^T
-    for (int key = visit.first; key < visit.last; key += kTileRows) {
-      multiply_keys<Operand>(query, staged.keys + key * words_, words_, words_, scores_ + key * kTileWidth, largest);
+    if constexpr (Operand::kInTiles) {
+      multiply_keys_in_tiles(query, staged.keys, words_, visit.first, visit.last, scores_, largest);
+    } else {
+      for (int key = visit.first; key < visit.last; key += kTileRows) {
+        multiply_keys<Operand>(query, staged.keys + key * words_, words_, words_, scores_ + key * kTileWidth, largest);
+      }
     }
     float factor = factor_;
     if (changes_scores(task_, visit)) {
@@ -154,18 +169,83 @@ class Prefill {
     }
     // P^T = exp2(S^T - max)
     if (visit.hides && !values_are_finite<Operand>(staged.values, task_.value_dim, visit.first, visit.last)) {
-      soften<FloatOperand>(task_, tile, staged.block.first, visit, factor, largest, scores_, scores_, rescale);
-      multiply_seen_values(staged.values, visit, rescale, output);
+      if constexpr (Operand::kInTiles) {
+        Nothing nothing;
+        multiply_pending(nothing);
+      }
+      Softening<FloatOperand> weights(task_, tile, staged.block.first, visit, factor, largest, scores_, scores_);
+      weights.finish();
+      multiply_seen_values(staged.values, visit, weights.rescale(), output);
       return;
     }
     auto* const weights = reinterpret_cast<Word*>(scores_);
-    soften<Operand>(task_, tile, staged.block.first, visit, factor, largest, scores_, weights, rescale);
+    Softening<Operand> softening(task_, tile, staged.block.first, visit, factor, largest, scores_, weights);
+    const Floats(&rescale)[kTileVectors] = softening.rescale();
     // O^T = O^T * rescale + V^T P^T
-    const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
-    for (int d = 0; d < task_.value_dim; d += kTileRows) {
+    if constexpr (Operand::kInTiles) {
+      multiply_pending(softening);
+      softening.finish();
+      pending_ = {.values = staged.values,
+                  .weights = weights,
+                  .output = output,
+                  .first = visit.first,
+                  .last = visit.last,
+                  .rescale = {rescale[0], rescale[1]}};
+      scores_ = other_scores_;
+      other_scores_ = reinterpret_cast<float*>(weights);
+    } else {
+      softening.finish();
+      const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
+      for (int d = 0; d < task_.value_dim; d += kTileRows) {
+        prefetch_next();
+        multiply_values<Operand>(staged.values + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
+                                 weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
+      }
+    }
+  }
+
+  /// A visit whose weights are there and whose values are still to be multiplied: on tile registers, which do that
+  /// while the next visit is softened.
+  struct Pending {
+    const Word* values;  // null: none
+    const Word* weights;
+    float* output;
+    int first, last;
+    Floats rescale[kTileVectors];
+  };
+
+  /// Nothing to do meanwhile.
+  struct Nothing {
+    void step() {}
+  };
+
+  template <class Meanwhile>
+  void multiply_pending(Meanwhile& meanwhile) {
+    if (pending_.values == nullptr) return;
+    if (changes(pending_.rescale)) rescale_output(pending_.rescale, pending_.output);
+    constexpr int kDims = 2 * kValueRows<Operand>;
+    const int turns = kKeyRows / 4 * kDims / round_up(task_.value_dim, kDims);
+    for (int d = 0; d < task_.value_dim; d += kDims) {
       prefetch_next();
-      multiply_values<Operand>(staged.values + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
-                               weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
+      multiply_values_in_tiles(pending_.values + d * kKeyBlock / Operand::kPerWord, pending_.weights,
+                               task_.value_dim - d, pending_.first, pending_.last, pending_.output + d * kTileWidth,
+                               turns, meanwhile);
+    }
+    pending_.values = nullptr;
+  }
+
+  static bool changes(const Floats (&rescale)[kTileVectors]) {
+    Mask same = equal(rescale[0], broadcast(1.0f));
+    for (int v = 1; v < kTileVectors; ++v) same = both(same, equal(rescale[v], broadcast(1.0f)));
+    return any(negate(same));
+  }
+
+  void rescale_output(const Floats (&rescale)[kTileVectors], float* output) const {
+    for (int d = 0; d < task_.value_dim; ++d) {
+      for (int v = 0; v < kTileVectors; ++v) {
+        float* const at = output + d * kTileWidth + v * kLanes;
+        store(at, mul(load(at), rescale[v]));
+      }
     }
   }
 
@@ -232,9 +312,11 @@ class Prefill {
   std::int64_t next_row_ = 0, rows_end_ = 0;  // the next row to read ahead, and where to stop
   std::int64_t first_ = 0, last_ = 0;         // keys that some row sees by position
   float* scores_;                             // [kKeyBlock][kTileWidth]; then the weights, in the same place
-  Word* query_;                               // [tile][words_][kTileWidth]
-  float* output_;                             // [tile][value_dim][kTileWidth]
-  char* blocks_;                              // of a span, where keys are not packed
+  float* other_scores_ = nullptr;             // those of the pending visit
+  Pending pending_ = {};
+  Word* query_;    // [tile][words_][kTileWidth]
+  float* output_;  // [tile][value_dim][kTileWidth]
+  char* blocks_;   // of a span, where keys are not packed
   Tile tile_[kMaxTiles];
 };
 

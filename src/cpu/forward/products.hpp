@@ -6,6 +6,10 @@
 #include "cpu/forward/config.hpp"
 #include "cpu/simd/operands.hpp"
 
+#if STROBE_ISA_ID == 4
+#include "cpu/forward/tile_products.hpp"
+#endif
+
 namespace strobe::cpu::STROBE_ISA {
 namespace {
 
