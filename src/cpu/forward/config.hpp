@@ -26,8 +26,6 @@ constexpr int kKeyRows = kTunings[STROBE_ISA_ID].key_rows;
 constexpr int kSpanBlocks = kTunings[STROBE_ISA_ID].span_blocks;
 constexpr int kSpan = kSpanBlocks * kKeyBlock;
 constexpr int kMaxTiles = 64;
-constexpr int kScoreBuffers =
-    STROBE_ISA_ID == 4 ? 2 : 1;  // tile registers work on one visit while the next is softened
 constexpr int kPackedRows = kKeyRows > 16 ? kKeyRows : 16;  // keys that are packed at a time: whole register tiles
 constexpr int kTileWidth = kTileVectors * kLanes;           // query rows of a tile
 

@@ -25,7 +25,6 @@ class Prefill {
     query_stride_ = words * kTileWidth;
     output_stride_ = dims * kTileWidth;
     scores_ = take(kKeyBlock * kTileWidth);
-    if constexpr (Operand::kInTiles) other_scores_ = take(kKeyBlock * kTileWidth);
     const auto tiles = std::size_t(max_tiles(task.head_dim, task.value_dim));
     query_ = reinterpret_cast<Word*>(take(tiles * query_stride_));
     output_ = take(tiles * output_stride_);
@@ -35,8 +34,7 @@ class Prefill {
   static std::size_t scratch_bytes(int head_dim, int value_dim) {
     const auto dims = std::size_t(round_up(head_dim, kLanes) + round_up(value_dim, kLanes));
     const auto rows = std::size_t(max_tiles(head_dim, value_dim) * kTileWidth);
-    return sizeof(float) * (kScoreBuffers * kKeyBlock * kTileWidth + rows * dims) +
-           kSpanBlocks * packed_bytes(head_dim, value_dim);
+    return sizeof(float) * (kKeyBlock * kTileWidth + rows * dims) + kSpanBlocks * packed_bytes(head_dim, value_dim);
   }
 
   /// Of a key block as the products read it: keys [kKeyBlock][words], then
@@ -121,10 +119,6 @@ class Prefill {
         if (staged[b].visits[t].sees()) visit_tile(staged[b], t);
       }
     }
-    if constexpr (Operand::kInTiles) {
-      Nothing nothing;
-      multiply_pending(nothing);
-    }
   }
 
   /// Finds what any tile sees of a block, packed or by staging it into place `index`; false if none sees anything.
@@ -152,7 +146,7 @@ class Prefill {
     const Visit& visit = staged.visits[t];
     const Word* const query = query_ + t * query_stride_;
     float* const output = output_ + t * output_stride_;
-    Floats largest[kTileVectors];
+    Floats largest[kTileVectors], rescale[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) largest[v] = broadcast(kMinusInfinity);
     // S^T = K Q^T
     if constexpr (Operand::kInTiles) {
@@ -169,32 +163,21 @@ class Prefill {
     }
     // P^T = exp2(S^T - max)
     if (visit.hides && !values_are_finite<Operand>(staged.values, task_.value_dim, visit.first, visit.last)) {
-      if constexpr (Operand::kInTiles) {
-        Nothing nothing;
-        multiply_pending(nothing);
-      }
-      Softening<FloatOperand> weights(task_, tile, staged.block.first, visit, factor, largest, scores_, scores_);
-      weights.finish();
-      multiply_seen_values(staged.values, visit, weights.rescale(), output);
+      soften<FloatOperand>(task_, tile, staged.block.first, visit, factor, largest, scores_, scores_, rescale);
+      multiply_seen_values(staged.values, visit, rescale, output);
       return;
     }
     auto* const weights = reinterpret_cast<Word*>(scores_);
-    Softening<Operand> softening(task_, tile, staged.block.first, visit, factor, largest, scores_, weights);
-    const Floats(&rescale)[kTileVectors] = softening.rescale();
+    soften<Operand>(task_, tile, staged.block.first, visit, factor, largest, scores_, weights, rescale);
     // O^T = O^T * rescale + V^T P^T
     if constexpr (Operand::kInTiles) {
-      multiply_pending(softening);
-      softening.finish();
-      pending_ = {.values = staged.values,
-                  .weights = weights,
-                  .output = output,
-                  .first = visit.first,
-                  .last = visit.last,
-                  .rescale = {rescale[0], rescale[1]}};
-      scores_ = other_scores_;
-      other_scores_ = reinterpret_cast<float*>(weights);
+      if (changes(rescale)) rescale_output(rescale, output);
+      for (int d = 0; d < task_.value_dim; d += 2 * kValueRows<Operand>) {
+        prefetch_next();
+        multiply_values_in_tiles(staged.values + d * kKeyBlock / Operand::kPerWord, weights, task_.value_dim - d,
+                                 visit.first, visit.last, output + d * kTileWidth);
+      }
     } else {
-      softening.finish();
       const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
       for (int d = 0; d < task_.value_dim; d += kTileRows) {
         prefetch_next();
@@ -202,36 +185,6 @@ class Prefill {
                                  weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
       }
     }
-  }
-
-  /// A visit whose weights are there and whose values are still to be multiplied: on tile registers, which do that
-  /// while the next visit is softened.
-  struct Pending {
-    const Word* values;  // null: none
-    const Word* weights;
-    float* output;
-    int first, last;
-    Floats rescale[kTileVectors];
-  };
-
-  /// Nothing to do meanwhile.
-  struct Nothing {
-    void step() {}
-  };
-
-  template <class Meanwhile>
-  void multiply_pending(Meanwhile& meanwhile) {
-    if (pending_.values == nullptr) return;
-    if (changes(pending_.rescale)) rescale_output(pending_.rescale, pending_.output);
-    constexpr int kDims = 2 * kValueRows<Operand>;
-    const int turns = kKeyRows / 4 * kDims / round_up(task_.value_dim, kDims);
-    for (int d = 0; d < task_.value_dim; d += kDims) {
-      prefetch_next();
-      multiply_values_in_tiles(pending_.values + d * kKeyBlock / Operand::kPerWord, pending_.weights,
-                               task_.value_dim - d, pending_.first, pending_.last, pending_.output + d * kTileWidth,
-                               turns, meanwhile);
-    }
-    pending_.values = nullptr;
   }
 
   static bool changes(const Floats (&rescale)[kTileVectors]) {
@@ -312,11 +265,9 @@ class Prefill {
   std::int64_t next_row_ = 0, rows_end_ = 0;  // the next row to read ahead, and where to stop
   std::int64_t first_ = 0, last_ = 0;         // keys that some row sees by position
   float* scores_;                             // [kKeyBlock][kTileWidth]; then the weights, in the same place
-  float* other_scores_ = nullptr;             // those of the pending visit
-  Pending pending_ = {};
-  Word* query_;    // [tile][words_][kTileWidth]
-  float* output_;  // [tile][value_dim][kTileWidth]
-  char* blocks_;   // of a span, where keys are not packed
+  Word* query_;                               // [tile][words_][kTileWidth]
+  float* output_;                             // [tile][value_dim][kTileWidth]
+  char* blocks_;                              // of a span, where keys are not packed
   Tile tile_[kMaxTiles];
 };
 

@@ -33,91 +33,60 @@ STROBE_INLINE void store_weights(std::uint32_t* weights, int key, int lane, cons
 }
 #endif
 
-/// Turns scores into weights exp2(score * factor - max), kept as words of the operand, and updates the tile's maximum
-/// and sum; a few keys at a time, so that other work can go on in between. Float operands take scores that carry the
-/// factor already. `weights` may be the scores' own memory.
+/// The maximum that weights are relative to. On tile registers a rescaling is a pass of its own over the outputs, so an
+/// old maximum stays until it is exceeded by much: weights up to 2^8 lose nothing in bf16 or float32.
 template <class Operand>
-class Softening {
-  using Word = typename Operand::Word;
+STROBE_INLINE Floats running_maximum(Floats seen, Floats old) {
+  if constexpr (!Operand::kInTiles) return max(seen, old);
+  return select(less(add(old, broadcast(8.0f)), seen), seen, old);
+}
 
- public:
-  STROBE_INLINE Softening(const ForwardTask& task, Tile& tile, int block_first, const Visit& visit, float factor,
-                          const Floats (&largest)[kTileVectors], const float* scores, Word* weights)
-      : task_(task),
-        tile_(tile),
-        block_first_(block_first),
-        key_(visit.first),
-        last_(visit.last),
-        unit_(broadcast(factor)),
-        scores_(scores),
-        weights_(weights) {
-    for (int v = 0; v < kTileVectors; ++v) {
-      const Floats old = load(tile.max + v * kLanes);
-      const Floats now = origin_after(mul(largest[v], unit_), old);
-      store(tile.max + v * kLanes, now);
-      origin_[v] = select(equal(now, broadcast(kMinusInfinity)), zero(), now);  // rows that have seen nothing
-      rescale_[v] = exp2(sub(old, origin_[v]));
-      sums_[v] = mul(load(tile.sum + v * kLanes), rescale_[v]);
-    }
+/// exp2 as exact as the weights that it makes.
+template <class Operand>
+STROBE_INLINE Floats exp2_of(Floats x) {
+#if STROBE_ISA_ID == 4
+  if constexpr (Operand::kInTiles) return exp2_coarse(x);
+#endif
+  return exp2(x);
+}
+
+/// Turns scores into weights exp2(score * factor - max), kept as words of the operand, and updates the tile's maximum
+/// and sum. Float operands take scores that carry the factor already. `rescale` is what earlier results must be
+/// multiplied by. `weights` may be the scores' own memory.
+template <class Operand>
+STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, const Visit& visit, float factor,
+                          const Floats (&largest)[kTileVectors], const float* scores, typename Operand::Word* weights,
+                          Floats (&rescale)[kTileVectors]) {
+  const Floats unit = broadcast(factor);
+  Floats origin[kTileVectors], sums[kTileVectors];
+  for (int v = 0; v < kTileVectors; ++v) {
+    const Floats old = load(tile.max + v * kLanes);
+    const Floats now = running_maximum<Operand>(mul(largest[v], unit), old);
+    store(tile.max + v * kLanes, now);
+    origin[v] = select(equal(now, broadcast(kMinusInfinity)), zero(), now);  // rows that have seen nothing
+    rescale[v] = exp2(sub(old, origin[v]));
+    sums[v] = mul(load(tile.sum + v * kLanes), rescale[v]);
   }
-
-  /// The weights of four more keys, if there are any.
-  STROBE_INLINE void step() {
-    if (key_ >= last_) return;
+  for (int key = visit.first; key < visit.last; key += 4) {
 #pragma GCC unroll 4
     for (int v = 0; v < kTileVectors; ++v) {
       Floats p[4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
-        const Floats score = load(scores_ + (key_ + i) * kTileWidth + v * kLanes);
+        const Floats score = load(scores + (key + i) * kTileWidth + v * kLanes);
         if constexpr (Operand::kPerWord == 2) {
-          p[i] = exp2_of_weight(fma(score, unit_, sub(zero(), origin_[v])));
+          p[i] = exp2_of<Operand>(fma(score, unit, sub(zero(), origin[v])));
         } else {
-          p[i] = exp2(sub(score, origin_[v]));
+          p[i] = exp2(sub(score, origin[v]));
         }
       }
-      sums_[v] = add(sums_[v], add(add(p[0], p[1]), add(p[2], p[3])));
-      if (task_.dropout) drop(task_, tile_, block_first_ + key_, v * kLanes, p);
-      store_weights(weights_, key_, v * kLanes, p);
+      sums[v] = add(sums[v], add(add(p[0], p[1]), add(p[2], p[3])));
+      if (task.dropout) drop(task, tile, block_first + key, v * kLanes, p);
+      store_weights(weights, key, v * kLanes, p);
     }
-    key_ += 4;
   }
-
-  /// What is left to do.
-  STROBE_INLINE void finish() {
-    while (key_ < last_) step();
-    for (int v = 0; v < kTileVectors; ++v) store(tile_.sum + v * kLanes, sums_[v]);
-  }
-
-  /// What earlier results must be multiplied by.
-  const Floats (&rescale() const)[kTileVectors] { return rescale_; }
-
- private:
-  /// The maximum that weights are relative to. On tile registers a rescaling is a pass of its own over the outputs, so
-  /// an old maximum stays until it is exceeded by so much: weights up to 2^8 lose nothing in bf16 or float32.
-  static STROBE_INLINE Floats origin_after(Floats seen, Floats old) {
-    if constexpr (!Operand::kInTiles) return max(seen, old);
-    return select(less(add(old, broadcast(8.0f)), seen), seen, old);
-  }
-
-  static STROBE_INLINE Floats exp2_of_weight(Floats x) {
-#if STROBE_ISA_ID == 4
-    return exp2_coarse(x);
-#else
-    return exp2(x);
-#endif
-  }
-
-  const ForwardTask& task_;
-  Tile& tile_;
-  const int block_first_;
-  int key_;
-  const int last_;
-  const Floats unit_;
-  const float* const scores_;
-  Word* const weights_;
-  Floats origin_[kTileVectors], sums_[kTileVectors], rescale_[kTileVectors];
-};
+  for (int v = 0; v < kTileVectors; ++v) store(tile.sum + v * kLanes, sums[v]);
+}
 
 }  // namespace
 }  // namespace strobe::cpu::STROBE_ISA

@@ -16,12 +16,13 @@ static_assert(kQueryTiles == 2 && kKeyRows == 2 * kTileEdge, "2 x 2 tile registe
 constexpr int kTileWords = kTileEdge * kTileEdge;
 
 STROBE_INLINE void find_largest(const float* scores, Floats (&largest)[kTileVectors]) {
+  Floats found[kTileVectors];
+  for (int v = 0; v < kTileVectors; ++v) found[v] = largest[v];
 #pragma GCC unroll 4
   for (int key = 0; key < kKeyRows; ++key) {
-    for (int v = 0; v < kTileVectors; ++v) {
-      largest[v] = max(load(scores + key * kTileWidth + v * kLanes), largest[v]);
-    }
+    for (int v = 0; v < kTileVectors; ++v) found[v] = max(load(scores + key * kTileWidth + v * kLanes), found[v]);
   }
+  for (int v = 0; v < kTileVectors; ++v) largest[v] = found[v];
 }
 
 /// Scores of keys [first, last): scores [key][kTileWidth] = keys [key][words] * query [words][kTileWidth], where
@@ -41,31 +42,26 @@ STROBE_NOINLINE void multiply_keys_in_tiles(const std::uint32_t* query, const st
   find_largest(scores + (last - kKeyRows) * kTileWidth, largest);
 }
 
-template <int kRows, class Meanwhile>
+template <int kRows>
 STROBE_INLINE void multiply_value_rows(const std::uint32_t* values, const std::uint32_t* weights, int first, int last,
-                                       float* output, int turns, Meanwhile& meanwhile) {
+                                       float* output) {
   using Product = TileProduct<kRows, kQueryTiles>;
   const TileFactor left{
       .at = values, .stride = kTileEdge, .step = kTileWords, .next = kKeyBlock / kKeyRows * kTileWords};
   const TileFactor right{.at = weights, .stride = kTileWidth, .step = kTileEdge * kTileWidth, .next = kTileEdge};
   Product::load(output, kTileWidth);
-  for (int n = first / kKeyRows; n < last / kKeyRows; ++n) {
-    Product::add(left, right, n);
-    for (int turn = 0; turn < turns; ++turn) meanwhile.step();
-  }
+  for (int n = first / kKeyRows; n < last / kKeyRows; ++n) Product::add(left, right, n);
   Product::store(output, kTileWidth);
 }
 
 /// At most two tiles of output dimensions: output [dims][kTileWidth] += values^T * weights over keys [first, last) of a
-/// block, where values is [dims / 16][kKeyBlock / 32][16][16 pairs] and weights [pairs][kTileWidth]. While the tile
-/// registers are busy, `turns` steps of `meanwhile` follow each step of theirs.
-template <class Meanwhile>
+/// block, where values is [dims / 16][kKeyBlock / 32][16][16 pairs] and weights [pairs][kTileWidth].
 STROBE_NOINLINE void multiply_values_in_tiles(const std::uint32_t* values, const std::uint32_t* weights, int dims,
-                                              int first, int last, float* output, int turns, Meanwhile& meanwhile) {
+                                              int first, int last, float* output) {
   if (dims > kTileEdge) {
-    multiply_value_rows<2>(values, weights, first, last, output, turns, meanwhile);
+    multiply_value_rows<2>(values, weights, first, last, output);
   } else {
-    multiply_value_rows<1>(values, weights, first, last, output, turns, meanwhile);
+    multiply_value_rows<1>(values, weights, first, last, output);
   }
 }
 
