@@ -114,23 +114,38 @@ STROBE_INLINE StagedRows<PairOperand> staged_rows(const float* at, int tile, int
   return {words, words + tile * row_words(stride), row_words(stride), PairOperand::kInTiles ? tile / 2 : stride};
 }
 
-/// Rounds scores to pairs: of neighbouring queries in their own place, of neighbouring keys in `rows`.
+/// Rounds two rows of scores to pairs of neighbouring queries at `pairs` and, where wanted, to rows of pairs of
+/// neighbouring keys at `low` and `high`.
+STROBE_INLINE void store_scores(Floats a, Floats b, float* pairs, std::uint16_t* low, std::uint16_t* high) {
+  const Pairs both = round_both(a, b);
+  store_pairs(reinterpret_cast<std::uint32_t*>(pairs), pair_both(both));
+  if (low != nullptr) store_both(low, high, both);
+}
+
+/// Rounds scores [count, columns] in their own place, a pair of rows to its first row, and to rows of pairs.
+STROBE_INLINE void round_scores(float* scores, float* rows, int stride, int count, int columns) {
+  for (int row = 0; row < count; row += 2) {
+    float* const at = scores + row * stride;
+    auto* const low = reinterpret_cast<std::uint16_t*>(rows + row * stride);
+    auto* const high = reinterpret_cast<std::uint16_t*>(rows + (row + 1) * stride);
+    for (int j = 0; j < columns; j += kLanes) {
+      store_scores(load(at + j), load(at + stride + j), at + j, rows != nullptr ? low + j : nullptr, high + j);
+    }
+  }
+}
+
+/// What round_scores leaves behind.
+STROBE_INLINE ScoreWords<PairOperand> rounded_scores(const BackwardTask& task, const float* scores, const float* rows) {
+  const int stride = task.layout->score_stride;
+  return {reinterpret_cast<const std::uint32_t*>(scores), reinterpret_cast<const std::uint32_t*>(rows), 2 * stride,
+          stride};
+}
+
 STROBE_INLINE ScoreWords<PairOperand> score_words(const BackwardTask& task, const QueryTile& tile,
                                                   const KeyBlock& block, float* scores, float* rows,
                                                   const PairOperand*) {
-  const int stride = task.layout->score_stride;
-  for (int row = 0; row < tile.padded; row += 2) {
-    float* const low = scores + row * stride;
-    for (int j = 0; j < block.padded; j += kLanes) {
-      const Floats a = load(low + j), b = load(low + stride + j);
-      store_pairs(reinterpret_cast<std::uint32_t*>(low + j), pack_pairs(a, b));
-      if (rows == nullptr) continue;
-      store_bfloat16(reinterpret_cast<std::uint16_t*>(rows + row * stride) + j, a);
-      store_bfloat16(reinterpret_cast<std::uint16_t*>(rows + (row + 1) * stride) + j, b);
-    }
-  }
-  return {reinterpret_cast<const std::uint32_t*>(scores), reinterpret_cast<const std::uint32_t*>(rows), 2 * stride,
-          stride};
+  round_scores(scores, rows, task.layout->score_stride, tile.padded, block.padded);
+  return rounded_scores(task, scores, rows);
 }
 
 STROBE_INLINE void stage_tile(const TaskRows& rows, const QueryTile& tile, int dim, const float* lse, int tile_rows,

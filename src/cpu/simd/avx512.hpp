@@ -194,13 +194,22 @@ STROBE_INLINE void interleave(Pairs a, Pairs b, Pairs& first, Pairs& last) {
   first = _mm512_unpacklo_epi16(a, b);
   last = _mm512_unpackhi_epi16(a, b);
 }
-/// Rounds two vectors to bf16 and pairs them lane by lane.
-STROBE_INLINE Pairs pack_pairs(Floats low, Floats high) {
-  const __m512i halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+/// Rounds two vectors to bf16: the elements of `low`, then those of `high`.
+STROBE_INLINE Pairs round_both(Floats low, Floats high) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+}
+/// Stores what round_both made.
+STROBE_INLINE void store_both(std::uint16_t* low, std::uint16_t* high, Pairs both) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(low), _mm512_castsi512_si256(both));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(high), _mm512_extracti64x4_epi64(both, 1));
+}
+/// Pairs the elements of what round_both made, lane by lane.
+STROBE_INLINE Pairs pair_both(Pairs both) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                          5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, halves);
+  return _mm512_permutexvar_epi16(order, both);
 }
+STROBE_INLINE Pairs pack_pairs(Floats low, Floats high) { return pair_both(round_both(low, high)); }
 /// Pairs of the bf16 values of two rows, lane by lane.
 STROBE_INLINE Pairs interleave(const std::uint16_t* low, const std::uint16_t* high) {
   const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(low)));
