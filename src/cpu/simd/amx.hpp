@@ -1,12 +1,25 @@
-// AMX verbs: eight tile registers of 16 rows of 64 bytes, and the product of bf16 pairs. Each is one instruction, as
-// text: the compiler's own functions differ in what they promise about memory. A tile register's number is a constant.
+// What units with AMX have beside the verbs of AVX-512: eight tile registers of 16 rows of 64 bytes, the product of
+// bf16 pairs, and an exponential for weights that become bf16. A verb on tile registers is one instruction, as text:
+// the compilers' own functions differ in what they promise about memory. A tile register's number is a constant.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include <immintrin.h>
 
 namespace strobe::cpu::STROBE_ISA {
 namespace {
+
+/// 2^x for weights that are rounded to bf16 next: within 3e-6 of itself, 0 for -inf; NaN stays NaN. The fraction
+/// x - floor(x) is one instruction and the power takes x as it is, so the range needs no care. A minimax polynomial of
+/// degree 4 on [0, 1), with 1 at zero (fitted by least squares with moving weights).
+STROBE_INLINE Floats exp2_coarse(Floats x) {
+  const Floats f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  Floats p = broadcast(1.342668553e-2f);
+  p = fma(p, f, broadcast(5.224247138e-2f));
+  p = fma(p, f, broadcast(2.412802068e-1f));
+  p = fma(p, f, broadcast(6.930448445e-1f));
+  p = fma(p, f, broadcast(1.0f));
+  return _mm512_scalef_ps(p, x);
+}
 
 constexpr int kTileEdge = 16;  // rows of a tile register, and 32-bit words of a row
 

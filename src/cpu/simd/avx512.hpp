@@ -80,19 +80,6 @@ STROBE_INLINE Floats round(Floats a) { return _mm512_roundscale_ps(a, _MM_FROUND
 /// a * 2^n for whole n; underflows to zero.
 STROBE_INLINE Floats scale_by_power(Floats a, Floats n) { return _mm512_scalef_ps(a, n); }
 
-/// 2^x for weights that are rounded to bf16 next: within 3e-6 of itself, 0 for -inf; NaN stays NaN. The fraction
-/// x - floor(x) is one instruction and the power takes x as it is, so the range needs no care. A minimax polynomial of
-/// degree 4 on [0, 1), with 1 at zero (fitted by least squares with moving weights).
-STROBE_INLINE Floats exp2_coarse(Floats x) {
-  const Floats f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  Floats p = broadcast(1.342668553e-2f);
-  p = fma(p, f, broadcast(5.224247138e-2f));
-  p = fma(p, f, broadcast(2.412802068e-1f));
-  p = fma(p, f, broadcast(6.930448445e-1f));
-  p = fma(p, f, broadcast(1.0f));
-  return _mm512_scalef_ps(p, x);
-}
-
 STROBE_INLINE Floats load_bytes(const std::uint8_t* from) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
 }
