@@ -28,12 +28,13 @@ void probe_transpose(float* square) {
 
 #if STROBE_ISA_ID == 4
 void probe_tiles(const std::uint16_t* a, const std::uint16_t* b, float* sum) {
-  const TileSession session;
+  configure_tiles();
   load_tile<3>(sum, kTileEdge);
   load_tile<6>(a, kTileEdge);
   load_tile<7>(b, kTileEdge);
   multiply_add_tile<3, 6, 7>();
   store_tile<3>(sum, kTileEdge);
+  release_tiles();
 }
 #endif
 

@@ -14,9 +14,12 @@ void run_gradients(const BackwardTask& task) {
   // The driver gives all four the same type but dO, which the caller may have kept in float32.
   if (task.query.type == DataType::kBFloat16 && task.grad_output.type == DataType::kBFloat16) {
 #if STROBE_ISA_ID == 4
-    const TileSession session;
-#endif
+    configure_tiles();
+    gradients<PairOperand>(task);
+    return release_tiles();
+#else
     return gradients<PairOperand>(task);
+#endif
   }
 #endif
   gradients<FloatOperand>(task);

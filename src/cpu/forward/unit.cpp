@@ -18,9 +18,12 @@ STROBE_INLINE auto with_kernel(DataType query_type, DataType key_type, Use use) 
 
 void run(const ForwardTask& task, void* scratch) {
 #if STROBE_ISA_ID == 4
-  const TileSession session;
+  configure_tiles();
 #endif
   with_kernel(task.query_type, task.key_type, [&]<class Kernel>(Kernel*) { Kernel(task, scratch).run(); });
+#if STROBE_ISA_ID == 4
+  release_tiles();
+#endif
 }
 
 std::size_t packed_bytes(DataType query_type, DataType key_type, int head_dim, int value_dim) {

@@ -31,18 +31,13 @@ struct alignas(64) TileShapes {
   std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-/// Between its construction and its end this thread may use tile registers; all have their full size. Released ones
-/// cost nothing when the system switches threads.
-class TileSession {
- public:
-  TileSession() {
-    const TileShapes shapes;
-    asm volatile("ldtilecfg %0" : : "m"(shapes));
-  }
-  ~TileSession() { asm volatile("tilerelease" : : : "memory"); }
-  TileSession(const TileSession&) = delete;
-  TileSession& operator=(const TileSession&) = delete;
-};
+/// From here on, until release_tiles(), this thread may use tile registers; all have their full size.
+STROBE_INLINE void configure_tiles() {
+  const TileShapes shapes;
+  asm volatile("ldtilecfg %0" : : "m"(shapes));
+}
+/// Released registers cost nothing when the system switches threads.
+STROBE_INLINE void release_tiles() { asm volatile("tilerelease" : : : "memory"); }
 
 template <int kTile>
 STROBE_INLINE void clear_tile() {

@@ -42,7 +42,7 @@ float dot_products(std::int64_t rounds) {
 #if STROBE_ISA_ID == 4
 /// Four sums, which a product takes longer to make than the next one to start.
 float tile_products(std::int64_t rounds) {
-  const TileSession session;
+  configure_tiles();
   clear_tile<0>();
   clear_tile<1>();
   clear_tile<2>();
@@ -57,6 +57,7 @@ float tile_products(std::int64_t rounds) {
   }
   float sums[kTileEdge * kTileEdge];
   store_tile<0>(sums, kTileEdge);
+  release_tiles();
   return sums[0];
 }
 #endif
