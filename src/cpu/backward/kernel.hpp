@@ -112,11 +112,12 @@ STROBE_INLINE void grad_scores_of(const BackwardTask& task, const RegisterTile& 
   }
 }
 
-/// Brings rows near while products run: those of the next tile, and of dQ for this one. Rows of a head lie far apart in
-/// memory ([batch, length, heads, dim]), where no hardware prefetcher follows. Step n of `steps` takes its share.
-STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile, int n, int steps) {
+/// Asks for the rows of the next tile, and of dQ for this one, all at once: rows of a head lie far apart in memory
+/// ([batch, length, heads, dim]), where no hardware prefetcher follows, and requests spread over the products hold
+/// these up, each while its page is looked up.
+STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile) {
   const std::int64_t ahead = tile.first + task.layout->query_tile;
-  for (int row = n * tile.count / steps; row < (n + 1) * tile.count / steps; ++row) {
+  for (int row = 0; row < tile.count; ++row) {
     if (task.grad_query.data) prefetch_row(task.grad_query, tile.head, tile.first + row, task.head_dim);
     if (ahead + row >= task.query_end) continue;
     prefetch_row(task.query, tile.head, ahead + row, task.head_dim);
@@ -124,7 +125,8 @@ STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile
   }
 }
 
-/// P and dS of a tile: two products for each register tile, the exponential and the derivative on the way out.
+/// P and dS of a tile, panel by panel: two products, the exponential and the derivative on the way out. First all rows
+/// of P, then all of dS, so that one panel at a time stays in the first-level cache.
 template <bool kEdited, class Operand>
 void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at,
                 const Operand* kOperand) {
@@ -132,23 +134,24 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
   const int stride = layout.score_stride;
   const float factor = finishes_apart(task) ? 1.0f : task.scale;
   const bool scores = wants_scores(task);
-  const int steps = block.padded / kPanel * (tile.padded / kTileRows);
   const auto query = staged_rows(at.query, layout.query_tile, layout.head_stride, kOperand);
   const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
   using Word = typename Operand::Word;
-  int step = 0;
   for (int key = 0; key < block.padded; key += kPanel) {
     const auto* key_panel = reinterpret_cast<const Word*>(at.key_panels) + key * panel_words<Operand>(task.head_dim);
     const auto* value_panel =
         reinterpret_cast<const Word*>(at.value_panels) + key * panel_words<Operand>(task.value_dim);
     for (int row = 0; row < tile.padded; row += kTileRows) {
       const int index = row * stride + key;
-      prefetch_rows(task, tile, step++, steps);
       Floats tile_sums[kTileRows][kTileVectors];
       multiply_panel<Operand>(query.rows + row * query.row_stride, query.row_stride, key_panel,
                               words_of<Operand>(task.head_dim), tile_sums);
       probabilities_of<kEdited>(task, tile_sums, at.lse + row, at.edits + index, at.probabilities + index, stride);
-      if (!scores && !task.drops) continue;
+    }
+    if (!scores && !task.drops) continue;
+    for (int row = 0; row < tile.padded; row += kTileRows) {
+      const int index = row * stride + key;
+      Floats tile_sums[kTileRows][kTileVectors];
       multiply_panel<Operand>(grad_output.rows + row * grad_output.row_stride, grad_output.row_stride, value_panel,
                               words_of<Operand>(task.value_dim), tile_sums);
       grad_scores_of<kEdited>(task, tile_sums, at.delta + row, at.dropout + index, at.probabilities + index,
@@ -222,6 +225,7 @@ void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBl
                     const Scratch& at) {
   constexpr const Operand* kOperand = nullptr;
   stage_queries<Operand>(task, tile, at);
+  prefetch_rows(task, tile);
   const bool edited = coverage == Coverage::kSome || task.bias.data || task.slopes || task.softcap > 0.0f || task.drops;
   if (edited) {
     fill_edits(task, tile, block, coverage, at.edits);

@@ -60,7 +60,6 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
   const BackwardLayout& layout = *task.layout;
   const int stride = layout.score_stride;
   const bool apart = finishes_apart(task), scores = wants_scores(task), wants_dp = scores || task.drops;
-  const int steps = block.padded / kPanel * (tile.padded / kTileSide);
   const auto query = staged_rows(at.query, layout.query_tile, layout.head_stride, kOperand);
   const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
   const int head_words = panel_words<PairOperand>(task.head_dim);
@@ -77,10 +76,8 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
          .depth = words / kTileEdge},
         0, 0);
   };
-  int step = 0;
   for (int key = 0; key < block.padded; key += kPanel) {
     for (int first = 0; first < tile.padded; first += kTileSide) {
-      prefetch_rows(task, tile, step++, steps);
       multiply_rows(query, first, at.key_panels, key, head_words, products.s);
       if (wants_dp) multiply_rows(grad_output, first, at.value_panels, key, value_words, products.dp);
       const int corner = first * stride + key;

@@ -108,19 +108,26 @@ STROBE_INLINE void stage_value_row(const T* row, int dim, int key, float* to) {
   }
 }
 
+constexpr std::int64_t kLine = 64;  // bytes of a cache line
+
+STROBE_INLINE std::int64_t element_bytes(DataType type) {
+  return type == DataType::kFloat32 ? 4 : type >= DataType::kFloat8E4M3 ? 1 : 2;
+}
+
+/// Asks for a piece of memory ahead of its use.
+STROBE_INLINE void prefetch(const char* from, std::int64_t bytes) {
+  for (std::int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(from + byte, 0, 2);
+}
+
 /// Asks for one row of the keys and values, or its share of a packed block, ahead of its use.
 STROBE_INLINE void prefetch_row(const ForwardTask& task, std::int64_t j) {
-  constexpr std::int64_t kLine = 64;
   if (task.packed != nullptr) {
     const std::int64_t bytes = task.packed_stride / kKeyBlock;
-    const char* const share = task.packed + j * bytes;
-    for (std::int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(share + byte, 0, 2);
-    return;
+    return prefetch(task.packed + j * bytes, bytes);
   }
-  const std::int64_t element = task.key_type == DataType::kFloat32 ? 4 : task.key_type >= DataType::kFloat8E4M3 ? 1 : 2;
-  const char *const key = row_address(task.key, j), *const value = row_address(task.value, j);
-  for (std::int64_t byte = 0; byte < task.head_dim * element; byte += kLine) __builtin_prefetch(key + byte, 0, 2);
-  for (std::int64_t byte = 0; byte < task.value_dim * element; byte += kLine) __builtin_prefetch(value + byte, 0, 2);
+  const std::int64_t element = element_bytes(task.key_type);
+  prefetch(row_address(task.key, j), task.head_dim * element);
+  prefetch(row_address(task.value, j), task.value_dim * element);
 }
 
 /// Rows [first, last) of the block that starts at key `block`; `last` is a multiple of the register tile's rows, and
@@ -291,14 +298,16 @@ STROBE_INLINE float staged_value(const std::uint32_t* values, int key, int d) {
 template <class Operand>
 bool values_are_finite(const typename Operand::Word* values, int dims, int first, int last) {
   constexpr int kWords = kKeyBlock / Operand::kPerWord, kRows = kValueRows<Operand>;
-  Floats sum = zero();
+  Floats all = zero();
   for (int d = 0; d < dims; d += kRows) {
     const auto* const from = values + d * kWords;
+    Floats sum = zero();  // of its own, so that the next one need not wait for it
     for (int i = first / Operand::kPerWord * kRows; i < last / Operand::kPerWord * kRows; i += kLanes) {
       sum = Operand::multiply_add(sum, Operand::load(from + i), Operand::broadcast(0));
     }
+    all = add(all, sum);
   }
-  return __builtin_isfinite(STROBE_ISA::sum(sum));
+  return __builtin_isfinite(STROBE_ISA::sum(all));
 }
 
 }  // namespace
