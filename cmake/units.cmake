@@ -1,10 +1,11 @@
 # One kernel source, one object library per instruction set: src/cpu/<kernel>/unit.cpp compiled with the set's flags and
 # STROBE_ISA naming it.
-set(STROBE_ISAS sse4 avx2 avx512 avx512_bf16)
+set(STROBE_ISAS sse4 avx2 avx512 avx512_bf16 amx_bf16)
 set(STROBE_FLAGS_sse4 -msse4.2)
 set(STROBE_FLAGS_avx2 -mavx2 -mfma -mf16c -mtune=haswell)
 set(STROBE_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
 set(STROBE_FLAGS_avx512_bf16 ${STROBE_FLAGS_avx512} -mavx512bf16)
+set(STROBE_FLAGS_amx_bf16 ${STROBE_FLAGS_avx512_bf16} -mamx-tile -mamx-bf16)
 
 # With sanitizers these take longest to compile: a machine that cannot run them need not optimise them.
 if(STROBE_SANITIZE AND EXISTS /proc/cpuinfo)
@@ -12,6 +13,7 @@ if(STROBE_SANITIZE AND EXISTS /proc/cpuinfo)
   if(NOT avx512)
     list(APPEND STROBE_FLAGS_avx512 -O0)
     list(APPEND STROBE_FLAGS_avx512_bf16 -O0)
+    list(APPEND STROBE_FLAGS_amx_bf16 -O0)
   endif()
 endif()
 

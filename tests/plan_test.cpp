@@ -27,6 +27,10 @@ TEST(Choice, TakesTheBestInstructionSetThatServesTheType) {
   EXPECT_EQ(chosen("q=100 k=100", Isa::kAvx512Bf16), "cpu.forward.avx512");
   EXPECT_EQ(chosen("q=100 k=100 dtype=bfloat16", Isa::kAvx512Bf16), "cpu.forward.avx512_bf16");
   EXPECT_EQ(chosen("q=100 k=100 dtype=float16", Isa::kAvx512Bf16), "cpu.forward.avx512");
+  EXPECT_EQ(chosen("q=100 k=100 dtype=bfloat16", Isa::kAmxBf16), "cpu.forward.amx_bf16");
+  EXPECT_EQ(chosen("q=100 k=100 dtype=float16", Isa::kAmxBf16), "cpu.forward.avx512");
+  EXPECT_EQ(chosen("q=1 k=100 dtype=bfloat16", Isa::kAmxBf16), "cpu.decode.avx512_bf16");
+  EXPECT_EQ(chosen("pass=backward q=100 k=100 dtype=bfloat16", Isa::kAmxBf16), "cpu.backward.amx_bf16");
   EXPECT_EQ(chosen("q=1 k=100", Isa::kAvx2), "cpu.decode.avx2");
   EXPECT_EQ(chosen("pass=backward q=100 k=100", Isa::kAvx2), "cpu.backward.avx2");
 }
@@ -39,6 +43,28 @@ TEST(Choice, LeavesTheDotProductWhereItIsSlow) {
     EXPECT_EQ(choice.decision.isa, Isa::kAvx512) << line;
     EXPECT_NE(plan::explain(problem, device, choice).find("dot product is slower"), std::string::npos);
   }
+}
+
+TEST(Choice, TakesTheNextBestWhereTheSystemRefusesTiles) {
+  const CpuDevice device{.best = Isa::kAmxBf16, .allows_tiles = [] { return false; }};
+  for (const char* line : {"q=100 k=100 dtype=bfloat16", "pass=backward q=100 k=100 dtype=bfloat16"}) {
+    const Problem problem = problem_of(line);
+    const plan::Choice choice = plan::choose(problem, device);
+    EXPECT_EQ(choice.decision.isa, Isa::kAvx512Bf16) << line;
+    EXPECT_NE(plan::explain(problem, device, choice).find("does not let this process use"), std::string::npos);
+  }
+}
+
+TEST(Choice, AsksForTilesOnlyWhereItWantsThem) {
+  static int asked = 0;
+  const CpuDevice device{.best = Isa::kAmxBf16, .allows_tiles = [] { return ++asked > 0; }};
+  for (const char* line : {"q=100 k=100", "q=1 k=100 dtype=bfloat16", "pass=backward q=100 k=100 dtype=float16"}) {
+    const Problem problem = problem_of(line);
+    plan::explain(problem, device, plan::choose(problem, device));
+  }
+  EXPECT_EQ(asked, 0);
+  plan::choose(problem_of("q=100 k=100 dtype=bfloat16"), device);
+  EXPECT_GT(asked, 0);
 }
 
 TEST(Choice, PacksKeysForManyRowsThatUseAllOfThem) {

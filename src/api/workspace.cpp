@@ -2,6 +2,8 @@
 // on every call, which a short call would notice.
 #include "api/workspace.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -26,13 +28,18 @@ struct Kept {
 
 thread_local Kept kept;
 
+/// From this size on a workspace asks for huge pages, by whose size it is then aligned.
+constexpr std::size_t kHugePage = std::size_t(2) << 20;
+
 void* allocate(std::size_t bytes) {
+  const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
   const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
-  void* block = std::aligned_alloc(kAlignment, rounded);
+  void* block = std::aligned_alloc(alignment, rounded);
   if (block == nullptr) {
     throw Error(ErrorCode::kOutOfMemory, "workspace", std::to_string(bytes) + " bytes that could not be allocated",
                 "available memory, or given by the caller");
   }
+  if (alignment == kHugePage) madvise(block, rounded, MADV_HUGEPAGE);  // only a wish: it may fail
   return block;
 }
 

@@ -9,7 +9,7 @@
 
 namespace strobe::cpu {
 
-/// The machine this runs on, STROBE_CPU (sse4, avx2, avx512, avx512_bf16) taken into account. Looked up once.
+/// The machine this runs on, STROBE_CPU (sse4, avx2, avx512, avx512_bf16, amx_bf16) taken into account. Looked up once.
 /// @throws Error if STROBE_CPU names something unknown or something that this machine lacks.
 const CpuDevice& this_machine();
 

@@ -18,8 +18,13 @@
   namespace avx512_bf16 {                        \
   const Unit& unit_name();                       \
   }                                              \
+  namespace amx_bf16 {                           \
+  const Unit& unit_name();                       \
+  }                                              \
   inline const Unit& pick_##unit_name(Isa isa) { \
     switch (isa) {                               \
+      case Isa::kAmxBf16:                        \
+        return amx_bf16::unit_name();            \
       case Isa::kAvx512Bf16:                     \
         return avx512_bf16::unit_name();         \
       case Isa::kAvx512:                         \

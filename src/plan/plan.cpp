@@ -92,6 +92,10 @@ bool lacks_quick_dot(const Kernel& kernel, const CpuDevice& device) {
   return kernel.isa == Isa::kAvx512Bf16 && !device.dot_pays;
 }
 
+bool lacks_tiles(const Kernel& kernel, const CpuDevice& device) {
+  return kernel.isa == Isa::kAmxBf16 && device.allows_tiles != nullptr && !device.allows_tiles();
+}
+
 }  // namespace
 
 std::span<const Kernel> kernels() { return kKernels; }
@@ -100,7 +104,7 @@ Choice choose(const Problem& problem, const CpuDevice& device) {
   const Variant variant = variant_of(problem);
   for (const Kernel& kernel : kKernels) {
     if (kernel.variant != variant || kernel.isa > device.best || !serves(kernel, problem)) continue;
-    if (lacks_quick_dot(kernel, device)) continue;
+    if (lacks_quick_dot(kernel, device) || lacks_tiles(kernel, device)) continue;
     Choice choice{.kernel = &kernel, .why = reason_for(variant, problem), .decision = {}};
     Decision& decision = choice.decision;
     decision.variant = variant;
@@ -151,6 +155,8 @@ std::vector<Rejection> rejections(const Problem& problem, const CpuDevice& devic
       reason = "does not serve " + std::string(name_of(problem.query_type));
     } else if (lacks_quick_dot(kernel, device)) {
       reason = "this machine's bf16 dot product is slower than float32; STROBE_CPU=avx512_bf16 insists";
+    } else if (lacks_tiles(kernel, device)) {
+      reason = "the system does not let this process use the registers of AMX";
     } else {
       reason = "slower than " + std::string(choice.kernel->name);
     }

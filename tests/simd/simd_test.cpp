@@ -9,6 +9,7 @@
 #include "base/philox.hpp"
 #include "cases/random.hpp"
 #include "cases/run.hpp"
+#include "cpu/cpu.hpp"
 #include "probe.hpp"
 
 namespace strobe::cpu {
@@ -56,6 +57,47 @@ TEST_P(Simd, Exp2OfItsEnds) {
   EXPECT_EQ(y[4], 2.0f);
   EXPECT_EQ(y[5], 0.5f);
   EXPECT_TRUE(std::isnan(y[6]));
+}
+
+TEST_P(Simd, CoarseExp2SuitsRoundingToBFloat16) {
+  if (probe().exp2_coarse == nullptr) GTEST_SKIP() << "used with AMX only";
+  const auto x = numbers(-125.0f, 127.0f, 100000);
+  const auto y = map(probe().exp2_coarse, x);
+  for (std::size_t n = 0; n < x.size(); ++n) {
+    EXPECT_NEAR(y[n] / std::exp2(double(x[n])), 1.0, 4e-6) << x[n];
+  }
+  const auto ends = map(probe().exp2_coarse, {-HUGE_VALF, -1000.0f, -126.5f, 0.0f, 1.0f, -1.0f, NAN});
+  const float expected[] = {0.0f, 0.0f, 0.0f, 1.0f, 2.0f, 0.5f};
+  for (int n = 0; n < 6; ++n) EXPECT_EQ(ends[n], expected[n]);
+  EXPECT_TRUE(std::isnan(ends[6]));
+}
+
+TEST_P(Simd, TileRegistersMultiplyPairs) {
+  if (probe().multiply_tiles == nullptr) GTEST_SKIP() << "there are none";
+  const auto allows = this_machine().allows_tiles;
+  if (allows != nullptr && !allows()) GTEST_SKIP() << "the system refuses them";
+  cases::Random random(8);
+  const auto small = [&] { return float(random.integer(-9, 9)); };
+  std::vector<float> a(16 * 32), b(32 * 16), sum(16 * 16);
+  std::vector<std::uint16_t> a_words(a.size()), b_words(b.size());
+  for (float& x : sum) x = small();
+  for (std::size_t row = 0; row < 16; ++row) {
+    for (std::size_t k = 0; k < 32; ++k) a_words[row * 32 + k] = bfloat16_from_float(a[row * 32 + k] = small());
+  }
+  for (std::size_t k = 0; k < 32; ++k) {
+    for (std::size_t column = 0; column < 16; ++column) {
+      const float x = b[k * 16 + column] = small();
+      b_words[(k / 2 * 16 + column) * 2 + k % 2] = bfloat16_from_float(x);
+    }
+  }
+  std::vector<float> expected = sum;
+  for (std::size_t row = 0; row < 16; ++row) {
+    for (std::size_t column = 0; column < 16; ++column) {
+      for (std::size_t k = 0; k < 32; ++k) expected[row * 16 + column] += a[row * 32 + k] * b[k * 16 + column];
+    }
+  }
+  probe().multiply_tiles(a_words.data(), b_words.data(), sum.data());
+  EXPECT_EQ(sum, expected);
 }
 
 TEST_P(Simd, TanhIsExactToAFewUnits) {

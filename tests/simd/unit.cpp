@@ -26,6 +26,18 @@ void probe_transpose(float* square) {
   for (int row = 0; row < kLanes; ++row) store(square + row * kLanes, rows[row]);
 }
 
+#if STROBE_ISA_ID == 4
+void probe_tiles(const std::uint16_t* a, const std::uint16_t* b, float* sum) {
+  configure_tiles();
+  load_tile<3>(sum, kTileEdge);
+  load_tile<6>(a, kTileEdge);
+  load_tile<7>(b, kTileEdge);
+  multiply_add_tile<3, 6, 7>();
+  store_tile<3>(sum, kTileEdge);
+  release_tiles();
+}
+#endif
+
 const Probe kProbe = {
     .lanes = kLanes,
     .exp2 = [](const float* x, float* y) { store(y, exp2(load(x))); },
@@ -49,6 +61,13 @@ const Probe kProbe = {
           store_first(reinterpret_cast<BFloat16*>(y), load_first(reinterpret_cast<const BFloat16*>(x), count), count);
         },
     .transpose = probe_transpose,
+#if STROBE_ISA_ID == 4
+    .exp2_coarse = [](const float* x, float* y) { store(y, exp2_coarse(load(x))); },
+    .multiply_tiles = probe_tiles,
+#else
+    .exp2_coarse = nullptr,
+    .multiply_tiles = nullptr,
+#endif
     .philox = probe_philox,
 };
 

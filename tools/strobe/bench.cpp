@@ -228,7 +228,7 @@ void add_bench(CLI::App& app, Action& action) {
       one("--heads", flags->heads, "Query heads")->check(size),
       one("--kv-heads", flags->kv_heads, "Key and value heads [as many as query heads]")->check(CLI::Range(0, 1 << 24)),
       one("--isa", flags->isa, "Limit the instruction set")
-          ->check(CLI::IsMember({"sse4", "avx2", "avx512", "avx512_bf16"}))};
+          ->check(CLI::IsMember({"sse4", "avx2", "avx512", "avx512_bf16", "amx_bf16"}))};
   command->callback([flags, free_form_options, command, &action] {
     const bool is_free_form = std::any_of(free_form_options.begin(), free_form_options.end(),
                                           [](CLI::Option* each) { return each->count() > 0; });

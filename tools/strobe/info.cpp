@@ -27,7 +27,7 @@ struct Variable {
   const char* meaning;
 };
 constexpr Variable kVariables[] = {
-    {"STROBE_CPU", "the best instruction set to use: sse4, avx2, avx512 or avx512_bf16"},
+    {"STROBE_CPU", "the best instruction set to use: sse4, avx2, avx512, avx512_bf16 or amx_bf16"},
     {"STROBE_NUM_THREADS", "threads of the library's own pool"},
     {"STROBE_JIT", "CUDA kernels: on (compiled when needed), cached-only or off (built in only)"},
     {"STROBE_CACHE_DIR", "where compiled CUDA kernels are kept"},

@@ -63,7 +63,8 @@ Sum sum_of(const Rows& result, float* memory, bool packed, std::int64_t batch, s
            std::int64_t dim) {
   Sum sum{result, result, packed ? 1 : batch, rows, heads, dim};
   if (result.data && result.dtype != DataType::kFloat32) {
-    sum.sum = {reinterpret_cast<char*>(memory), DataType::kFloat32, rows * heads * dim, heads * dim, dim};
+    // [batch, heads, rows, dim]: a task goes through the rows of one head.
+    sum.sum = {reinterpret_cast<char*>(memory), DataType::kFloat32, rows * heads * dim, dim, rows * dim};
   }
   return sum;
 }

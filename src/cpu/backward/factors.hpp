@@ -7,6 +7,10 @@
 #include "cpu/backward/staging.hpp"
 #include "cpu/backward/unseen.hpp"
 
+#if STROBE_ISA_ID == 4
+#include "cpu/backward/tile_products.hpp"
+#endif
+
 namespace strobe::cpu::STROBE_ISA {
 namespace {
 
@@ -50,8 +54,8 @@ STROBE_INLINE Scratch from_key(const BackwardTask& task, const Scratch& at, int 
   part.key += first / Operand::kPerWord * task.layout->head_stride;
   part.key_panels += first * panel_words<Operand>(task.head_dim);
   part.value_panels += first * panel_words<Operand>(task.value_dim);
-  part.grad_key += first * task.layout->head_stride;
-  part.grad_value += first * task.layout->value_stride;
+  part.grad_key += first * (Operand::kInTiles ? 1 : task.layout->head_stride);
+  part.grad_value += first * (Operand::kInTiles ? 1 : task.layout->value_stride);
   return part;
 }
 
@@ -92,30 +96,56 @@ STROBE_INLINE void stage_panels(float* rows, int stride, int keys, int dim, floa
 }
 STROBE_INLINE void stage_pairs(const BackwardTask&, const KeyBlock&, const float*, float*, const FloatOperand*) {}
 
-#if STROBE_ISA_ID == 3
-
-STROBE_INLINE StagedRows<PairOperand> staged_rows(const float* at, int tile, int stride, const PairOperand*) {
-  const auto* const words = reinterpret_cast<const std::uint32_t*>(at);
-  return {words, words + tile * (stride / 2), stride / 2, stride};
+/// Adds dK or dV of a block to memory.
+template <class Operand>
+STROBE_INLINE void add_sums(const BackwardTask&, const float* sums, int stride, int keys, int dim, const TaskRows& rows,
+                            std::int64_t first, const Operand*) {
+  add_rows(sums, stride, keys, dim, rows, 0, first);
 }
 
-/// Rounds scores to pairs: of neighbouring queries in their own place, of neighbouring keys in `rows`.
+#if STROBE_ISA_ID >= 3
+
+/// Words of a staged row, from one to the next. On tile registers that is whole cache lines.
+STROBE_INLINE int row_words(int stride) { return PairOperand::kInTiles ? stride / 2 / kLanes * kLanes : stride / 2; }
+
+/// On tile registers `pairs` are transposed: [dim][tile / 2].
+STROBE_INLINE StagedRows<PairOperand> staged_rows(const float* at, int tile, int stride, const PairOperand*) {
+  const auto* const words = reinterpret_cast<const std::uint32_t*>(at);
+  return {words, words + tile * row_words(stride), row_words(stride), PairOperand::kInTiles ? tile / 2 : stride};
+}
+
+/// Rounds two rows of scores to pairs of neighbouring queries at `pairs` and, where wanted, to rows of pairs of
+/// neighbouring keys at `low` and `high`.
+STROBE_INLINE void store_scores(Floats a, Floats b, float* pairs, std::uint16_t* low, std::uint16_t* high) {
+  const Pairs both = round_both(a, b);
+  store_pairs(reinterpret_cast<std::uint32_t*>(pairs), pair_both(both));
+  if (low != nullptr) store_both(low, high, both);
+}
+
+/// Rounds scores [count, columns] in their own place, a pair of rows to its first row, and to rows of pairs.
+STROBE_INLINE void round_scores(float* scores, float* rows, int stride, int count, int columns) {
+  for (int row = 0; row < count; row += 2) {
+    float* const at = scores + row * stride;
+    auto* const low = reinterpret_cast<std::uint16_t*>(rows + row * stride);
+    auto* const high = reinterpret_cast<std::uint16_t*>(rows + (row + 1) * stride);
+    for (int j = 0; j < columns; j += kLanes) {
+      store_scores(load(at + j), load(at + stride + j), at + j, rows != nullptr ? low + j : nullptr, high + j);
+    }
+  }
+}
+
+/// What round_scores leaves behind.
+STROBE_INLINE ScoreWords<PairOperand> rounded_scores(const BackwardTask& task, const float* scores, const float* rows) {
+  const int stride = task.layout->score_stride;
+  return {reinterpret_cast<const std::uint32_t*>(scores), reinterpret_cast<const std::uint32_t*>(rows), 2 * stride,
+          stride};
+}
+
 STROBE_INLINE ScoreWords<PairOperand> score_words(const BackwardTask& task, const QueryTile& tile,
                                                   const KeyBlock& block, float* scores, float* rows,
                                                   const PairOperand*) {
-  const int stride = task.layout->score_stride;
-  for (int row = 0; row < tile.padded; row += 2) {
-    float* const low = scores + row * stride;
-    for (int j = 0; j < block.padded; j += kLanes) {
-      const Floats a = load(low + j), b = load(low + stride + j);
-      store_pairs(reinterpret_cast<std::uint32_t*>(low + j), pack_pairs(a, b));
-      if (rows == nullptr) continue;
-      store_bfloat16(reinterpret_cast<std::uint16_t*>(rows + row * stride) + j, a);
-      store_bfloat16(reinterpret_cast<std::uint16_t*>(rows + (row + 1) * stride) + j, b);
-    }
-  }
-  return {reinterpret_cast<const std::uint32_t*>(scores), reinterpret_cast<const std::uint32_t*>(rows), 2 * stride,
-          stride};
+  round_scores(scores, rows, task.layout->score_stride, tile.padded, block.padded);
+  return rounded_scores(task, scores, rows);
 }
 
 STROBE_INLINE void stage_tile(const TaskRows& rows, const QueryTile& tile, int dim, const float* lse, int tile_rows,
@@ -123,21 +153,26 @@ STROBE_INLINE void stage_tile(const TaskRows& rows, const QueryTile& tile, int d
   const auto* const from =
       reinterpret_cast<const std::uint16_t*>(rows.data) + tile.head * rows.head_stride + tile.first * rows.row_stride;
   auto* const words = reinterpret_cast<std::uint16_t*>(to);
-  const int padded = vectors_of(dim) * kLanes;  // elements
+  const int row_stride = 2 * row_words(stride);
+  const int padded = PairOperand::kInTiles ? round_up(dim, 2 * kLanes) : vectors_of(dim) * kLanes;  // elements
   for (int row = 0; row < tile.padded; ++row) {
-    std::uint16_t* const at = words + row * stride;
+    std::uint16_t* const at = words + row * row_stride;
     const bool used = row < tile.count && lse[row] != __builtin_huge_valf();
     const int kept = used ? dim : 0;
     if (used) __builtin_memcpy(at, from + row * rows.row_stride, std::size_t(2 * dim));
     __builtin_memset(at + kept, 0, std::size_t(2 * (padded - kept)));
   }
-  auto* const pairs = reinterpret_cast<std::uint32_t*>(to) + tile_rows * (stride / 2);
+  auto* const pairs = reinterpret_cast<std::uint32_t*>(to) + tile_rows * row_words(stride);
+#if STROBE_ISA_ID == 4
+  transpose_pairs(words, row_words(stride), tile.padded, dim, pairs, tile_rows / 2);
+#else
   for (int row = 0; row < tile.padded; row += 2) {
-    const std::uint16_t* const low = words + row * stride;
+    const std::uint16_t* const low = words + row * row_stride;
     for (int d = 0; d < padded; d += kLanes) {
-      store_pairs(pairs + row / 2 * stride + d, interleave(low + d, low + stride + d));
+      store_pairs(pairs + row / 2 * stride + d, interleave(low + d, low + row_stride + d));
     }
   }
+#endif
 }
 
 /// Narrows the float32 rows, whose values are bf16 numbers, in their own place, and transposes the pairs.

@@ -30,8 +30,13 @@ void stage_keys(const BackwardTask& task, const KeyBlock& block, const Scratch& 
   stage_rows(task.value, 0, block.first, block.count, block.padded, task.value_dim, at.grad_value, layout.value_stride);
   forget_unseen(task, block.first, block.count, task.value_dim, at.grad_value, layout.value_stride);
   stage_panels(at.grad_value, layout.value_stride, block.padded, task.value_dim, at.value_panels, kOperand);
-  clear_rows(at.grad_value, block.padded, task.value_dim, layout.value_stride);
-  clear_rows(at.grad_key, block.padded, task.head_dim, layout.head_stride);
+  if constexpr (Operand::kInTiles) {
+    clear_rows(at.grad_value, vectors_of(task.value_dim) * kLanes, block.padded, layout.score_stride);
+    clear_rows(at.grad_key, vectors_of(task.head_dim) * kLanes, block.padded, layout.score_stride);
+  } else {
+    clear_rows(at.grad_value, block.padded, task.value_dim, layout.value_stride);
+    clear_rows(at.grad_key, block.padded, task.head_dim, layout.head_stride);
+  }
 }
 
 /// Q, dO, LSE and delta of a tile. Rows that see no key, and padding, become zero rows with LSE = inf, so that P is 0.
@@ -107,11 +112,12 @@ STROBE_INLINE void grad_scores_of(const BackwardTask& task, const RegisterTile& 
   }
 }
 
-/// Brings rows near while products run: those of the next tile, and of dQ for this one. Rows of a head lie far apart in
-/// memory ([batch, length, heads, dim]), where no hardware prefetcher follows. Step n of `steps` takes its share.
-STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile, int n, int steps) {
+/// Asks for the rows of the next tile, and of dQ for this one, all at once: rows of a head lie far apart in memory
+/// ([batch, length, heads, dim]), where no hardware prefetcher follows, and requests spread over the products hold
+/// these up, each while its page is looked up.
+STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile) {
   const std::int64_t ahead = tile.first + task.layout->query_tile;
-  for (int row = n * tile.count / steps; row < (n + 1) * tile.count / steps; ++row) {
+  for (int row = 0; row < tile.count; ++row) {
     if (task.grad_query.data) prefetch_row(task.grad_query, tile.head, tile.first + row, task.head_dim);
     if (ahead + row >= task.query_end) continue;
     prefetch_row(task.query, tile.head, ahead + row, task.head_dim);
@@ -119,31 +125,33 @@ STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile
   }
 }
 
-/// P and dS of a tile: two products for each register tile, the exponential and the derivative on the way out.
-template <class Operand, bool kEdited>
-void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at) {
+/// P and dS of a tile, panel by panel: two products, the exponential and the derivative on the way out. First all rows
+/// of P, then all of dS, so that one panel at a time stays in the first-level cache.
+template <bool kEdited, class Operand>
+void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at,
+                const Operand* kOperand) {
   const BackwardLayout& layout = *task.layout;
   const int stride = layout.score_stride;
   const float factor = finishes_apart(task) ? 1.0f : task.scale;
   const bool scores = wants_scores(task);
-  const int steps = block.padded / kPanel * (tile.padded / kTileRows);
-  constexpr const Operand* kOperand = nullptr;
   const auto query = staged_rows(at.query, layout.query_tile, layout.head_stride, kOperand);
   const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
   using Word = typename Operand::Word;
-  int step = 0;
   for (int key = 0; key < block.padded; key += kPanel) {
     const auto* key_panel = reinterpret_cast<const Word*>(at.key_panels) + key * panel_words<Operand>(task.head_dim);
     const auto* value_panel =
         reinterpret_cast<const Word*>(at.value_panels) + key * panel_words<Operand>(task.value_dim);
     for (int row = 0; row < tile.padded; row += kTileRows) {
       const int index = row * stride + key;
-      prefetch_rows(task, tile, step++, steps);
       Floats tile_sums[kTileRows][kTileVectors];
       multiply_panel<Operand>(query.rows + row * query.row_stride, query.row_stride, key_panel,
                               words_of<Operand>(task.head_dim), tile_sums);
       probabilities_of<kEdited>(task, tile_sums, at.lse + row, at.edits + index, at.probabilities + index, stride);
-      if (!scores && !task.drops) continue;
+    }
+    if (!scores && !task.drops) continue;
+    for (int row = 0; row < tile.padded; row += kTileRows) {
+      const int index = row * stride + key;
+      Floats tile_sums[kTileRows][kTileVectors];
       multiply_panel<Operand>(grad_output.rows + row * grad_output.row_stride, grad_output.row_stride, value_panel,
                               words_of<Operand>(task.value_dim), tile_sums);
       grad_scores_of<kEdited>(task, tile_sums, at.delta + row, at.dropout + index, at.probabilities + index,
@@ -164,20 +172,11 @@ void finish_scores(const BackwardTask& task, const QueryTile& tile, const KeyBlo
   }
 }
 
+/// The other three products: what a tile adds to dV, dK and dQ.
 template <class Operand>
-void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, Coverage coverage,
-                    const Scratch& at) {
+void multiply_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at,
+                        const Operand* kOperand) {
   const BackwardLayout& layout = *task.layout;
-  constexpr const Operand* kOperand = nullptr;
-  stage_queries<Operand>(task, tile, at);
-  const bool edited = coverage == Coverage::kSome || task.bias.data || task.slopes || task.softcap > 0.0f || task.drops;
-  if (edited) {
-    fill_edits(task, tile, block, coverage, at.edits);
-    if (task.drops) fill_dropout(task, tile, block, at.dropout);
-    score_tile<Operand, true>(task, tile, block, at);
-  } else {
-    score_tile<Operand, false>(task, tile, block, at);
-  }
   const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
   const int depth = tile.padded / Operand::kPerWord;
   if (task.grad_value.data) {
@@ -222,7 +221,25 @@ void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBl
 }
 
 template <class Operand>
+void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, Coverage coverage,
+                    const Scratch& at) {
+  constexpr const Operand* kOperand = nullptr;
+  stage_queries<Operand>(task, tile, at);
+  prefetch_rows(task, tile);
+  const bool edited = coverage == Coverage::kSome || task.bias.data || task.slopes || task.softcap > 0.0f || task.drops;
+  if (edited) {
+    fill_edits(task, tile, block, coverage, at.edits);
+    if (task.drops) fill_dropout(task, tile, block, at.dropout);
+    score_tile<true>(task, tile, block, at, kOperand);
+  } else {
+    score_tile<false>(task, tile, block, at, kOperand);
+  }
+  multiply_gradients(task, tile, block, at, kOperand);
+}
+
+template <class Operand>
 void gradients(const BackwardTask& task) {
+  constexpr const Operand* kOperand = nullptr;
   const BackwardLayout& layout = *task.layout;
   const Scratch at(task);
   for (std::int64_t first = task.key_begin; first < task.key_end; first += layout.key_block) {
@@ -232,7 +249,7 @@ void gradients(const BackwardTask& task) {
     for (std::int64_t head = 0; head < task.group; ++head) {
       for (std::int64_t row = task.query_begin; row < task.query_end; row += layout.query_tile) {
         const int rows = int(smaller(task.query_end - row, layout.query_tile));
-        const QueryTile tile{head, row, rows, round_up(rows, kTileRows)};
+        const QueryTile tile{head, row, rows, round_up(rows, Operand::kInTiles ? 2 * kLanes : kTileRows)};
         const KeyBlock part = reached_part(task, tile, block);
         const Coverage coverage = part.count > 0 ? coverage_of(task, tile, part) : Coverage::kNothing;
         if (coverage == Coverage::kNothing) continue;
@@ -244,10 +261,10 @@ void gradients(const BackwardTask& task) {
     }
     if (!staged) continue;
     if (task.grad_key.data) {
-      add_rows(at.grad_key, layout.head_stride, keys, task.head_dim, task.grad_key, 0, first);
+      add_sums(task, at.grad_key, layout.head_stride, keys, task.head_dim, task.grad_key, first, kOperand);
     }
     if (task.grad_value.data) {
-      add_rows(at.grad_value, layout.value_stride, keys, task.value_dim, task.grad_value, 0, first);
+      add_sums(task, at.grad_value, layout.value_stride, keys, task.value_dim, task.grad_value, first, kOperand);
     }
   }
 }

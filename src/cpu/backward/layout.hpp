@@ -10,7 +10,6 @@
 
 namespace strobe::cpu {
 
-inline constexpr int kQueryTile = 64;
 inline constexpr std::int64_t kKeyBlock = 256;      // as many as a megabyte of cache holds with K, V, dK and dV
 inline constexpr std::int64_t kWideKeyBlock = 128;  // with dims above kWideDim
 inline constexpr std::int64_t kWideDim = 128;
@@ -35,7 +34,7 @@ inline BackwardLayout layout_of(const Problem& problem, const BackwardUnit& unit
   const std::int64_t value_dim = round_up(problem.value_dim, unit.lanes);
   BackwardLayout layout{};
   layout.key_block = int(key_block_of(problem, unit));
-  layout.query_tile = kQueryTile / unit.tile_rows * unit.tile_rows;
+  layout.query_tile = unit.query_tile / unit.tile_rows * unit.tile_rows;
   const std::int64_t keys = round_up(layout.key_block, unit.panel);
   layout.head_stride = int(head_dim) + kStridePadding;
   layout.value_stride = int(value_dim) + kStridePadding;
@@ -47,8 +46,9 @@ inline BackwardLayout layout_of(const Problem& problem, const BackwardUnit& unit
   place(layout.key, keys, layout.head_stride);
   place(layout.key_panels, keys, head_dim);
   place(layout.value_panels, keys, value_dim);
-  place(layout.grad_key, keys, layout.head_stride);
-  place(layout.grad_value, keys, layout.value_stride);
+  // Room for the rows, or for the transposed.
+  place(layout.grad_key, 1, std::max(keys * layout.head_stride, head_dim * layout.score_stride));
+  place(layout.grad_value, 1, std::max(keys * layout.value_stride, value_dim * layout.score_stride));
   place(layout.query, layout.query_tile, layout.head_stride);
   place(layout.grad_query, layout.query_tile, layout.head_stride);
   place(layout.grad_output, layout.query_tile, layout.value_stride);

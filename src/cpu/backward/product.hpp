@@ -13,7 +13,8 @@ constexpr int kPanel = kTileVectors * kLanes;
 /// How the left factor lies in memory: element (row, k) at row * stride + k, or transposed at k * stride + row.
 enum class Left { kRows, kColumns };
 
-/// c += left * right for kTileRows rows and kVectors vectors; right's row k is at k * right_stride.
+/// c += left * right for kTileRows rows and kVectors vectors; right's row k is at k * right_stride. Columns of the left
+/// factor lie a row apart, where no hardware prefetcher follows: the next tile's are asked for meanwhile.
 template <class Operand, Left kLeft, int kVectors>
 STROBE_INLINE void multiply_tile(const typename Operand::Word* left, std::ptrdiff_t left_stride,
                                  const typename Operand::Word* right, std::ptrdiff_t right_stride, int depth,
@@ -25,23 +26,18 @@ STROBE_INLINE void multiply_tile(const typename Operand::Word* left, std::ptrdif
       const auto x = Operand::broadcast(kLeft == Left::kRows ? left[r * left_stride] : left[r]);
       for (int v = 0; v < kVectors; ++v) c[r][v] = Operand::multiply_add(c[r][v], x, row[v]);
     }
+    if constexpr (kLeft == Left::kColumns) __builtin_prefetch(left + kTileRows, 0, 3);
     right += right_stride;
     left += kLeft == Left::kRows ? 1 : left_stride;
   }
 }
 
-/// Where sixteen registers are all there are, a tile is a call of its own: inlined into the schedule, g++ 12 spills its
-/// accumulators (AVX2: 0.46 of the peak against 0.62 - 0.69).
-#if STROBE_ISA_ID < 2
-#define STROBE_TILE STROBE_NOINLINE
-#else
-#define STROBE_TILE inline
-#endif
-
-/// c = left * right for kTileRows rows and a panel's width.
+/// c = left * right for kTileRows rows and a panel's width. A call of its own, like multiply_columns: inlined into the
+/// schedule, g++ 12 spills accumulators (AVX2: 0.46 of the peak against 0.62 - 0.69) or the rows' addresses (AVX-512).
 template <class Operand>
-STROBE_TILE void multiply_panel(const typename Operand::Word* left, std::ptrdiff_t left_stride,
-                                const typename Operand::Word* panel, int depth, Floats (&c)[kTileRows][kTileVectors]) {
+STROBE_NOINLINE void multiply_panel(const typename Operand::Word* left, std::ptrdiff_t left_stride,
+                                    const typename Operand::Word* panel, int depth,
+                                    Floats (&c)[kTileRows][kTileVectors]) {
   Floats sums[kTileRows][kTileVectors];
   for (auto& row : sums) {
     for (Floats& sum : row) sum = zero();
@@ -65,20 +61,27 @@ struct Product {
   int rows, vectors, depth;
 };
 
-/// One column of register tiles.
+/// One column of register tiles. What the sums are added to comes last and is asked for first, so that they need not
+/// wait for it.
 template <Left kLeft, bool kAdd, int kVectors, class Operand>
-STROBE_TILE void multiply_columns(const Product<Operand>& p, int first_vector) {
+STROBE_NOINLINE void multiply_columns(const Product<Operand>& p, int first_vector) {
   const typename Operand::Word* right = p.right + first_vector * kLanes;
   for (int row = 0; row < p.rows; row += kTileRows) {
     float* result = p.result + row * p.result_stride + first_vector * kLanes;
     Floats c[kTileRows][kVectors];
     for (int r = 0; r < kTileRows; ++r) {
-      for (int v = 0; v < kVectors; ++v) c[r][v] = kAdd ? load(result + r * p.result_stride + v * kLanes) : zero();
+      for (int v = 0; v < kVectors; ++v) {
+        c[r][v] = zero();
+        if constexpr (kAdd) __builtin_prefetch(result + r * p.result_stride + v * kLanes, 0, 3);
+      }
     }
     multiply_tile<Operand, kLeft>(p.left + (kLeft == Left::kRows ? row * p.left_stride : row), p.left_stride, right,
                                   p.right_stride, p.depth, c);
     for (int r = 0; r < kTileRows; ++r) {
-      for (int v = 0; v < kVectors; ++v) store(result + r * p.result_stride + v * kLanes, c[r][v]);
+      for (int v = 0; v < kVectors; ++v) {
+        float* const at = result + r * p.result_stride + v * kLanes;
+        store(at, kAdd ? add(load(at), c[r][v]) : c[r][v]);
+      }
     }
   }
 }

@@ -93,6 +93,7 @@ struct RoundRowsTask {
 
 struct BackwardUnit {
   int lanes, panel, tile_rows;  // floats in a vector; keys and query rows in a register tile
+  int query_tile;               // query rows of a tile, at most
   void (*row_facts)(const RowFactsTask& task);
   void (*gradients)(const BackwardTask& task);
   void (*round_rows)(const RoundRowsTask& task);

@@ -323,6 +323,10 @@ std::int64_t first_key(const ForwardTask& task, const Scratch& scratch) {
   return larger(first, task.keys.first) / kKeys * kKeys;
 }
 
+/// Places of the next blocks that are read in turn. Of a single one, the hardware's own prefetchers look ahead too
+/// little (Granite Rapids: 0.69 of the read peak against 0.55 in float32, 0.60 against 0.46 in bf16).
+constexpr int kPlaces = 4;
+
 /// The rows that one head's block asks for while it multiplies: its share of the next blocks of all heads, keys outside
 /// heads, which is the order in memory where heads lie inside rows.
 struct Share {
@@ -332,7 +336,7 @@ struct Share {
 
 void share_out(Scratch* const* scratches, int heads, int head, int next, Share& share) {
   for (int n = 0; n < kKeys; ++n) {
-    const int row = head * kKeys + n;
+    const int row = (n % kPlaces * heads + head) * (kKeys / kPlaces) + n / kPlaces;
     const Scratch& owner = *scratches[row % heads];
     const Block& block = owner.blocks[next];
     share.keys[n] = owner.more[next] ? block.keys[row / heads] : owner.zeros;

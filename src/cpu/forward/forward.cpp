@@ -220,7 +220,7 @@ void run_chunk(void* context, std::int64_t chunk, int worker) {
 /// Chunk (sequence, key block): packs the block for all heads of the round.
 void pack_chunk(void* context, std::int64_t chunk, int) {
   const Job& job = *static_cast<const Job*>(context);
-  const int rows = job.prefill.key_block;
+  const int rows = job.prefill.key_block, step = job.prefill.packed_rows;
   const std::int64_t sequences = job.round.last_batch - job.round.first_batch;
   const Sequence s = sequence_of(job.problem, job.buffers, job.round.first_batch + chunk % sequences);
   const std::int64_t block = chunk / sequences * rows;
@@ -231,13 +231,14 @@ void pack_chunk(void* context, std::int64_t chunk, int) {
   task.query_type = job.query.dtype;
   task.key_type = job.buffers.key.dtype;
   task.key_length = s.keys;
-  const auto last = int(std::min<std::int64_t>(s.keys - block + kPackedRows - 1, rows)) / kPackedRows * kPackedRows;
-  for (int row = 0; row < last; row += kPackedRows) {
+  const auto last = int(std::min<std::int64_t>(s.keys - block + step - 1, rows)) / step * step;
+  // All heads of a few keys in turn, whose pages then stay in the first-level TLB.
+  for (int row = 0; row < last; row += step) {
     for (std::int64_t head = job.round.first_head; head < job.round.last_head; ++head) {
       task.key = key_rows(job.problem, job.buffers, s, job.buffers.key, head);
       task.value = key_rows(job.problem, job.buffers, s, job.buffers.value, head);
       const std::int64_t at = first_packed_block(job.problem, job.prefill, job.round, s, head) + block / rows;
-      job.prefill.pack(task, block, row, row + kPackedRows, job.packed + at * std::int64_t(job.packed_block));
+      job.prefill.pack(task, block, row, row + step, job.packed + at * std::int64_t(job.packed_block));
     }
   }
 }
@@ -284,7 +285,7 @@ std::int64_t decode_heads_for(const Problem& problem, const Decision& decision, 
 constexpr double kPackedBytesPerNanosecond = 5.0;
 
 double nanoseconds_per_chunk(const Problem& problem, Isa isa, std::int64_t chunks) {
-  constexpr double kFlopsPerNanosecond[kIsaCount] = {15, 90, 200, 300};
+  constexpr double kFlopsPerNanosecond[kIsaCount] = {15, 90, 200, 300, 1000};
   const double keys = double(problem.key_length) * (problem.packed_keys ? 1.0 / double(problem.batch) : 1.0);
   const double flops = 2.0 * double(problem.total_queries * problem.query_heads) * keys *
                        double(problem.head_dim + problem.value_dim) * (problem.causal ? 0.5 : 1.0);

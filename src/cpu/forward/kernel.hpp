@@ -38,7 +38,7 @@ class Prefill {
   }
 
   /// Of a key block as the products read it: keys [kKeyBlock][words], then
-  /// values [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows].
+  /// values [value_dim / kValueRows][kKeyBlock / kPerWord][kValueRows].
   static std::size_t packed_bytes(int head_dim, int value_dim) {
     return key_bytes(words_of(head_dim)) +
            sizeof(Word) * std::size_t(kKeyBlock / Operand::kPerWord) * std::size_t(round_up(value_dim, kLanes));
@@ -55,19 +55,26 @@ class Prefill {
     open();
     const std::int64_t first = task_.prefix > 0 ? task_.keys.first : max_of(task_.keys.first, round_down_key(first_));
     const std::int64_t last = min_of(task_.keys.last, max_of(last_, task_.prefix));
-    const int steps = tiles_ * round_up(task_.value_dim, kTileRows) / kTileRows;
+    constexpr int kDims = Operand::kInTiles ? 2 * kValueRows<Operand> : kTileRows;  // of a step
+    const int steps = tiles_ * ((task_.value_dim + kDims - 1) / kDims);
     rows_ahead_ = (kKeyBlock + steps - 1) / steps;
-    for (std::int64_t key = first; key < last; key += kSpan) {
-      rows_end_ = min_of(key + 2 * kSpan, last);
-      visit_span(key, min_of(key + kSpan, last));
-    }
-    for (int t = 0; t < tiles_; ++t) close(t);
+    std::int64_t key = first;
+    do {  // once without any keys too: every tile must be begun and closed
+      const std::int64_t end = min_of(key + kSpan, last);
+      rows_end_ = min_of(end + kSpan, last);
+      visit_span(key, end, key == first, end >= last);
+      key = end;
+    } while (key < last);
   }
 
  private:
   static std::int64_t max_of(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
   static std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-  static int words_of(int head_dim) { return (head_dim + Operand::kPerWord - 1) / Operand::kPerWord; }
+  /// Of a query or key row: whole register tiles.
+  static int words_of(int head_dim) {
+    const int words = (head_dim + Operand::kPerWord - 1) / Operand::kPerWord;
+    return Operand::kInTiles ? round_up(words, kLanes) : words;
+  }
   static std::size_t key_bytes(int words) {
     return sizeof(Word) * std::size_t(kKeyBlock) * std::size_t(round_up(words, kLanes));
   }
@@ -75,44 +82,56 @@ class Prefill {
 
   void open() {
     const bool capped = task_.softcap > 0.0f;
-    const float unit = capped ? task_.scale / task_.softcap : task_.scale * kLog2E;
-    factor_ = stage_query_factor(unit);
+    unit_ = capped ? task_.scale / task_.softcap : task_.scale * kLog2E;
+    factor_ = stage_query_factor();
     tiles_ = int((task_.rows + kTileWidth - 1) / kTileWidth);
     for (int t = 0; t < tiles_; ++t) {
       const std::int64_t row = std::int64_t(t) * kTileWidth;
       Tile& tile = tile_[t];
       open_tile(task_, task_.first_row + row, int(min_of(task_.rows - row, kTileWidth)), tile);
-      stage_query(task_, tile, unit, query_ + t * query_stride_);
-      __builtin_memset(output_ + t * output_stride_, 0, sizeof(float) * output_stride_);
       first_ = t == 0 ? tile.first_min : min_of(first_, tile.first_min);
       last_ = t == 0 ? tile.last_max : max_of(last_, tile.last_max);
     }
+    prefetch_queries(0);
+  }
+
+  void begin(int t) {
+    stage_query(task_, tile_[t], unit_, query_ + t * query_stride_);
+    __builtin_memset(output_ + t * output_stride_, 0, sizeof(float) * output_stride_);
   }
 
   /// What products must still be multiplied by: float32 queries carry the scale already.
-  static float stage_query_factor(float unit) { return Operand::kPerWord == 1 ? 1.0f : __builtin_fabsf(unit); }
+  float stage_query_factor() const { return Operand::kPerWord == 1 ? 1.0f : __builtin_fabsf(unit_); }
 
   /// A key block in the layouts that the products read, and what each tile sees of it.
   struct Staged {
     Block block;
     const Word* keys;    // [kKeyBlock][words_]
-    const Word* values;  // [value_dim / kTileRows][kKeyBlock / kPerWord][kTileRows]
+    const Word* values;  // [value_dim / kValueRows][kKeyBlock / kPerWord][kValueRows]
     Visit visits[kMaxTiles];
   };
 
   /// Keys [first, last): all blocks are staged before the tiles pass over them, so that a tile comes into the near
-  /// caches once a span.
-  void visit_span(std::int64_t first, std::int64_t last) {
+  /// caches once a span. A tile is begun in the first span and closed in the last one that it sees.
+  void visit_span(std::int64_t first, std::int64_t last, bool begins, bool ends) {
     Staged staged[kSpanBlocks];
     int blocks = 0;
     for (std::int64_t key = first; key < last; key += kKeyBlock) {
       if (stage(block_of(task_, key, min_of(key + kKeyBlock, last)), blocks, staged[blocks])) ++blocks;
     }
     next_row_ = last;
-    for (int t = 0; t < tiles_; ++t) {
+    for (int t = closed_; t < tiles_; ++t) {
+      // Ends of tiles ascend: those that close are the first ones.
+      const bool closes = ends || max_of(tile_[t].last_max, task_.prefix) <= last;
+      if (begins) begin(t);
+      if (begins && t + 1 < tiles_) prefetch_queries(t + 1);
+      if (closes) prefetch_outputs(t);
       for (int b = 0; b < blocks; ++b) {
         if (staged[b].visits[t].sees()) visit_tile(staged[b], t);
       }
+      if (!closes) continue;
+      close(t);
+      closed_ = t + 1;
     }
   }
 
@@ -144,8 +163,12 @@ class Prefill {
     Floats largest[kTileVectors], rescale[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) largest[v] = broadcast(kMinusInfinity);
     // S^T = K Q^T
-    for (int key = visit.first; key < visit.last; key += kTileRows) {
-      multiply_keys<Operand>(query, staged.keys + key * words_, words_, words_, scores_ + key * kTileWidth, largest);
+    if constexpr (Operand::kInTiles) {
+      multiply_keys_in_tiles(query, staged.keys, words_, visit.first, visit.last, scores_, largest);
+    } else {
+      for (int key = visit.first; key < visit.last; key += kTileRows) {
+        multiply_keys<Operand>(query, staged.keys + key * words_, words_, words_, scores_ + key * kTileWidth, largest);
+      }
     }
     float factor = factor_;
     if (changes_scores(task_, visit)) {
@@ -161,11 +184,35 @@ class Prefill {
     auto* const weights = reinterpret_cast<Word*>(scores_);
     soften<Operand>(task_, tile, staged.block.first, visit, factor, largest, scores_, weights, rescale);
     // O^T = O^T * rescale + V^T P^T
-    const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
-    for (int d = 0; d < task_.value_dim; d += kTileRows) {
-      prefetch_next();
-      multiply_values<Operand>(staged.values + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
-                               weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
+    if constexpr (Operand::kInTiles) {
+      if (changes(rescale)) rescale_output(rescale, output);
+      for (int d = 0; d < task_.value_dim; d += 2 * kValueRows<Operand>) {
+        prefetch_next();
+        multiply_values_in_tiles(staged.values + d * kKeyBlock / Operand::kPerWord, weights, task_.value_dim - d,
+                                 visit.first, visit.last, output + d * kTileWidth);
+      }
+    } else {
+      const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
+      for (int d = 0; d < task_.value_dim; d += kTileRows) {
+        prefetch_next();
+        multiply_values<Operand>(staged.values + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
+                                 weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
+      }
+    }
+  }
+
+  static bool changes(const Floats (&rescale)[kTileVectors]) {
+    Mask same = equal(rescale[0], broadcast(1.0f));
+    for (int v = 1; v < kTileVectors; ++v) same = both(same, equal(rescale[v], broadcast(1.0f)));
+    return any(negate(same));
+  }
+
+  void rescale_output(const Floats (&rescale)[kTileVectors], float* output) const {
+    for (int d = 0; d < task_.value_dim; ++d) {
+      for (int v = 0; v < kTileVectors; ++v) {
+        float* const at = output + d * kTileWidth + v * kLanes;
+        store(at, mul(load(at), rescale[v]));
+      }
     }
   }
 
@@ -173,6 +220,19 @@ class Prefill {
   /// where the hardware does not look ahead by itself.
   void prefetch_next() {
     for (int i = 0; i < rows_ahead_ && next_row_ < rows_end_; ++i) prefetch_row(task_, next_row_++);
+  }
+
+  /// Asks for the rows of a tile all at once: their transposition alone would wait for a few of them at a time, and
+  /// requests spread over the products hold these up, each while its page is looked up.
+  void prefetch_queries(int t) const {
+    const Tile& tile = tile_[t];
+    const std::int64_t bytes = task_.head_dim * element_bytes(task_.query_type);
+    for (int lane = 0; lane < tile.rows; ++lane) prefetch(query_row(task_, tile, lane), bytes);
+  }
+  void prefetch_outputs(int t) const {
+    const Tile& tile = tile_[t];
+    const std::int64_t bytes = task_.value_dim * element_bytes(task_.output_type);
+    for (int lane = 0; lane < tile.rows; ++lane) prefetch(output_row(tile, lane), bytes);
   }
 
   /// multiply_values where a hidden key's value may be infinite or NaN: weight zero must not touch it.
@@ -226,8 +286,10 @@ class Prefill {
   const ForwardTask& task_;
   const int words_;                           // of a query or key row
   std::size_t query_stride_, output_stride_;  // between tiles
-  float factor_ = 1.0f;
+  float unit_ = 1.0f;                         // takes dot(q, k) to units of log2, or of the softcap where there is one
+  float factor_ = 1.0f;                       // what products must still be multiplied by
   int tiles_ = 0;
+  int closed_ = 0;                            // tiles that are done
   int rows_ahead_ = 1;                        // rows to read ahead at a time
   std::int64_t next_row_ = 0, rows_end_ = 0;  // the next row to read ahead, and where to stop
   std::int64_t first_ = 0, last_ = 0;         // keys that some row sees by position

@@ -17,9 +17,6 @@ namespace strobe::cpu {
 inline constexpr std::size_t kPackedBytes = std::size_t(16) << 20;
 inline constexpr std::size_t kMostPackedBytes = std::size_t(64) << 20;
 
-/// Keys of which all heads are packed in turn: their rows' pages then stay in the first-level TLB.
-inline constexpr int kPackedRows = 16;
-
 /// Sequences [first_batch, last_batch) and KV heads [first_head, last_head) that are worked on at the same time.
 struct Round {
   std::int64_t first_batch, last_batch, first_head, last_head;

@@ -6,6 +6,10 @@
 #include "cpu/forward/config.hpp"
 #include "cpu/simd/operands.hpp"
 
+#if STROBE_ISA_ID == 4
+#include "cpu/forward/tile_products.hpp"
+#endif
+
 namespace strobe::cpu::STROBE_ISA {
 namespace {
 
@@ -32,18 +36,24 @@ STROBE_NOINLINE void multiply_keys(const typename Operand::Word* query, const ty
       for (int v = 0; v < kTileVectors; ++v) sums[r][v] = Operand::multiply_add(sums[r][v], k, q[v]);
     }
   }
+  Floats most[kTileVectors];  // in registers: `largest` might be stored over by the scores
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVectors; ++v) most[v] = largest[v];
 #pragma GCC unroll 16
   for (int r = 0; r < kTileRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kTileVectors; ++v) {
       store(scores + r * kTileWidth + v * kLanes, sums[r][v]);
-      largest[v] = max(sums[r][v], largest[v]);
+      most[v] = max(sums[r][v], most[v]);
     }
   }
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVectors; ++v) largest[v] = most[v];
 }
 
 /// kTileRows output dimensions: output [kTileRows][kTileWidth] = output * rescale + values^T * weights, where values is
-/// [words][kTileRows] and weights [words][kTileWidth].
+/// [words][kTileRows] and weights [words][kTileWidth]. The output comes last and is asked for first, so that the sums
+/// need not wait for it.
 template <class Operand>
 STROBE_NOINLINE void multiply_values(const typename Operand::Word* values, const typename Operand::Word* weights,
                                      int words, const Floats (&rescale)[kTileVectors], float* output) {
@@ -52,7 +62,8 @@ STROBE_NOINLINE void multiply_values(const typename Operand::Word* values, const
   for (int r = 0; r < kTileRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kTileVectors; ++v) {
-      sums[r][v] = mul(load(output + r * kTileWidth + v * kLanes), rescale[v]);
+      sums[r][v] = zero();
+      __builtin_prefetch(output + r * kTileWidth + v * kLanes, 0, 3);
     }
   }
   for (int word = 0; word < words; ++word) {
@@ -69,7 +80,10 @@ STROBE_NOINLINE void multiply_values(const typename Operand::Word* values, const
 #pragma GCC unroll 16
   for (int r = 0; r < kTileRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) store(output + r * kTileWidth + v * kLanes, sums[r][v]);
+    for (int v = 0; v < kTileVectors; ++v) {
+      float* const at = output + r * kTileWidth + v * kLanes;
+      store(at, fma(load(at), rescale[v], sums[r][v]));
+    }
   }
 }
 

@@ -149,10 +149,12 @@ inline void finish_scores(const ForwardTask& task, const Tile& tile, const Block
   if (visit.by_block_mask) hide_by_block_mask(task, tile, block, visit, scores);
   if (task.mask.data != nullptr) hide_by_mask(task, tile, block, visit, scores);
   for (int v = 0; v < kTileVectors; ++v) {
-    largest[v] = hidden();
-    for (int key = visit.first; key < visit.last; ++key) {
-      largest[v] = max(load(scores + key * kTileWidth + v * kLanes), largest[v]);
+    Floats even = hidden(), odd = hidden();
+    for (int key = visit.first; key < visit.last; key += 2) {
+      even = max(load(scores + key * kTileWidth + v * kLanes), even);
+      odd = max(load(scores + (key + 1) * kTileWidth + v * kLanes), odd);
     }
+    largest[v] = max(even, odd);
   }
 }
 

@@ -25,13 +25,30 @@ inline void drop(const ForwardTask& task, const Tile& tile, int key, int lane, F
 STROBE_INLINE void store_weights(float* weights, int key, int lane, const Floats (&p)[4]) {
   for (int i = 0; i < 4; ++i) store(weights + (key + i) * kTileWidth + lane, p[i]);
 }
-#if STROBE_ISA_ID == 3
+#if STROBE_ISA_ID >= 3
 STROBE_INLINE void store_weights(std::uint32_t* weights, int key, int lane, const Floats (&p)[4]) {
   for (int i = 0; i < 2; ++i) {
     store_pairs(weights + (key / 2 + i) * kTileWidth + lane, pack_pairs(p[2 * i], p[2 * i + 1]));
   }
 }
 #endif
+
+/// The maximum that weights are relative to. On tile registers a rescaling is a pass of its own over the outputs, so an
+/// old maximum stays until it is exceeded by much: weights up to 2^8 lose nothing in bf16 or float32.
+template <class Operand>
+STROBE_INLINE Floats running_maximum(Floats seen, Floats old) {
+  if constexpr (!Operand::kInTiles) return max(seen, old);
+  return select(less(add(old, broadcast(8.0f)), seen), seen, old);
+}
+
+/// exp2 as exact as the weights that it makes.
+template <class Operand>
+STROBE_INLINE Floats exp2_of(Floats x) {
+#if STROBE_ISA_ID == 4
+  if constexpr (Operand::kInTiles) return exp2_coarse(x);
+#endif
+  return exp2(x);
+}
 
 /// Turns scores into weights exp2(score * factor - max), kept as words of the operand, and updates the tile's maximum
 /// and sum. Float operands take scores that carry the factor already. `rescale` is what earlier results must be
@@ -44,7 +61,7 @@ STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, 
   Floats origin[kTileVectors], sums[kTileVectors];
   for (int v = 0; v < kTileVectors; ++v) {
     const Floats old = load(tile.max + v * kLanes);
-    const Floats now = max(mul(largest[v], unit), old);
+    const Floats now = running_maximum<Operand>(mul(largest[v], unit), old);
     store(tile.max + v * kLanes, now);
     origin[v] = select(equal(now, broadcast(kMinusInfinity)), zero(), now);  // rows that have seen nothing
     rescale[v] = exp2(sub(old, origin[v]));
@@ -58,7 +75,7 @@ STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, 
       for (int i = 0; i < 4; ++i) {
         const Floats score = load(scores + (key + i) * kTileWidth + v * kLanes);
         if constexpr (Operand::kPerWord == 2) {
-          p[i] = exp2(fma(score, unit, sub(zero(), origin[v])));
+          p[i] = exp2_of<Operand>(fma(score, unit, sub(zero(), origin[v])));
         } else {
           p[i] = exp2(sub(score, origin[v]));
         }

@@ -108,19 +108,26 @@ STROBE_INLINE void stage_value_row(const T* row, int dim, int key, float* to) {
   }
 }
 
+constexpr std::int64_t kLine = 64;  // bytes of a cache line
+
+STROBE_INLINE std::int64_t element_bytes(DataType type) {
+  return type == DataType::kFloat32 ? 4 : type >= DataType::kFloat8E4M3 ? 1 : 2;
+}
+
+/// Asks for a piece of memory ahead of its use.
+STROBE_INLINE void prefetch(const char* from, std::int64_t bytes) {
+  for (std::int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(from + byte, 0, 2);
+}
+
 /// Asks for one row of the keys and values, or its share of a packed block, ahead of its use.
 STROBE_INLINE void prefetch_row(const ForwardTask& task, std::int64_t j) {
-  constexpr std::int64_t kLine = 64;
   if (task.packed != nullptr) {
     const std::int64_t bytes = task.packed_stride / kKeyBlock;
-    const char* const share = task.packed + j * bytes;
-    for (std::int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(share + byte, 0, 2);
-    return;
+    return prefetch(task.packed + j * bytes, bytes);
   }
-  const std::int64_t element = task.key_type == DataType::kFloat32 ? 4 : task.key_type >= DataType::kFloat8E4M3 ? 1 : 2;
-  const char *const key = row_address(task.key, j), *const value = row_address(task.value, j);
-  for (std::int64_t byte = 0; byte < task.head_dim * element; byte += kLine) __builtin_prefetch(key + byte, 0, 2);
-  for (std::int64_t byte = 0; byte < task.value_dim * element; byte += kLine) __builtin_prefetch(value + byte, 0, 2);
+  const std::int64_t element = element_bytes(task.key_type);
+  prefetch(row_address(task.key, j), task.head_dim * element);
+  prefetch(row_address(task.value, j), task.value_dim * element);
 }
 
 /// Rows [first, last) of the block that starts at key `block`; `last` is a multiple of the register tile's rows, and
@@ -151,7 +158,7 @@ STROBE_INLINE float staged_value(const float* values, int key, int d) {
   return values[(d / kTileRows * kKeyBlock + key) * kTileRows + d % kTileRows];
 }
 
-#if STROBE_ISA_ID == 3
+#if STROBE_ISA_ID >= 3
 /// Elements [d, dim) of a bf16 row, at most `kCount` of them, as words in `to`, zero past the end.
 template <int kCount>
 STROBE_INLINE const char* pad_elements(const char* row, int d, int dim, std::uint16_t (&to)[kCount]) {
@@ -160,7 +167,8 @@ STROBE_INLINE const char* pad_elements(const char* row, int d, int dim, std::uin
   return reinterpret_cast<const char*>(to);
 }
 
-/// query [ceil(head_dim / 2)][kTileWidth] = pairs of the rows as they are, or negated with a negative factor.
+/// query [words][kTileWidth] = pairs of the rows as they are, or negated with a negative factor; words are whole
+/// vectors.
 inline void stage_query(const ForwardTask& task, const Tile& tile, float factor, std::uint32_t* query) {
   const int dim = task.head_dim;
   const Ints sign = broadcast_int(factor < 0.0f ? std::int32_t(0x80008000u) : 0);
@@ -176,8 +184,7 @@ inline void stage_query(const ForwardTask& task, const Tile& tile, float factor,
         block[row] = load(reinterpret_cast<const float*>(from));
       }
       transpose(block);
-      const int words = d + 2 * kLanes <= dim ? kLanes : (dim - d + 1) / 2;
-      for (int i = 0; i < words; ++i) {
+      for (int i = 0; i < kLanes; ++i) {
         float* const to = reinterpret_cast<float*>(query + (d / 2 + i) * kTileWidth + lane);
         store(to, block[i]);
         const Ints bits = load_ints(reinterpret_cast<const std::int32_t*>(to));
@@ -187,31 +194,76 @@ inline void stage_query(const ForwardTask& task, const Tile& tile, float factor,
   }
 }
 
-/// The bf16 form of stage_block: keys as they are, values [dims / kTileRows][kKeyBlock / 2][kTileRows] as pairs of
-/// neighbouring keys.
-inline void stage_block(const ForwardTask& task, int block, int first, int last, int key_stride, std::uint32_t* keys,
-                        std::uint32_t* values) {
-  const int end = block + last <= task.key_length ? last : int(task.key_length) - block;
-  const int head_dim = task.head_dim, value_dim = task.value_dim;
-  for (int key = first; key < last; ++key) {
-    std::uint32_t* const to = keys + key * key_stride;
-    if (key >= end || head_dim % 2 != 0) __builtin_memset(to, 0, sizeof *to * std::size_t(key_stride));
-    if (key < end) __builtin_memcpy(to, row_address(task.key, block + key), std::size_t(2 * head_dim));
+/// Dimensions [d, d + kLanes) of the values of two neighbouring keys of a block, as pairs; zero past the value's end,
+/// and for keys from `end` on.
+STROBE_INLINE Pairs value_pairs(const ForwardTask& task, int block, int key, int end, int d) {
+  std::uint16_t padded[2][kLanes] = {};
+  const std::uint16_t* rows[2];
+  for (int i = 0; i < 2; ++i) {
+    const char* const row = key + i < end ? row_address(task.value, block + key + i) : nullptr;
+    const bool whole = row != nullptr && d + kLanes <= task.value_dim;
+    rows[i] = whole ? reinterpret_cast<const std::uint16_t*>(row) + d : padded[i];
+    if (row != nullptr && !whole) pad_elements(row, d, task.value_dim, padded[i]);
   }
-  for (int key = first; key < last; key += 2) {
-    const char* const low = key < end ? row_address(task.value, block + key) : nullptr;
-    const char* const high = key + 1 < end ? row_address(task.value, block + key + 1) : nullptr;
-    for (int d = 0; d < value_dim; d += kLanes) {
-      const bool whole = high != nullptr && d + kLanes <= value_dim;
-      std::uint16_t padded[2][kLanes] = {};
-      const char *a = whole ? low + 2 * d : nullptr, *b = whole ? high + 2 * d : nullptr;
-      if (!whole) {
-        a = low != nullptr ? pad_elements(low, d, value_dim, padded[0]) : reinterpret_cast<const char*>(padded[0]);
-        b = high != nullptr ? pad_elements(high, d, value_dim, padded[1]) : reinterpret_cast<const char*>(padded[1]);
+  return interleave(rows[0], rows[1]);
+}
+
+#if STROBE_ISA_ID == 4
+/// keys [keys / 16][words / 16][16][16]: the left factor of K Q^T in whole tiles, padded with zeros.
+inline void stage_keys(const ForwardTask& task, int block, int first, int last, int end, int words,
+                       std::uint32_t* keys) {
+  for (int key = first; key < last; ++key) {
+    std::uint32_t* const to = keys + (key / kTileEdge * words + key % kTileEdge) * kTileEdge;
+    const char* const row = key < end ? row_address(task.key, block + key) : nullptr;
+    for (int word = 0; word < words; word += kTileEdge) {
+      std::uint16_t padded[2 * kTileEdge] = {};
+      const char* from = reinterpret_cast<const char*>(padded);
+      if (row != nullptr) {
+        const bool whole = 2 * (word + kTileEdge) <= task.head_dim;
+        from = whole ? row + 4 * word : pad_elements(row, 2 * word, task.head_dim, padded);
       }
+      store(reinterpret_cast<float*>(to + word * kTileEdge), load(reinterpret_cast<const float*>(from)));
+    }
+  }
+}
+
+/// values [dims / 16][kKeyBlock / 32][16][16 pairs of neighbouring keys]: the left factor of V^T P^T in whole tiles.
+inline void stage_values(const ForwardTask& task, int block, int first, int last, int end, std::uint32_t* values) {
+  for (int key = first; key < last; key += kKeyRows) {
+    for (int d = 0; d < task.value_dim; d += kTileEdge) {
+      Floats rows[kTileEdge];
+      for (int i = 0; i < kTileEdge; ++i) {
+        rows[i] = reinterpret_cast<Floats>(value_pairs(task, block, key + 2 * i, end, d));
+      }
+      transpose(rows);
+      float* const to = reinterpret_cast<float*>(values + (d * kKeyBlock / 2 + key / 2 * kTileEdge));
+      for (int i = 0; i < kTileEdge; ++i) store(to + i * kTileEdge, rows[i]);
+    }
+  }
+}
+
+STROBE_INLINE std::uint32_t staged_pair(const std::uint32_t* values, int pair, int d) {
+  const std::uint32_t* const tile =
+      values + (d / kTileEdge * (kKeyBlock / 2) + pair / kTileEdge * kTileEdge) * kTileEdge;
+  return tile[d % kTileEdge * kTileEdge + pair % kTileEdge];
+}
+#else
+/// keys [key][words]: rows as they are, padded with zeros.
+inline void stage_keys(const ForwardTask& task, int block, int first, int last, int end, int words,
+                       std::uint32_t* keys) {
+  for (int key = first; key < last; ++key) {
+    std::uint32_t* const to = keys + key * words;
+    if (key >= end || task.head_dim % 2 != 0) __builtin_memset(to, 0, sizeof *to * std::size_t(words));
+    if (key < end) __builtin_memcpy(to, row_address(task.key, block + key), std::size_t(2 * task.head_dim));
+  }
+}
+
+/// values [dims / kTileRows][kKeyBlock / 2][kTileRows] as pairs of neighbouring keys.
+inline void stage_values(const ForwardTask& task, int block, int first, int last, int end, std::uint32_t* values) {
+  for (int key = first; key < last; key += 2) {
+    for (int d = 0; d < task.value_dim; d += kLanes) {
       std::uint32_t words[kLanes];
-      store_pairs(words,
-                  interleave(reinterpret_cast<const std::uint16_t*>(a), reinterpret_cast<const std::uint16_t*>(b)));
+      store_pairs(words, value_pairs(task, block, key, end, d));
       for (int part = 0; part < kLanes; part += kTileRows) {
         __builtin_memcpy(values + ((d + part) * kKeyBlock / 2 + key / 2 * kTileRows), words + part,
                          sizeof *words * kTileRows);
@@ -220,8 +272,21 @@ inline void stage_block(const ForwardTask& task, int block, int first, int last,
   }
 }
 
+STROBE_INLINE std::uint32_t staged_pair(const std::uint32_t* values, int pair, int d) {
+  return values[(d / kTileRows * (kKeyBlock / 2) + pair) * kTileRows + d % kTileRows];
+}
+#endif
+
+/// The bf16 form of stage_block.
+inline void stage_block(const ForwardTask& task, int block, int first, int last, int words, std::uint32_t* keys,
+                        std::uint32_t* values) {
+  const int end = block + last <= task.key_length ? last : int(task.key_length) - block;
+  stage_keys(task, block, first, last, end, words, keys);
+  stage_values(task, block, first, last, end, values);
+}
+
 STROBE_INLINE float staged_value(const std::uint32_t* values, int key, int d) {
-  const std::uint32_t word = values[(d / kTileRows * (kKeyBlock / 2) + key / 2) * kTileRows + d % kTileRows];
+  const std::uint32_t word = staged_pair(values, key / 2, d);
   const std::uint32_t bits = key % 2 == 0 ? word << 16 : word & 0xffff0000u;
   float value;
   __builtin_memcpy(&value, &bits, sizeof value);
@@ -232,15 +297,17 @@ STROBE_INLINE float staged_value(const std::uint32_t* values, int key, int d) {
 /// Whether every staged value of keys [first, last) is a number.
 template <class Operand>
 bool values_are_finite(const typename Operand::Word* values, int dims, int first, int last) {
-  constexpr int kWords = kKeyBlock / Operand::kPerWord;
-  Floats sum = zero();
-  for (int d = 0; d < dims; d += kTileRows) {
+  constexpr int kWords = kKeyBlock / Operand::kPerWord, kRows = kValueRows<Operand>;
+  Floats all = zero();
+  for (int d = 0; d < dims; d += kRows) {
     const auto* const from = values + d * kWords;
-    for (int i = first / Operand::kPerWord * kTileRows; i < last / Operand::kPerWord * kTileRows; i += kLanes) {
+    Floats sum = zero();  // of its own, so that the next one need not wait for it
+    for (int i = first / Operand::kPerWord * kRows; i < last / Operand::kPerWord * kRows; i += kLanes) {
       sum = Operand::multiply_add(sum, Operand::load(from + i), Operand::broadcast(0));
     }
+    all = add(all, sum);
   }
-  return __builtin_isfinite(STROBE_ISA::sum(sum));
+  return __builtin_isfinite(STROBE_ISA::sum(all));
 }
 
 }  // namespace

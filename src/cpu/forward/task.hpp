@@ -75,8 +75,9 @@ struct ForwardTask {
 
 /// The prefill kernel of an instruction set: lanes are queries.
 struct ForwardUnit {
-  int tile_rows;  // query rows of a register tile
-  int key_block;  // keys per block
+  int tile_rows;    // query rows of a register tile
+  int key_block;    // keys per block
+  int packed_rows;  // keys that pack() lays out at a time
   /// Tiles that share a staged key block: a task has at most tile_rows * max_tiles rows.
   int (*max_tiles)(int head_dim, int value_dim);
   std::size_t (*scratch_bytes)(int head_dim, int value_dim);

@@ -7,7 +7,7 @@ namespace {
 /// Calls use(Prefill<Operand>*) with the operand that serves these types.
 template <class Use>
 STROBE_INLINE auto with_kernel(DataType query_type, DataType key_type, Use use) {
-#if STROBE_ISA_ID == 3
+#if STROBE_ISA_ID >= 3
   if (query_type == DataType::kBFloat16 && key_type == DataType::kBFloat16) {
     return use(static_cast<Prefill<PairOperand>*>(nullptr));
   }
@@ -17,7 +17,13 @@ STROBE_INLINE auto with_kernel(DataType query_type, DataType key_type, Use use) 
 }
 
 void run(const ForwardTask& task, void* scratch) {
+#if STROBE_ISA_ID == 4
+  configure_tiles();
+#endif
   with_kernel(task.query_type, task.key_type, [&]<class Kernel>(Kernel*) { Kernel(task, scratch).run(); });
+#if STROBE_ISA_ID == 4
+  release_tiles();
+#endif
 }
 
 std::size_t packed_bytes(DataType query_type, DataType key_type, int head_dim, int value_dim) {
@@ -32,6 +38,7 @@ void pack(const ForwardTask& task, std::int64_t block, int first, int last, char
 
 constexpr ForwardUnit kUnit{.tile_rows = kTileWidth,
                             .key_block = kKeyBlock,
+                            .packed_rows = kPackedRows,
                             .max_tiles = max_tiles,
                             .scratch_bytes = Prefill<FloatOperand>::scratch_bytes,
                             .run = run,

@@ -87,8 +87,8 @@ inline Visit visit_of(const ForwardTask& task, const Tile& tile, const Block& bl
     visit.by_block_mask = !narrow_by_block_mask(task, tile, first, last);
     if (first >= last) return {};
   }
-  visit.first = round_down(first - block.first, kTileRows);
-  visit.last = round_up(last - block.first, kTileRows);
+  visit.first = round_down(first - block.first, kKeyRows);
+  visit.last = round_up(last - block.first, kKeyRows);
   const int visit_last = block.first + visit.last;
   visit.by_position = (block.first + visit.first < tile.first_max || visit_last > tile.last_min) &&
                       !(visit_last <= task.prefix && visit_last <= task.key_length);

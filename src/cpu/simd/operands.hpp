@@ -11,16 +11,18 @@ struct FloatOperand {
   using Word = float;
   using Vector = Floats;
   static constexpr int kPerWord = 1;
+  static constexpr bool kInTiles = false;  // whether products run on tile registers
   static STROBE_INLINE Vector load(const Word* from) { return hold(STROBE_ISA::load(from)); }
   static STROBE_INLINE Vector broadcast(Word x) { return STROBE_ISA::broadcast(x); }
   static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return fma(a, b, sum); }
 };
 
-#if STROBE_ISA_ID == 3
+#if STROBE_ISA_ID >= 3
 struct PairOperand {
   using Word = std::uint32_t;
   using Vector = Pairs;
   static constexpr int kPerWord = 2;
+  static constexpr bool kInTiles = STROBE_ISA_ID == 4;
   static STROBE_INLINE Vector load(const Word* from) { return load_pairs(from); }
   static STROBE_INLINE Vector broadcast(Word x) { return broadcast_pair(x); }
   static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return dot(sum, a, b); }

@@ -25,6 +25,7 @@
 #define STROBE_ISA_ID_avx2 1
 #define STROBE_ISA_ID_avx512 2
 #define STROBE_ISA_ID_avx512_bf16 3
+#define STROBE_ISA_ID_amx_bf16 4
 #define STROBE_CONCAT_(a, b) a##b
 #define STROBE_CONCAT(a, b) STROBE_CONCAT_(a, b)
 #define STROBE_ISA_ID STROBE_CONCAT(STROBE_ISA_ID_, STROBE_ISA)
@@ -35,6 +36,10 @@
 #include "cpu/simd/avx2.hpp"
 #else
 #include "cpu/simd/sse4.hpp"
+#endif
+
+#if STROBE_ISA_ID == 4
+#include "cpu/simd/amx.hpp"
 #endif
 
 #include "cpu/simd/math.hpp"

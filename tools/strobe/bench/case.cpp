@@ -101,7 +101,10 @@ void BenchProblem::run() {
 Peak BenchProblem::peak() const {
   if (row_.pass == "decode") return {.kind = PeakKind::kRead, .isa = cpu::this_machine().best};
   const Isa isa = choice_.decision.isa;
-  return {.kind = isa == Isa::kAvx512Bf16 ? PeakKind::kDot : PeakKind::kMultiplyAdd, .isa = isa};
+  const PeakKind kind = isa == Isa::kAmxBf16      ? PeakKind::kTiles
+                        : isa == Isa::kAvx512Bf16 ? PeakKind::kDot
+                                                  : PeakKind::kMultiplyAdd;
+  return {.kind = kind, .isa = isa};
 }
 
 }  // namespace strobe::tools

@@ -12,6 +12,8 @@ struct PeakLoops {
   double multiply_add_flops;          // of one round
   float (*dot)(std::int64_t rounds);  // bf16 dot products; null without them
   double dot_flops;
+  float (*tiles)(std::int64_t rounds);  // bf16 products of tile registers; null without them
+  double tile_flops;
   float (*sum)(const float* from, std::int64_t count);  // count: a multiple of 256
 };
 

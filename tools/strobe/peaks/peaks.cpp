@@ -93,6 +93,8 @@ const char* name_of(PeakKind kind) {
   switch (kind) {
     case PeakKind::kDot:
       return "bf16 dot";
+    case PeakKind::kTiles:
+      return "bf16 tiles";
     case PeakKind::kRead:
       return "memory read";
     case PeakKind::kMultiplyAdd:
@@ -106,6 +108,8 @@ double measure(Peak peak, int threads) {
   switch (peak.kind) {
     case PeakKind::kDot:
       return compute_peak(loops.dot, loops.dot_flops, threads) / 1e9;
+    case PeakKind::kTiles:
+      return compute_peak(loops.tiles, loops.tile_flops, threads) / 1e9;
     case PeakKind::kRead:
       return read_peak(loops.sum, threads) / 1e9;
     case PeakKind::kMultiplyAdd:

@@ -1,14 +1,14 @@
-// What this machine can do at most, measured: multiply-adds, bf16 dot products and reading memory. Ratios to these say
-// more than seconds, since a core's clock moves with heat and with its neighbours.
+// What this machine can do at most, measured: multiply-adds, bf16 dot products, products of tile registers and reading
+// memory. Ratios to these say more than seconds, since a core's clock moves with heat and with its neighbours.
 #pragma once
 
 #include "base/device.hpp"
 
 namespace strobe::tools {
 
-enum class PeakKind { kMultiplyAdd, kDot, kRead };
+enum class PeakKind { kMultiplyAdd, kDot, kTiles, kRead };
 
-/// "FMA avx512", "bf16 dot", "memory read"
+/// "FMA", "bf16 dot", "bf16 tiles", "memory read"
 struct Peak {
   PeakKind kind = PeakKind::kMultiplyAdd;
   Isa isa = Isa::kSse4;

@@ -26,7 +26,7 @@ float multiply_add(std::int64_t rounds) {
   return total(chains);
 }
 
-#if STROBE_ISA_ID == 3
+#if STROBE_ISA_ID >= 3
 float dot_products(std::int64_t rounds) {
   Floats chains[kChains];
   for (int c = 0; c < kChains; ++c) chains[c] = zero();
@@ -36,6 +36,29 @@ float dot_products(std::int64_t rounds) {
     for (int c = 0; c < kChains; ++c) chains[c] = dot(chains[c], ones, halves);
   }
   return total(chains);
+}
+#endif
+
+#if STROBE_ISA_ID == 4
+/// Four sums, which a product takes longer to make than the next one to start.
+float tile_products(std::int64_t rounds) {
+  configure_tiles();
+  clear_tile<0>();
+  clear_tile<1>();
+  clear_tile<2>();
+  clear_tile<3>();
+  clear_tile<4>();
+  clear_tile<5>();
+  for (std::int64_t round = 0; round < rounds; ++round) {
+    multiply_add_tile<0, 4, 5>();
+    multiply_add_tile<1, 4, 5>();
+    multiply_add_tile<2, 4, 5>();
+    multiply_add_tile<3, 4, 5>();
+  }
+  float sums[kTileEdge * kTileEdge];
+  store_tile<0>(sums, kTileEdge);
+  release_tiles();
+  return sums[0];
 }
 #endif
 
@@ -62,12 +85,19 @@ const PeakLoops& peak_loops() {
   static constexpr PeakLoops loops = {
     .multiply_add = multiply_add,
     .multiply_add_flops = 2.0 * kLanes * kChains,
-#if STROBE_ISA_ID == 3
+#if STROBE_ISA_ID >= 3
     .dot = dot_products,
     .dot_flops = 4.0 * kLanes * kChains,
 #else
     .dot = nullptr,
     .dot_flops = 0,
+#endif
+#if STROBE_ISA_ID == 4
+    .tiles = tile_products,
+    .tile_flops = 4 * 2.0 * kTileEdge * kTileEdge * 2 * kTileEdge,
+#else
+    .tiles = nullptr,
+    .tile_flops = 0,
 #endif
     .sum = sum_of,
   };

@@ -1,0 +1,113 @@
+// What units with AMX have beside the verbs of AVX-512: eight tile registers of 16 rows of 64 bytes, the product of
+// bf16 pairs, and an exponential for weights that become bf16. A verb on tile registers is one instruction, as text:
+// the compilers' own functions differ in what they promise about memory. A tile register's number is a constant.
+#pragma once
+
+#include <immintrin.h>
+
+namespace strobe::cpu::STROBE_ISA {
+namespace {
+
+/// 2^x for weights that are rounded to bf16 next: within 3e-6 of itself, 0 below -126 and for -inf; NaN stays NaN. The
+/// fraction x - floor(x) is one instruction and the power takes x as it is; subnormal results, of which microcode would
+/// make 65 ns a vector (Granite Rapids), are masked. A minimax polynomial of degree 4 on [0, 1), with 1 at zero (fitted
+/// by least squares with moving weights).
+STROBE_INLINE Floats exp2_coarse(Floats x) {
+  const Floats f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  Floats p = broadcast(1.342668553e-2f);
+  p = fma(p, f, broadcast(5.224247138e-2f));
+  p = fma(p, f, broadcast(2.412802068e-1f));
+  p = fma(p, f, broadcast(6.930448445e-1f));
+  p = fma(p, f, broadcast(1.0f));
+  const Mask normal = _mm512_cmp_ps_mask(x, broadcast(-126.0f), _CMP_NLT_UQ);
+  return _mm512_maskz_scalef_ps(normal, p, x);
+}
+
+constexpr int kTileEdge = 16;  // rows of a tile register, and 32-bit words of a row
+
+/// The operand of LDTILECFG: palette 1, the one there is.
+struct alignas(64) TileShapes {
+  std::uint8_t palette = 1, first_row = 0;
+  std::uint8_t reserved[14] = {};
+  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+/// From here on, until release_tiles(), this thread may use tile registers; all have their full size.
+STROBE_INLINE void configure_tiles() {
+  const TileShapes shapes;
+  asm volatile("ldtilecfg %0" : : "m"(shapes));
+}
+/// Released registers cost nothing when the system switches threads.
+STROBE_INLINE void release_tiles() { asm volatile("tilerelease" : : : "memory"); }
+
+template <int kTile>
+STROBE_INLINE void clear_tile() {
+  asm volatile("tilezero %%tmm%c0" : : "i"(kTile));
+}
+/// Rows lie `stride` words apart.
+template <int kTile>
+STROBE_INLINE void load_tile(const void* from, std::ptrdiff_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(4 * stride), "i"(kTile) : "memory");
+}
+template <int kTile>
+STROBE_INLINE void store_tile(void* to, std::ptrdiff_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(4 * stride), "i"(kTile) : "memory");
+}
+/// sum += a * b: sum is [16][16] in float32, a [16][16 pairs], b [16 pairs][16]; subnormal bf16 values count as zero.
+template <int kSum, int kA, int kB>
+STROBE_INLINE void multiply_add_tile() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kA), "i"(kB));
+}
+
+/// A factor of a product as tiles: the rows of one lie `stride` words apart, the next one along the sum `step` words
+/// on, and its neighbour across the sum `next` words on.
+struct TileFactor {
+  const std::uint32_t* at;
+  std::ptrdiff_t stride, step, next;
+};
+
+/// Tile registers of a product: sums 0 to 3, by rows, then two of each factor.
+constexpr int kLeftTile = 4, kRightTile = 6;
+
+/// Up to 2 x 2 tiles of sums, which stay in their registers from begin to end.
+template <int kRows, int kColumns>
+struct TileProduct {
+  static STROBE_INLINE void clear() {
+    clear_tile<0>();
+    if constexpr (kColumns > 1) clear_tile<1>();
+    if constexpr (kRows > 1) clear_tile<2>();
+    if constexpr (kRows > 1 && kColumns > 1) clear_tile<3>();
+  }
+  static STROBE_INLINE void load(const float* from, std::ptrdiff_t stride) {
+    load_tile<0>(from, stride);
+    if constexpr (kColumns > 1) load_tile<1>(from + kTileEdge, stride);
+    if constexpr (kRows > 1) load_tile<2>(from + kTileEdge * stride, stride);
+    if constexpr (kRows > 1 && kColumns > 1) load_tile<3>(from + kTileEdge * stride + kTileEdge, stride);
+  }
+  static STROBE_INLINE void store(float* to, std::ptrdiff_t stride) {
+    store_tile<0>(to, stride);
+    if constexpr (kColumns > 1) store_tile<1>(to + kTileEdge, stride);
+    if constexpr (kRows > 1) store_tile<2>(to + kTileEdge * stride, stride);
+    if constexpr (kRows > 1 && kColumns > 1) store_tile<3>(to + kTileEdge * stride + kTileEdge, stride);
+  }
+  /// Adds the product of the factors' n-th tiles along the sum.
+  static STROBE_INLINE void add(const TileFactor& left, const TileFactor& right, int n) {
+    const std::uint32_t *const a = left.at + n * left.step, *const b = right.at + n * right.step;
+    load_tile<kRightTile>(b, right.stride);
+    load_tile<kLeftTile>(a, left.stride);
+    multiply_add_tile<0, kLeftTile, kRightTile>();
+    if constexpr (kColumns > 1) {
+      load_tile<kRightTile + 1>(b + right.next, right.stride);
+      multiply_add_tile<1, kLeftTile, kRightTile + 1>();
+    }
+    if constexpr (kRows > 1) {
+      load_tile<kLeftTile + 1>(a + left.next, left.stride);
+      multiply_add_tile<2, kLeftTile + 1, kRightTile>();
+    }
+    if constexpr (kRows > 1 && kColumns > 1) multiply_add_tile<3, kLeftTile + 1, kRightTile + 1>();
+  }
+};
+
+}  // namespace
+}  // namespace strobe::cpu::STROBE_ISA
