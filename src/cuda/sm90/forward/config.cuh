@@ -12,16 +12,17 @@ constexpr int kWarpgroup = 128;
 /// Tiles lie in shared memory as panels of 64 columns, which are 128 bytes, the span of the swizzle.
 constexpr int kPanel = 64, kPanelRowBytes = 128;
 
-template <int kType, int kDim_>
+template <int kType, int kDim_, int kFeatures_>
 struct ForwardConfig {
   using Element = typename ElementOf<kType>::Type;
-  static constexpr int kDim = kDim_;
+  static constexpr int kDim = kDim_, kFeatures = kFeatures_;
   static constexpr ForwardTile kTile = forward_tile(kDim);
   static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads(), kQueryTile = kTile.query_tile(),
                        kKeyBlock = kTile.key_block, kQueryStages = kTile.query_stages, kStages = kTile.stages;
   static constexpr int kPanels = kDim / kPanel;
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kDim / 8, kSteps = kKeyBlock / 16;
   static constexpr bool kStagesOutput = stages_output(kDim), kLooksAhead = kConsumers == 2;
+  static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0;
 
   static constexpr int kRowBytes = kWarpgroupRows * kDim * 2, kKeyBytes = kKeyBlock * kDim * 2;  // of one stage
   static constexpr int kOutputAt = kQueryStages * kRowBytes;

@@ -2,6 +2,7 @@
 // next block's scores become weights.
 #pragma once
 
+#include "cuda/sm90/forward/edits.cuh"
 #include "cuda/sm90/forward/epilogue.cuh"
 #include "cuda/sm90/forward/producer.cuh"
 #include "cuda/sm90/forward/products.cuh"
@@ -38,8 +39,8 @@ struct Consumer {
   STROBE_DEVICE u32 key_tile() const { return uniform(memory.keys(keys.stage())); }
   STROBE_DEVICE u32 value_tile() const { return uniform(memory.values(values.stage())); }
 
-  /// What scores are multiplied by, in powers of two.
-  STROBE_DEVICE float unit() const { return f.attention.scale * kLog2E; }
+  /// What scores are multiplied by, in powers of two. Edited ones are in powers of two already.
+  STROBE_DEVICE float unit() const { return C::kEdits ? 1.0f : f.attention.scale * kLog2E; }
 
   STROBE_DEVICE static void release(u32 barrier) {
     __syncwarp();
@@ -222,14 +223,48 @@ struct Consumer {
     ptx::wgmma_commit_group();
   }
 
+  STROBE_DEVICE EditPlace edit_place(const Place& now) const {
+    const int warp_row = rows_of(now).first_row + warp_index() % 4 * 16, first_key = now.block * C::kKeyBlock;
+    return {warp_row + lane_index() / 4, first_key + 2 * (lane_index() % 4), warp_row, first_key};
+  }
+
+  /// A block's products to weights, where scores are edited. `quick`: rows have origins, and see all keys; then the
+  /// maximum is looked for only if weights turn out too large. Returns whether origins moved.
+  STROBE_DEVICE bool weigh_edited(const Place& now, bool quick, Softmax<C>& softmax, typename C::Scores& s,
+                                  float (&total)[2]) const {
+    const EditPlace place = edit_place(now);
+    // Against the order of blocks scores grow from one to the next.
+    if constexpr ((C::kFeatures & kAlibi) != 0) quick = quick && is_behind<C>(task_of(now).s, place);
+    for (;;) {
+      const float shift[2] = {quick ? softmax.origin[0] : 0.0f, quick ? softmax.origin[1] : 0.0f};
+      edit_scores<C>(f, task_of(now), place, shift, s);
+      bool moved = false;
+      if (!quick) {
+        if (!all_see(now)) hide(now, s);
+        moved = softmax.follow(1.0f, s);
+        softmax.shift(s);
+      }
+      softmax.weigh_shifted(s, total);
+      const bool overflows = Softmax<C>::overflows(total);
+      if (!quick || !overflows) return moved;
+      recompute_scores<C>(query_tile(), key_tile(), s);
+      quick = false;
+    }
+  }
+
   /// A task's first scores, which are there, to weights. Returns whether all rows have an origin.
   STROBE_DEVICE bool weigh_first(const Place& now, Softmax<C>& softmax, typename C::Scores& s) {
     hold(s);
-    if (!all_see(now)) hide(now, s);
     float total[2];
-    softmax = {};
-    softmax.follow(unit(), s);
-    softmax.weigh(unit(), s, total);
+    if constexpr (C::kEdits) {
+      softmax = {};
+      weigh_edited(now, false, softmax, s, total);
+    } else {
+      if (!all_see(now)) hide(now, s);
+      softmax = {};
+      softmax.follow(unit(), s);
+      softmax.weigh(unit(), s, total);
+    }
     // Never, but for NaN. ptxas 13.0 would move the exponentials behind the wait for the product, but not across this.
     if (Softmax<C>::overflows(total)) ptx::nanosleep(0);
     softmax.add(total);
@@ -257,18 +292,23 @@ struct Consumer {
       ptx::wgmma_wait_group<1>();
       hold(s);
       bool quick = all && settled, moved = false;
-      if (quick) {
-        softmax.weigh(unit(), s, total);
-        if (softmax.overflows(total)) {
-          recompute_scores<C>(queries, key_tile(), s);
-          quick = false;
+      if constexpr (C::kEdits) {
+        moved = weigh_edited(now, quick, softmax, s, total);
+        settled = settled || softmax.settled();
+      } else {
+        if (quick) {
+          softmax.weigh(unit(), s, total);
+          if (softmax.overflows(total)) {
+            recompute_scores<C>(queries, key_tile(), s);
+            quick = false;
+          }
         }
-      }
-      if (!quick) {
-        if (!all) hide(now, s);
-        moved = softmax.follow(unit(), s);
-        softmax.weigh(unit(), s, total);
-        settled = softmax.settled();
+        if (!quick) {
+          if (!all) hide(now, s);
+          moved = softmax.follow(unit(), s);
+          softmax.weigh(unit(), s, total);
+          settled = softmax.settled();
+        }
       }
       softmax.add(total);
       release_keys();

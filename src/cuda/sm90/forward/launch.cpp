@@ -1,5 +1,7 @@
 // The host side of the Hopper forward kernel: whom it serves, with which variant and tile, and the launch.
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "cuda/families.hpp"
 #include "cuda/sm90/forward/params.hpp"
@@ -14,9 +16,32 @@ using sm90::ForwardTile;
 
 /// Below this, half of what the tensor unit does would be for padding, and the portable kernel has tiles of its own.
 constexpr std::int64_t kLeastDim = 33;
+/// Options that kernels are compiled for, each alone.
+constexpr int kServedFeatures[] = {0, kSoftcap, kAlibi, kNegativeScale};
 constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
+
+/// tanh(z) / z as a polynomial in z^2, for |z| <= 1; its relative error is at most 7e-6.
+constexpr double kTanhTerms[sm90::kSoftcapTerms] = {0.99999309, -0.332980649, 0.130368082, -0.0448174949,
+                                                    0.00903639071};
+
+void describe_softcap(const Problem& problem, ForwardParams& params) {
+  if (!(problem.softcap > 0.0f)) return;
+  constexpr double kLog2E = 1.44269504088896340736;
+  const double ratio = double(problem.scale) / problem.softcap;
+  double term_unit = problem.scale * kLog2E;
+  bool usable = true;
+  double limit = 1.0 / ratio;
+  for (int n = 0; n < sm90::kSoftcapTerms; ++n, term_unit *= ratio * ratio) {
+    const double term = kTanhTerms[n] * term_unit;
+    usable &= std::abs(term) < std::numeric_limits<float>::max();
+    // Where terms vanish, so must what they would have added.
+    if (std::abs(term) < std::numeric_limits<float>::min()) limit = 0.01 / ratio;
+    params.softcap_terms[n] = float(term);
+  }
+  params.softcap_limit = usable ? float(limit) : -1.0f;
+}
 
 /// Heads are worked on in groups of like sizes. Where all tiles take equally long, heads follow one another, so that
 /// keys are read from memory once. Under a causal mask a group has several, whose short tiles even out the long ones:
@@ -46,7 +71,9 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (dim < kLeastDim) return refuse("would pad head dimensions up to 32 to 64");
   if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
   if (problem.page_size > 0) return refuse("has no pages");
-  if (features_of(problem) != 0) return refuse("has no softcap, bias, ALiBi, documents, masks, dropout or scale <= 0");
+  const int features = features_of(problem);
+  if (features == kAllFeatures) return refuse("takes one option alone of those that edit scores or hide keys by data");
+  if (!std::ranges::count(kServedFeatures, features)) return refuse("has no bias, documents, masks or dropout");
   if (problem.prefix_length > 0 || problem.has_prefix_lengths) return refuse("has no prefix");
   if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) >= std::int64_t(1)
                                                                                                           << 31) {
@@ -59,7 +86,7 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
   const int dim = built_dim(problem);
   const ForwardTile tile = sm90::forward_tile(dim);
   decision.variant = Variant::kPrefill;
-  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim}};
+  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, features_of(problem)}};
   decision.kernel_count = 1;
   decision.query_tile = tile.query_tile();
   decision.key_block = tile.key_block;
@@ -86,6 +113,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
     params.output =
         tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
   }
+  describe_softcap(problem, params);
   group_heads(launcher.device().multiprocessors, params);
   params.tiles_taken = static_cast<int*>(workspace);
   launcher.clear(workspace, sizeof(int));

@@ -5,6 +5,9 @@
 
 namespace strobe::cuda::sm90 {
 
+/// Of the polynomial in x^2 that softcap is, times x, where x is not large.
+constexpr int kSoftcapTerms = 5;
+
 struct ForwardParams {
   TensorMap query, key, value, output;  // [dims, rows, heads, batches]
   AttentionParams attention;
@@ -14,6 +17,9 @@ struct ForwardParams {
   int heads_per_group;  // heads whose tiles are taken together; one more in those groups that follow small_groups
                         // others
   int small_groups;
+
+  // softcap * tanh(x * scale / softcap) in powers of two is x * (terms[0] + terms[1] x^2 + ...) if |x| <= limit.
+  float softcap_terms[kSoftcapTerms], softcap_limit;
 };
 
 }  // namespace strobe::cuda::sm90

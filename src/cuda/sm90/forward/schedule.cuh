@@ -22,9 +22,17 @@ struct alignas(16) ConsumerRows {
   STROBE_DEVICE int blocks() const { return top - end; }
 };
 
+/// What a task knows besides, where options ask for it.
+template <bool kAlibi>
+struct AlibiFacts {};
+template <>
+struct AlibiFacts<true> {
+  float slope;  // of the head, in powers of two
+};
+
 /// One tile of queries of one head, and the key blocks that it sees: from `top` down to `end`, without that one.
 template <class C>
-struct Task {
+struct Task : AlibiFacts<(C::kFeatures & kAlibi) != 0> {
   bool there;
   int head, kv_head;
   int top, end;
@@ -74,6 +82,7 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   task.head = head % p.query_heads;
   task.kv_head = task.head / p.group;
   task.top = task.end = 0;
+  if constexpr ((C::kFeatures & kAlibi) != 0) task.slope = kLog2E * alibi_slope<C::kFeatures>(p, s, task.head);
 #pragma unroll 1
   for (int n = 0; n < C::kConsumers; ++n) {
     const ConsumerRows rows = task.rows[n] = rows_from<C>(p, s, task.head, tile * C::kQueryTile + n * kWarpgroupRows);

@@ -63,6 +63,34 @@ struct Softmax {
     }
   }
 
+  /// The same of scores that are in powers of two and have lost their origins already.
+  static STROBE_DEVICE void weigh_shifted(typename C::Scores& s, float (&total)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      total[half] = 0.0f;
+#pragma unroll
+      for (int t = 0; t < C::kKeyTiles; ++t) {
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; ++e) {
+          s[t][e] = ptx::ex2(s[t][e]);
+          total[half] += s[t][e];
+        }
+      }
+    }
+  }
+  /// Takes origins from scores in powers of two.
+  STROBE_DEVICE void shift(typename C::Scores& s) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float shift = origin[half] == minus_infinity() ? 0.0f : origin[half];
+#pragma unroll
+      for (int t = 0; t < C::kKeyTiles; ++t) {
+        s[t][2 * half] -= shift;
+        s[t][2 * half + 1] -= shift;
+      }
+    }
+  }
+
   /// Whether some weights of the warp may be too large for their type (or NaN).
   static STROBE_DEVICE bool overflows(const float (&total)[2]) {
     return __any_sync(~0u, !(fmaxf(total[0], total[1]) < C::Element::kLargeWeights));
