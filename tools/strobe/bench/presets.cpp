@@ -140,6 +140,7 @@ std::vector<BenchCase> option_rows() {
                                          {"alibi", kScoreBound},
                                          {"bias", kScoreBound},
                                          {"documents", kScoreBound},
+                                         {"prefix", kScoreBound},
                                          {"dropout", {}},
                                          {"sink", {}},
                                          {"mask", {}}};

@@ -22,7 +22,8 @@ struct ForwardConfig {
   static constexpr int kPanels = kDim / kPanel;
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kDim / 8, kSteps = kKeyBlock / 16;
   static constexpr bool kStagesOutput = stages_output(kDim), kLooksAhead = kConsumers == 2;
-  static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0;
+  static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0, kSurveys = surveys(kFeatures),
+                        kHidesByData = (kFeatures & kHidingFeatures) != 0;
 
   static constexpr int kRowBytes = kWarpgroupRows * kDim * 2, kKeyBytes = kKeyBlock * kDim * 2;  // of one stage
   static constexpr int kOutputAt = kQueryStages * kRowBytes;
@@ -30,7 +31,8 @@ struct ForwardConfig {
                        kValuesAt = kKeysAt + kStages * kKeyBytes;
   static constexpr int kBarriersAt = kValuesAt + kStages * kKeyBytes;
   static constexpr int kTasksAt = kBarriersAt + kBarrierBytes, kTasks = 4;
-  static_assert(kTasksAt + kTaskBytes == forward_shared_bytes(kDim));
+  static constexpr int kAllTaskBytes = kTaskBytes + survey_bytes(kFeatures, kConsumers);
+  static_assert(kTasksAt + kAllTaskBytes == forward_shared_bytes(kDim, kFeatures));
 
   using Scores = float[kKeyTiles][4];
   using Weights = u32[kSteps][4];

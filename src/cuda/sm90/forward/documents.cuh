@@ -10,6 +10,12 @@
 
 namespace strobe::cuda::sm90 {
 
+/// Where the blocks of sequence b begin among those of all: `slots` each, or, where sequences are packed and the first
+/// of its rows is number `first`, so many that there is room for all that start before it.
+STROBE_DEVICE int first_slot(int first, int rows_together, int b, int slots, bool packed) {
+  return packed ? first / rows_together + b : b * slots;
+}
+
 /// Block number `block` of all sequences' queries, or keys, each of `rows_together` rows.
 STROBE_DEVICE void sum_up_documents(const ForwardParams& f, bool keys, int block) {
   const AttentionParams& p = f.attention;
@@ -25,7 +31,7 @@ STROBE_DEVICE void sum_up_documents(const ForwardParams& f, bool keys, int block
   }
   const Sequence s = sequence_of(p, b);
   const int first = block * rows_together, last = smaller(first + rows_together, keys ? s.keys : s.queries);
-  DocumentRange range{kFar, -kFar};  // of no rows: nothing in common with any
+  DocumentRange range{0x7fffffff, -0x7fffffff - 1};  // of no rows: nothing in common with others
   if (first < last) range = documents_of(keys ? key_documents(p, s) : query_documents(p, s), first, last);
   if (lane_index() != 0) return;
   const int slot = first_slot(keys ? s.first_key : s.first_query, rows_together, b, slots, packed) + block;

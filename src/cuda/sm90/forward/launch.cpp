@@ -17,10 +17,36 @@ using sm90::ForwardTile;
 /// Below this, half of what the tensor unit does would be for padding, and the portable kernel has tiles of its own.
 constexpr std::int64_t kLeastDim = 33;
 /// Options that kernels are compiled for, each alone.
-constexpr int kServedFeatures[] = {0, kSoftcap, kAlibi, kNegativeScale};
+constexpr int kServedFeatures[] = {0, kSoftcap, kAlibi, kNegativeScale, kDocuments, kBlockMask};
 constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
+
+/// features_of, and whether there is a prefix. With another option it is one of many.
+int own_features_of(const Problem& problem) {
+  const int features = features_of(problem);
+  if (problem.prefix_length == 0 && !problem.has_prefix_lengths) return features;
+  return features == 0 ? sm90::kPrefixKeys : kAllFeatures;
+}
+
+/// Where the documents of all sequences' blocks lie in the workspace, behind the counter.
+struct DocumentBlocks {
+  std::int64_t query_blocks = 0, key_blocks = 0;  // to be summed up
+  std::int64_t query_slots = 0, key_slots = 0;    // of one sequence; of packed ones of all
+
+  DocumentBlocks(const Problem& problem, int key_block) {
+    const auto count = [&](bool packed, std::int64_t total, std::int64_t length, int rows, std::int64_t& slots) {
+      slots = packed ? total / rows + problem.batch + 1 : (length + rows - 1) / rows;
+      return packed ? slots - 1 : slots * problem.batch;
+    };
+    query_blocks =
+        count(problem.packed_queries, problem.total_queries, problem.query_length, sm90::kWarpgroupRows, query_slots);
+    key_blocks = count(problem.packed_keys, problem.total_keys, problem.key_length, key_block, key_slots);
+  }
+  static constexpr std::size_t kBytes = 2 * sizeof(int);  // of each
+  std::size_t query_bytes() const { return std::size_t(query_blocks + 1) * kBytes; }
+  std::size_t key_bytes() const { return std::size_t(key_blocks + 1) * kBytes; }
+};
 
 /// tanh(z) / z as a polynomial in z^2, for |z| <= 1; its relative error is at most 7e-6.
 constexpr double kTanhTerms[sm90::kSoftcapTerms] = {0.99999309, -0.332980649, 0.130368082, -0.0448174949,
@@ -57,6 +83,22 @@ void group_heads(int multiprocessors, ForwardParams& params) {
   params.small_groups = groups - params.heads % groups;
 }
 
+/// Launches the kernel that sums up documents, and clears the counter of tiles.
+void sum_up_documents(const Problem& problem, const KernelKey& key, char* memory, int key_block, Launcher& launcher,
+                      ForwardParams& params) {
+  const DocumentBlocks blocks(problem, key_block);
+  params.query_documents = reinterpret_cast<int*>(memory);
+  params.key_documents = reinterpret_cast<int*>(memory + blocks.query_bytes());
+  params.query_blocks = int(blocks.query_blocks);
+  params.key_blocks = int(blocks.key_blocks);
+  params.query_slots = int(blocks.query_slots);
+  params.key_slots = int(blocks.key_slots);
+  params.key_block = key_block;
+  constexpr int kWarps = sm90::kDocumentThreads / 32;
+  const unsigned grid = unsigned((blocks.query_blocks + blocks.key_blocks + kWarps - 1) / kWarps);
+  launcher.launch(key, {.x = std::max(grid, 1u)}, sm90::kDocumentThreads, 0, &params);
+}
+
 }  // namespace
 
 bool serves(const Problem& problem, const CudaDevice& device, std::string* why_not) {
@@ -71,10 +113,11 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (dim < kLeastDim) return refuse("would pad head dimensions up to 32 to 64");
   if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
   if (problem.page_size > 0) return refuse("has no pages");
-  const int features = features_of(problem);
+  const int features = own_features_of(problem);
   if (features == kAllFeatures) return refuse("takes one option alone of those that edit scores or hide keys by data");
-  if (!std::ranges::count(kServedFeatures, features)) return refuse("has no bias, documents, masks or dropout");
-  if (problem.prefix_length > 0 || problem.has_prefix_lengths) return refuse("has no prefix");
+  if (features != sm90::kPrefixKeys && !std::ranges::count(kServedFeatures, features)) {
+    return refuse("has no bias, masks or dropout");
+  }
   if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) >= std::int64_t(1)
                                                                                                           << 31) {
     return refuse("more than 2^31 tiles of queries");
@@ -86,11 +129,16 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
   const int dim = built_dim(problem);
   const ForwardTile tile = sm90::forward_tile(dim);
   decision.variant = Variant::kPrefill;
-  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, features_of(problem)}};
+  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, own_features_of(problem)}};
   decision.kernel_count = 1;
   decision.query_tile = tile.query_tile();
   decision.key_block = tile.key_block;
   decision.workspace_bytes = kWorkspaceBytes;
+  if (problem.has_documents) {
+    decision.kernels[decision.kernel_count++] = {KernelId::kForward90Documents, {}};
+    const DocumentBlocks blocks(problem, tile.key_block);
+    decision.workspace_bytes += blocks.query_bytes() + blocks.key_bytes();
+  }
 }
 
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
@@ -116,10 +164,16 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   describe_softcap(problem, params);
   group_heads(launcher.device().multiprocessors, params);
   params.tiles_taken = static_cast<int*>(workspace);
-  launcher.clear(workspace, sizeof(int));
+  if (problem.has_documents) {
+    sum_up_documents(problem, decision.kernels[1], static_cast<char*>(workspace) + kWorkspaceBytes, tile.key_block,
+                     launcher, params);
+  } else {
+    launcher.clear(workspace, sizeof(int));
+  }
   const unsigned blocks =
       unsigned(std::min<std::int64_t>(std::int64_t(params.tiles) * params.heads, launcher.device().multiprocessors));
-  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()), unsigned(sm90::forward_shared_bytes(dim)), &params);
+  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
+                  unsigned(sm90::forward_shared_bytes(dim, key.values[2])), &params);
 }
 
 }  // namespace strobe::cuda::sm90_forward

@@ -20,6 +20,12 @@ struct ForwardParams {
 
   // softcap * tanh(x * scale / softcap) in powers of two is x * (terms[0] + terms[1] x^2 + ...) if |x| <= limit.
   float softcap_terms[kSoftcapTerms], softcap_limit;
+
+  // Documents, in blocks of kWarpgroupRows queries and key_block keys: the smallest and the largest of each.
+  int *query_documents, *key_documents;
+  int query_blocks, key_blocks;  // of all sequences; of packed ones upper bounds
+  int query_slots, key_slots;    // blocks of a sequence, where it is not packed
+  int key_block;
 };
 
 }  // namespace strobe::cuda::sm90

@@ -41,22 +41,36 @@ STROBE_DEVICE float score_of(const AttentionParams& p, const ScoreRow& row, cons
   return edited_score<C::kFeatures>(p, row, j, j, product, &capped);
 }
 
+/// The smallest range of keys around those that are visible and a prefix.
+STROBE_DEVICE KeyRange around(KeyRange visible, int prefix) {
+  return prefix > 0 ? KeyRange{0, larger(visible.last, prefix)} : visible;
+}
+/// Whether the row sees a key of that range.
+template <class C>
+STROBE_DEVICE bool shows(const AttentionParams& p, const Sequence& s, const ScoreRow& row, int j) {
+  if constexpr (!C::kSurveys) return true;
+  return sees(row.visible, smaller(s.prefix, s.keys), j) && data_shows<C::kFeatures>(p, s, row, j);
+}
+
 /// O of one row, by a warp, to where it is staged, or to memory if `stage` is 0. LSE is right already: values take no
 /// part in it.
 template <class C>
 STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int i, u32 stage, int row) {
   const Sequence& s = task.s;
-  const KeyRange visible = visible_keys(p, s, i);
+  KeyRange visible = visible_keys(p, s, i);
   ScoreRow scored;
-  if constexpr (C::kEdits) scored = score_row<C::kFeatures>(p, s, task.head, i);
+  if constexpr (C::kFeatures != 0) scored = score_row<C::kFeatures>(p, s, task.head, i);
   const KeyAddress keys = key_rows(p, p.key, s, task.kv_head), values = key_rows(p, p.value, s, task.kv_head);
   const char* const query = query_rows(p, p.query, s, task.head)(i);
   char* const to = const_cast<char*>(query_rows(p, p.output, s, task.head)(i));
+  if constexpr (C::kSurveys) visible = around(visible, smaller(s.prefix, s.keys));
   float origin = minus_infinity(), sum = 0.0f, outputs[C::kDim / kWarpLanes] = {};
   for (int j = visible.first; j < visible.last; ++j) {
+    if (!shows<C>(p, s, scored, j)) continue;
     origin = fmaxf(origin, score_of<C>(p, scored, query, keys(j), j));
   }
   for (int j = visible.first; j < visible.last; ++j) {
+    if (!shows<C>(p, s, scored, j)) continue;
     const float weight = ptx::ex2((score_of<C>(p, scored, query, keys(j), j) - origin) * kLog2E);
     sum += weight;
 #pragma unroll

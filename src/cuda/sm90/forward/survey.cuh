@@ -3,7 +3,7 @@
 // which then are visited together. The documents of blocks are summed up before (documents.cuh).
 #pragma once
 
-#include "cuda/device/survey.cuh"
+#include "cuda/sm90/forward/documents.cuh"
 #include "cuda/sm90/forward/schedule.cuh"
 
 namespace strobe::cuda::sm90 {
@@ -76,7 +76,9 @@ STROBE_DEVICE void survey_rows(const ForwardParams& f, Task<C>& task, int n, int
   if (lane != 0) return;
   rows.top = highest < 0 ? -1 : smaller((highest + 1) << bits, blocks) - 1;
   rows.end = highest < 0 ? -1 : (lowest << bits) - 1;
-  if (highest >= 0) finish_rows<C>(p, s, rows);
+  if (highest < 0) return;
+  if ((rows.top + 1) * C::kKeyBlock > s.keys) rows.tail = s.keys - rows.top * C::kKeyBlock;
+  rows.copied = copies<C>(p, first_row, rows.last_row);
 }
 
 /// The blocks of the task among [first, last), of which neither is amid blocks that share a bit.
@@ -96,6 +98,11 @@ STROBE_DEVICE int count_blocks(const Task<C>& task, int first, int last, int blo
 template <class C>
 STROBE_DEVICE void survey_task(const ForwardParams& f, Task<C>& task) {
   const int blocks = ceil_div(task.s.keys, C::kKeyBlock);
+  if (lane_index() == 0) {
+    task.group_bits = 0;
+    while (blocks > kSurveyWords * kWarpLanes << task.group_bits) ++task.group_bits;
+  }
+  __syncwarp();
 #pragma unroll 1
   for (int n = 0; n < C::kConsumers; ++n) survey_rows<C>(f, task, n, blocks);
   __syncwarp();
