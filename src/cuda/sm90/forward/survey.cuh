@@ -81,15 +81,16 @@ STROBE_DEVICE void survey_rows(const ForwardParams& f, Task<C>& task, int n, int
   rows.copied = copies<C>(p, first_row, rows.last_row);
 }
 
-/// The blocks of the task among [first, last), of which neither is amid blocks that share a bit.
+/// How many blocks of [first, last) the task visits; neither end is amid blocks that share a bit.
 template <class C>
 STROBE_DEVICE int count_blocks(const Task<C>& task, int first, int last, int blocks) {
-  const int bits = task.group_bits, lane = lane_index(), groups = ceil_div(blocks, 1 << bits);
+  const int bits = task.group_bits, lane = lane_index();
+  const auto group_of = [bits](int block) { return ceil_div(block, 1 << bits); };
   const auto below = [](int n) { return n >= kWarpLanes ? ~0u : (1u << larger(n, 0)) - 1u; };
-  const int start = (first >> bits) - lane * kWarpLanes, stop = ceil_div(last, 1 << bits) - lane * kWarpLanes;
+  const int start = group_of(first) - lane * kWarpLanes, stop = group_of(last) - lane * kWarpLanes;
   const u32 mine = lane < kSurveyWords ? task.some[lane] & below(stop) & ~below(start) : 0u;
   int count = __popc(mine) << bits;
-  const int last_group = groups - 1 - lane * kWarpLanes;
+  const int groups = group_of(blocks), last_group = groups - 1 - lane * kWarpLanes;
   if (last_group >= 0 && last_group < kWarpLanes && (mine >> last_group & 1) != 0) count -= (groups << bits) - blocks;
   return __reduce_add_sync(~0u, count);
 }
