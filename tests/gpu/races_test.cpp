@@ -176,7 +176,8 @@ INSTANTIATE_TEST_SUITE_P(
                     "packed_queries=300,1,90 packed_keys=500,64,300 batch=3 heads=8/2 dim=128 dtype=bfloat16 "
                     "documents=apart",
                     "q=400 k=900 heads=8/2 dim=128 dtype=bfloat16 causal prefix=300 window=100,-",
-                    "q=600 k=600 heads=8/2 dim=128 dtype=bfloat16 softcap=2",
+                    "q=600 k=600 heads=8/2 dim=128 dtype=bfloat16 softcap=30",
+                    "q=400 k=600 heads=8/2 dim=128 dtype=bfloat16 bias=hqk bias_type=bfloat16 causal",
                     "q=300 k=500 heads=8/2 dim=64 dtype=float32 causal",
                     "q=300 k=400 heads=8/2 dim=128 dtype=float8_e4m3"));
 

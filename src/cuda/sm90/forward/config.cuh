@@ -25,6 +25,9 @@ struct ForwardConfig {
   static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0, kSurveys = surveys(kFeatures),
                         kHidesByData = (kFeatures & kHidingFeatures) != 0;
 
+  // By what power of two scores may grow from block to block without looking for the maximum: 16 blocks fit the type.
+  static constexpr float kQuickGrowth = Element::kLargeWeights > 0x1p30f ? 2.5f : 0.9f;
+
   static constexpr int kRowBytes = kWarpgroupRows * kDim * 2, kKeyBytes = kKeyBlock * kDim * 2;  // of one stage
   static constexpr int kOutputAt = kQueryStages * kRowBytes;
   static constexpr int kKeysAt = kOutputAt + (kStagesOutput ? kConsumers * kRowBytes : 0),

@@ -25,7 +25,8 @@ struct Consumer {
   Ring<C::kQueryStages> query;
   Ring<C::kStages> keys, values;
   Ring<1> output;
-  int owed = 0;  // blocks of values behind the one in work that nobody will read, to be let go
+  BlockBias<C> bias;  // of the block in work, or to come
+  int owed = 0;       // blocks of values behind the one in work that nobody will read, to be let go
 
   STROBE_DEVICE Consumer(const ForwardParams& params, SharedMemory<C> shared, Task<C>* all_tasks, int consumer)
       : f(params), memory(shared), tasks(all_tasks), number(consumer) {
@@ -208,16 +209,6 @@ struct Consumer {
     return true;
   }
 
-  /// On to the next block of the task. Returns false if the rows see none any more.
-  STROBE_DEVICE bool step(Place& place) const {
-    if constexpr (C::kSurveys) {
-      place.block = task_of(place).after(place.block);
-    } else {
-      --place.block;
-    }
-    return place.block > place.end;
-  }
-
   /// Lets so many blocks go unread. Their values are owed.
   STROBE_DEVICE void skip(int blocks) {
     for (; blocks > 0; --blocks) {
@@ -316,28 +307,39 @@ struct Consumer {
     return {warp_row + lane_index() / 4, first_key + 2 * (lane_index() % 4), warp_row, first_key};
   }
 
-  /// A block's products to weights, where scores are edited. `quick`: rows have origins, and see all keys; then the
+  /// Asks for the bias of a block.
+  STROBE_DEVICE void load_bias(const Place& place) {
+    if constexpr ((C::kFeatures & kBias) != 0) {
+      if constexpr (BlockBias<C>::kAhead) bias.load(f.attention, task_of(place), edit_place(place));
+    }
+  }
+
+  /// Whether the warp's rows have origins against which a block's weights may be taken at once.
+  STROBE_DEVICE bool settled(const Softmax<C>& softmax) const {
+    if constexpr (C::kFeatures == kSoftcap) return caps_quickly(f, softmax.origin);
+    return softmax.settled();
+  }
+
+  /// A block's products to weights, where scores are edited. `quick`: rows are settled and see all keys; then the
   /// maximum is looked for only if weights turn out too large. Returns whether origins moved.
   STROBE_DEVICE bool weigh_edited(const Place& now, bool quick, Softmax<C>& softmax, typename C::Scores& s,
-                                  float (&total)[2]) const {
+                                  float (&total)[2]) {
+    const Task<C>& task = task_of(now);
     const EditPlace place = edit_place(now);
-    // Against the order of blocks scores grow from one to the next.
-    if constexpr ((C::kFeatures & kAlibi) != 0) quick = quick && is_behind<C>(task_of(now).s, place);
-    for (;;) {
-      const float shift[2] = {quick ? softmax.origin[0] : 0.0f, quick ? softmax.origin[1] : 0.0f};
-      edit_scores<C>(f, task_of(now), place, shift, s);
-      bool moved = false;
-      if (!quick) {
-        if (!all_see(now)) hide(now, s);
-        moved = softmax.follow(1.0f, s);
-        softmax.shift(s);
-      }
-      softmax.weigh_shifted(s, total);
-      const bool overflows = Softmax<C>::overflows(total);
-      if (!quick || !overflows) return moved;
-      recompute_scores<C>(query_tile(), key_tile(), s);
-      quick = false;
+    if constexpr ((C::kFeatures & kBias) != 0) {
+      if constexpr (!BlockBias<C>::kAhead) bias.load(f.attention, task, place);
     }
+    if (quick && is_quick<C>(f.attention, task, place)) {
+      weigh_quickly<C>(f, task, place, softmax.origin, bias, s, total);
+      if (!Softmax<C>::exceeds(most_weights<C>(), total)) return false;
+      recompute_scores<C>(query_tile(), key_tile(), s);
+    }
+    edit_scores<C>(f, task, place, bias, s);
+    if (!all_see(now)) hide(now, s);
+    const bool moved = softmax.follow(1.0f, s);
+    softmax.shift(s);
+    softmax.weigh_shifted(s, total);
+    return moved;
   }
 
   /// A task's first scores, which are there, to weights. Returns whether all rows have an origin.
@@ -357,18 +359,25 @@ struct Consumer {
     if (Softmax<C>::overflows(total)) ptx::nanosleep(0);
     softmax.add(total);
     release_keys();
-    return softmax.settled();
+    return settled(softmax);
   }
 
   /// The blocks of a task down to the last one that the rows see, whose weights are in `p` when this returns and whose
   /// values are still to be added.
-  STROBE_DEVICE void compute(Place& now, bool settled, Softmax<C>& softmax, typename C::Scores& s,
+  STROBE_DEVICE void compute(Place& now, bool trusted, Softmax<C>& softmax, typename C::Scores& s,
                              typename C::Weights& p, typename C::Outputs& o) {
     const u32 queries = query_tile();
     float total[2];
-    if (step(now)) wait_for_keys();
+    now.block = task_of(now).after(now.block);
+    if (now.block > now.end) {
+      load_bias(now);
+      wait_for_keys();
+    }
+    bool next_all = false;  // and the next block, where they are looked up
+    int next = now.block;
+    if constexpr (C::kSurveys) next_all = now.block > now.end && all_see(now);
     while (now.block > now.end) {
-      const bool all = all_see(now);
+      const bool all = C::kSurveys ? next_all : all_see(now);
       hold(o);
       hold(p);
       wait_for_turn();
@@ -377,12 +386,16 @@ struct Consumer {
       ptx::wgmma_commit_group();
       start_adding(p, o);
       pass_turn();
+      if constexpr (C::kSurveys) {  // while the product is under way
+        next = task_of(now).after(now.block);
+        next_all = next > now.end && all_see({now.stage, next, now.end});
+      }
       ptx::wgmma_wait_group<1>();
       hold(s);
-      bool quick = all && settled, moved = false;
+      bool quick = all && trusted, moved = false;
       if constexpr (C::kEdits) {
         moved = weigh_edited(now, quick, softmax, s, total);
-        settled = settled || softmax.settled();
+        if (moved || !trusted) trusted = settled(softmax);
       } else {
         if (quick) {
           softmax.weigh(unit(), s, total);
@@ -395,14 +408,22 @@ struct Consumer {
           if (!all) hide(now, s);
           moved = softmax.follow(unit(), s);
           softmax.weigh(unit(), s, total);
-          settled = softmax.settled();
+          trusted = softmax.settled();
         }
       }
       softmax.add(total);
       release_keys();
       // ptxas 13.0 would move the exponentials behind the wait for the product, but not across this loop.
       hold(s);
-      if (step(now)) wait_for_keys();
+      if constexpr (C::kSurveys) {
+        now.block = next;
+      } else {
+        --now.block;
+      }
+      if (now.block > now.end) {
+        load_bias(now);
+        wait_for_keys();
+      }
       ptx::wgmma_wait_group<0>();
       hold(o);
       hold(p);
@@ -458,6 +479,7 @@ struct Consumer {
     for (;;) {
       if (!ahead) {
         if (!take_task(now, opened)) break;
+        load_bias(now);
         start_task(s);
         pass_turn();
         ptx::wgmma_wait_group<0>();
@@ -474,6 +496,7 @@ struct Consumer {
       hold(o);
       hold(p);
       if (ahead) {
+        load_bias(next);
         start_task(s);
         start_adding(p, o);
         pass_turn();

@@ -17,7 +17,7 @@ using sm90::ForwardTile;
 /// Below this, half of what the tensor unit does would be for padding, and the portable kernel has tiles of its own.
 constexpr std::int64_t kLeastDim = 33;
 /// Options that kernels are compiled for, each alone.
-constexpr int kServedFeatures[] = {0, kSoftcap, kAlibi, kNegativeScale, kDocuments, kBlockMask};
+constexpr int kServedFeatures[] = {0, kSoftcap, kBias, kAlibi, kDocuments, kBlockMask, kNegativeScale};
 constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
@@ -67,6 +67,12 @@ void describe_softcap(const Problem& problem, ForwardParams& params) {
     params.softcap_terms[n] = float(term);
   }
   params.softcap_limit = usable ? float(limit) : -1.0f;
+  const bool quick = usable && limit == 1.0 / ratio;
+  // At the limit a score is tanh(1) times the height. Far below, at nine tenths, scores may err by half a power of two
+  // if that is less than 2^-20 of the row's sum.
+  const double height = problem.softcap * kLog2E, highest = std::tanh(1.0) * height - std::log2(sm90::kSoftcapWeights);
+  params.softcap_lowest = quick ? float(20.0 - 0.9 * height) : std::numeric_limits<float>::infinity();
+  params.softcap_highest = float(highest);
 }
 
 /// Heads are worked on in groups of like sizes. Where all tiles take equally long, heads follow one another, so that
@@ -116,7 +122,7 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   const int features = own_features_of(problem);
   if (features == kAllFeatures) return refuse("takes one option alone of those that edit scores or hide keys by data");
   if (features != sm90::kPrefixKeys && !std::ranges::count(kServedFeatures, features)) {
-    return refuse("has no bias, masks or dropout");
+    return refuse("has no masks of single keys and no dropout");
   }
   if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) >= std::int64_t(1)
                                                                                                           << 31) {

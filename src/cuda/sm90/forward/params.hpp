@@ -7,6 +7,8 @@ namespace strobe::cuda::sm90 {
 
 /// Of the polynomial in x^2 that softcap is, times x, where x is not large.
 constexpr int kSoftcapTerms = 5;
+/// Weights less than this are of scores for which the polynomial holds, if their origin is at most softcap_highest.
+constexpr float kSoftcapWeights = 1024.0f;
 
 struct ForwardParams {
   TensorMap query, key, value, output;  // [dims, rows, heads, batches]
@@ -20,6 +22,7 @@ struct ForwardParams {
 
   // softcap * tanh(x * scale / softcap) in powers of two is x * (terms[0] + terms[1] x^2 + ...) if |x| <= limit.
   float softcap_terms[kSoftcapTerms], softcap_limit;
+  float softcap_lowest, softcap_highest;  // origins between which the polynomial may be taken without asking for |x|
 
   // Documents, in blocks of kWarpgroupRows queries and key_block keys: the smallest and the largest of each.
   int *query_documents, *key_documents;

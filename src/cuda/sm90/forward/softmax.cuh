@@ -92,8 +92,10 @@ struct Softmax {
   }
 
   /// Whether some weights of the warp may be too large for their type (or NaN).
-  static STROBE_DEVICE bool overflows(const float (&total)[2]) {
-    return __any_sync(~0u, !(fmaxf(total[0], total[1]) < C::Element::kLargeWeights));
+  static STROBE_DEVICE bool overflows(const float (&total)[2]) { return exceeds(C::Element::kLargeWeights, total); }
+  /// The same with a limit of the caller's.
+  static STROBE_DEVICE bool exceeds(float most, const float (&total)[2]) {
+    return __any_sync(~0u, !(fmaxf(total[0], total[1]) < most));
   }
 
   STROBE_DEVICE void add(const float (&total)[2]) {

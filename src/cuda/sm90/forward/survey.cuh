@@ -55,7 +55,7 @@ STROBE_DEVICE void survey_rows(const ForwardParams& f, Task<C>& task, int n, int
   }
   int lowest = -1, highest = -1;
 #pragma unroll 1
-  for (int word = 0; word < kSurveyWords; ++word) {
+  for (int word = 0; word << bits << 5 < blocks; ++word) {
     const int group = word * kWarpLanes + lane, last = smaller((group + 1) << bits, blocks);
     Shown shown{false, true};
 #pragma unroll 1
