@@ -41,7 +41,6 @@ STROBE_DEVICE void sum_up_documents(const ForwardParams& f, bool keys, int block
 }
 
 STROBE_DEVICE void sum_up_documents(const ForwardParams& f) {
-  if (blockIdx.x == 0 && threadIdx.x == 0) *f.tiles_taken = 0;
   const int warp = int(blockIdx.x) * (kDocumentThreads / kWarpLanes) + warp_index();
   if (warp < f.query_blocks) {
     sum_up_documents(f, false, warp);

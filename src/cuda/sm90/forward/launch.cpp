@@ -89,7 +89,7 @@ void group_heads(int multiprocessors, ForwardParams& params) {
   params.small_groups = groups - params.heads % groups;
 }
 
-/// Launches the kernel that sums up documents, and clears the counter of tiles.
+/// Launches the kernel that sums up documents.
 void sum_up_documents(const Problem& problem, const KernelKey& key, char* memory, int key_block, Launcher& launcher,
                       ForwardParams& params) {
   const DocumentBlocks blocks(problem, key_block);
@@ -169,12 +169,11 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   }
   describe_softcap(problem, params);
   group_heads(launcher.device().multiprocessors, params);
-  params.tiles_taken = static_cast<int*>(workspace);
+  params.tiles_taken = static_cast<unsigned long long*>(workspace);
+  params.tag = fresh_tag();
   if (problem.has_documents) {
     sum_up_documents(problem, decision.kernels[1], static_cast<char*>(workspace) + kWorkspaceBytes, tile.key_block,
                      launcher, params);
-  } else {
-    launcher.clear(workspace, sizeof(int));
   }
   const unsigned blocks =
       unsigned(std::min<std::int64_t>(std::int64_t(params.tiles) * params.heads, launcher.device().multiprocessors));

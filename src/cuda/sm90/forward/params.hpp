@@ -13,9 +13,10 @@ constexpr float kSoftcapWeights = 1024.0f;
 struct ForwardParams {
   TensorMap query, key, value, output;  // [dims, rows, heads, batches]
   AttentionParams attention;
-  int* tiles_taken;     // by thread blocks, besides their first ones; 0 at the start
-  int tiles;            // query tiles of a sequence; packed: of all sequences, an upper bound
-  int heads;            // heads that have tiles of their own: batch * query_heads; packed: query_heads
+  unsigned long long* tiles_taken;  // by thread blocks, besides their first ones; holding anything
+  unsigned long long tag;           // chance does not write it
+  int tiles;                        // query tiles of a sequence; packed: of all sequences, an upper bound
+  int heads;                        // heads that have tiles of their own: batch * query_heads; packed: query_heads
   int heads_per_group;  // heads whose tiles are taken together; one more in those groups that follow small_groups
                         // others
   int small_groups;

@@ -1,6 +1,7 @@
 // The scheduler: hands out tiles, and leaves in shared memory what the others must know of them.
 #pragma once
 
+#include "cuda/device/shared_count.cuh"
 #include "cuda/sm90/forward/survey.cuh"
 
 namespace strobe::cuda::sm90 {
@@ -20,6 +21,9 @@ struct Scheduler {
     Ring<C::kTasks> ring;
     Ring<1> wanted;
     const int count = f.tiles * f.heads;
+    // Each tile is taken once, and each block asks once in vain, but has its first tile without asking.
+    const SharedCount taken{f.tiles_taken, f.tag, u64(count), ptx::ld_relaxed_u64(f.tiles_taken)};
+    bool first = true;
     for (int index = int(blockIdx.x);; ring.advance()) {
       wait_for(memory.task_empty(ring.stage()), ring.parity() ^ 1);
       if (index < count) {
@@ -36,7 +40,11 @@ struct Scheduler {
       if (index >= count) return;
       wait_for(memory.task_wanted(), wanted.parity());
       wanted.advance();
-      if (leads()) index = int(gridDim.x) + atomicAdd(f.tiles_taken, 1);
+      if (leads()) {
+        if (first) taken.open();
+        index = int(gridDim.x) + int(taken.add());
+      }
+      first = false;
       if constexpr (C::kSurveys) index = __shfl_sync(~0u, index, 0);
     }
   }
