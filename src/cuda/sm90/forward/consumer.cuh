@@ -13,6 +13,7 @@ namespace strobe::cuda::sm90 {
 /// Where a consumer is: in which task, with which rows, and at which block of those that they see.
 struct Place {
   int stage, block, end;
+  bool simple;
 };
 
 template <class C>
@@ -204,7 +205,7 @@ struct Consumer {
     place.stage = task_ring.stage();
     const ConsumerRows& rows = rows_of(place);
     if (!rows.there) return false;
-    place = {place.stage, rows.top, rows.end};
+    place = {place.stage, rows.top, rows.end, rows.simple};
     task_ring.advance();
     return true;
   }
@@ -231,8 +232,10 @@ struct Consumer {
   /// us.
   STROBE_DEVICE bool reach_next_task(const Place& now, Place& next, bool& opened) {
     constexpr int kMostOwed = C::kStages - 1;
-    opened = rows_of(now).behind <= kMostOwed && open(next);
-    if (!opened || rows_of(next).blocks() == 0) return false;
+    opened = (now.simple || rows_of(now).behind <= kMostOwed) && open(next);
+    if (!opened) return false;
+    if (now.simple && next.simple) return true;
+    if (rows_of(next).blocks() == 0) return false;
     const int unseen = rows_of(now).behind + rows_of(next).before;
     if (unseen > kMostOwed) return false;
     skip(unseen);
@@ -351,8 +354,7 @@ struct Consumer {
       weigh_edited(now, false, softmax, s, total);
     } else {
       if (!all_see(now)) hide(now, s);
-      softmax = {};
-      softmax.follow(unit(), s);
+      softmax.begin(s);
       softmax.weigh(unit(), s, total);
     }
     // Never, but for NaN. ptxas 13.0 would move the exponentials behind the wait for the product, but not across this.
@@ -457,7 +459,7 @@ struct Consumer {
     }
     if (__any_sync(~0u, !finite)) [[unlikely]]
       rescue_rows<C>(f, task, number, rows_not_finite<C>(o), stage);
-    if (rows_of(now).copied) {
+    if (now.simple || rows_of(now).copied) {
       ptx::fence_proxy_async();
       release(memory.output_full(number));
       output.advance();
@@ -465,7 +467,7 @@ struct Consumer {
       store_staged<C>(p, task, rows_of(now), stage);
     }
     write_lse(p, rows_of(now), ends);
-    clear_unused_rows(now);
+    if (!now.simple) clear_unused_rows(now);
     release_task(now);
   }
 
@@ -485,7 +487,7 @@ struct Consumer {
         ptx::wgmma_wait_group<0>();
         settled = weigh_first(now, softmax, s);
       }
-      if (rows_of(now).tail != 0 && rows_of(now).before == 0) [[unlikely]]
+      if (!now.simple && rows_of(now).tail != 0 && rows_of(now).before == 0) [[unlikely]]
         clear_tail(rows_of(now).tail);
       pack(s, p);
       clear(o);
@@ -511,7 +513,7 @@ struct Consumer {
       hold(p);
       release_values();
       release_owed_values();
-      if (!ahead) skip_with_values(rows_of(now).behind);
+      if (!ahead && !now.simple) skip_with_values(rows_of(now).behind);
       finish(now, done, o);
       if (opened) now = next;
     }

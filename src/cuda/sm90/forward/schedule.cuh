@@ -17,6 +17,7 @@ struct alignas(16) ConsumerRows {
   int all_first, all_last;  // every row sees the keys [all_first, all_last)
   bool there;               // false: no more tasks
   bool copied;              // outputs go by way of the copy engine
+  bool simple;              // nothing to see to but the blocks: before, behind and tail are 0, 64 rows are copied
   float* lse;               // of first_row; null if nobody wants it
 
   STROBE_DEVICE int blocks() const { return top - end; }
@@ -136,6 +137,8 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
       if (rows.blocks() == 0) rows.top = rows.end = task.end;  // who sees nothing lets all blocks pass before the first
       rows.before = task.top - rows.top;
       rows.behind = rows.end - task.end;
+      rows.simple = rows.copied && rows.before + rows.behind + rows.tail == 0 &&
+                    rows.first_row + kWarpgroupRows == rows.last_row && rows.last_stored <= rows.last_row;
     }
   }
 }

@@ -17,16 +17,29 @@ struct Softmax {
   float sum[2] = {0.0f, 0.0f};                             // of this thread's columns
   float factor[2];                                         // what outputs are to be multiplied by, where origins moved
 
+  static STROBE_DEVICE float largest_of(const typename C::Scores& s, int half) {
+    float m = fmaxf(s[0][2 * half], s[0][2 * half + 1]);
+#pragma unroll
+    for (int t = 1; t < C::kKeyTiles; ++t) m = fmaxf(m, fmaxf(s[t][2 * half], s[t][2 * half + 1]));
+    return largest_in_row(m);
+  }
+
+  /// The first block's maxima become the origins.
+  STROBE_DEVICE void begin(const typename C::Scores& s) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      origin[half] = largest_of(s, half);
+      sum[half] = 0.0f;
+    }
+  }
+
   /// Lets the origins follow the scores' maxima. Returns whether any row's origin of the warp moved.
   STROBE_DEVICE bool follow(float unit, const typename C::Scores& s) {
     float largest[2];
     bool grown = false;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float m = fmaxf(s[0][2 * half], s[0][2 * half + 1]);
-#pragma unroll
-      for (int t = 1; t < C::kKeyTiles; ++t) m = fmaxf(m, fmaxf(s[t][2 * half], s[t][2 * half + 1]));
-      largest[half] = m = largest_in_row(m);
+      const float m = largest[half] = largest_of(s, half);
       // Subtracting from an origin of -inf would give NaN for a row that still sees nothing.
       grown |= m > origin[half] && !((m - origin[half]) * unit <= C::Element::kOriginSlack);
     }
