@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "base/device.hpp"
 #include "cuda/kernel_key.hpp"
@@ -66,6 +67,10 @@ class Launcher {
   bool pushed_ = false;
   void pop() noexcept;
 };
+
+/// A word that differs from launch to launch, and that memory does not hold by chance: what tells a launch's counts
+/// from what is left of others (device/shared_count.cuh).
+std::uint64_t fresh_tag();
 
 /// Stream-ordered memory for one call; none for 0 bytes.
 class StreamMemory {

@@ -138,15 +138,21 @@ TEST(CudaPlanOnHopper, TakesItsOwnForwardKernelWhereThatServes) {
     return std::string(plan::choose(problem, device).kernel->name);
   };
   const std::string own = "cuda.sm90.forward", portable = "cuda.sm80.forward";
-  for (const char* line : {"q=500 k=500 heads=4/2 dim=64 causal dtype=bfloat16", "q=500 k=500 dim=128 dtype=float16",
-                           "q=500 k=700 dim=192/128 window=30,2 sink dtype=bfloat16",
-                           "packed_queries=300,20 packed_keys=300,20 batch=2 dim=256 causal dtype=bfloat16"}) {
+  for (const char* line :
+       {"q=500 k=500 heads=4/2 dim=64 causal dtype=bfloat16", "q=500 k=500 dim=128 dtype=float16",
+        "q=500 k=700 dim=192/128 window=30,2 sink dtype=bfloat16",
+        "packed_queries=300,20 packed_keys=300,20 batch=2 dim=256 causal dtype=bfloat16",
+        "q=500 k=500 dim=64 softcap=3 dtype=bfloat16", "q=500 k=500 dim=128 alibi=h dtype=float16",
+        "q=500 k=500 dim=64 scale=-1 dtype=bfloat16", "q=500 k=500 dim=64 prefix=9 dtype=bfloat16",
+        "q=500 k=500 dim=64 documents=shared causal dtype=bfloat16", "q=500 k=500 dim=64 bias=hq dtype=bfloat16",
+        "q=500 k=500 dim=64 block_mask=h block=64,64 dtype=bfloat16"}) {
     EXPECT_EQ(kernel_of(problem_of(line), hopper), own) << line;
   }
   for (const char* line :
-       {"q=500 k=500 dim=64 dtype=float32", "q=500 k=500 dim=64 softcap=3 dtype=bfloat16",
+       {"q=500 k=500 dim=64 dtype=float32", "q=500 k=500 dim=64 softcap=3 alibi=h dtype=bfloat16",
         "q=500 k=500 dim=32 dtype=bfloat16", "q=500 k=500 dim=62 dtype=bfloat16",
-        "q=500 k=500 dim=64 prefix=9 dtype=bfloat16", "q=500 k=512 page=16 key_lengths=500 dim=64 dtype=bfloat16"}) {
+        "q=500 k=500 dim=64 prefix=9 softcap=2 dtype=bfloat16", "q=500 k=500 dim=64 mask=k dtype=bfloat16",
+        "q=500 k=512 page=16 key_lengths=500 dim=64 dtype=bfloat16"}) {
     EXPECT_EQ(kernel_of(problem_of(line), hopper), portable) << line;
   }
   const Problem plain = problem_of("q=500 k=500 dim=64 dtype=bfloat16");

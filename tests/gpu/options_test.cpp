@@ -39,6 +39,9 @@ TEST_F(GpuSizes, ManyTiles) {
   expect_cases({"q=700 k=900 heads=2/1 dim=64 dtype=bfloat16 causal", "q=1 k=5000 heads=8/1 dim=128 dtype=bfloat16",
                 "q=3 k=3000 heads=16/2 dim=64 dtype=float16 batch=3 key_lengths=3000,1,2049",
                 "q=1000 k=300 heads=2 dim=128 dtype=float16 window=100,20",
+                // More blocks of keys than a task of sm90.forward has bits for them.
+                "q=70 k=70000 heads=1 dim=128 dtype=bfloat16 documents=apart",
+                "q=70 k=40000 heads=1 dim=256 dtype=bfloat16 prefix=39000 window=300,5",
                 "pass=backward q=700 k=900 heads=2/1 dim=64 dtype=bfloat16 causal",
                 "pass=backward q=500 k=500 heads=2/2 dim=128 dtype=float16",
                 "pass=backward q=300 k=300 heads=1/1 dim=256 dtype=bfloat16"});

@@ -171,6 +171,13 @@ INSTANTIATE_TEST_SUITE_P(
                     "q=300 k=400 heads=4/4 dim=64 batch=2 dtype=bfloat16 softcap=5 alibi=h",
                     "q=300 k=400 heads=4/2 dim=128 dtype=bfloat16 bias=hqk documents=apart dropout=0.2",
                     "q=400 k=400 heads=4/4 dim=64 dtype=float16 block_mask=h block=64,64 causal",
+                    "q=700 k=700 heads=16/4 dim=128 batch=2 dtype=bfloat16 causal documents=shared",
+                    "q=500 k=900 heads=8/8 dim=64 batch=3 dtype=float16 documents=apart",
+                    "packed_queries=300,1,90 packed_keys=500,64,300 batch=3 heads=8/2 dim=128 dtype=bfloat16 "
+                    "documents=apart",
+                    "q=400 k=900 heads=8/2 dim=128 dtype=bfloat16 causal prefix=300 window=100,-",
+                    "q=600 k=600 heads=8/2 dim=128 dtype=bfloat16 softcap=30",
+                    "q=400 k=600 heads=8/2 dim=128 dtype=bfloat16 bias=hqk bias_type=bfloat16 causal",
                     "q=300 k=500 heads=8/2 dim=64 dtype=float32 causal",
                     "q=300 k=400 heads=8/2 dim=128 dtype=float8_e4m3"));
 

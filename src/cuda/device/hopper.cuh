@@ -34,6 +34,13 @@ STROBE_DEVICE bool mbarrier_try_wait_parity(u32 barrier, u32 parity) {
 
 STROBE_DEVICE void nanosleep(u32 nanoseconds) { asm volatile("nanosleep.u32 %0;" ::"r"(nanoseconds)); }
 
+/// Memory that nobody writes while the kernel runs.
+STROBE_DEVICE u32 ld_global_nc_u32(const void* from) {
+  u32 r;
+  asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(r) : "l"(from));
+  return r;
+}
+
 /// What threads wrote to shared memory is seen by the copy engine and by wgmma.
 STROBE_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

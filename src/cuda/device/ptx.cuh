@@ -204,7 +204,13 @@ STROBE_DEVICE u64 atom_cas_relaxed_u64(u64* at, u64 expected, u64 value) {
                : "memory");
   return r;
 }
-/// Adds and returns what was there: hands over what the block did before, and takes over what those did who came
+/// Adds and returns what was there.
+STROBE_DEVICE u64 atom_add_relaxed_u64(u64* at, u64 value) {
+  u64 r;
+  asm volatile("atom.relaxed.gpu.global.add.u64 %0, [%1], %2;" : "=l"(r) : "l"(at), "l"(value) : "memory");
+  return r;
+}
+/// The same: hands over what the block did before, and takes over what those did who came
 /// earlier.
 STROBE_DEVICE u64 atom_add_acq_rel_u64(u64* at, u64 value) {
   u64 r;

@@ -1,4 +1,7 @@
 // Launches, clears and stream-ordered memory, each one call of the driver once the context is right.
+#include <atomic>
+#include <random>
+
 #include "cuda/host/devices.hpp"
 #include "cuda/host/functions.hpp"
 #include "cuda/launch.hpp"
@@ -84,6 +87,16 @@ void* Launcher::allocate(std::size_t bytes) {
 void Launcher::release(void* memory) noexcept {
   // Nothing to be done about a failure here: the context is broken, and the next call will say so.
   driver().free_async(reinterpret_cast<CuPointer>(memory), stream_);
+}
+
+std::uint64_t fresh_tag() {
+  static const std::uint64_t seed = [] {
+    std::random_device random;
+    return std::uint64_t(random()) << 32 | random();
+  }();
+  static std::atomic<std::uint64_t> launches{0};
+  constexpr std::uint64_t kGoldenRatio = 0x9e3779b97f4a7c15;  // multiples of it lie far apart
+  return seed + launches.fetch_add(1, std::memory_order_relaxed) * kGoldenRatio;
 }
 
 }  // namespace strobe::cuda

@@ -93,6 +93,11 @@ inline u64 atom_cas_relaxed_u64(u64* at, u64 expected, u64 value) {
   if (before == expected) *at = value;
   return before;
 }
+inline u64 atom_add_relaxed_u64(u64* at, u64 value) {
+  const u64 before = *at;
+  *at += value;
+  return before;
+}
 inline u64 atom_add_acq_rel_u64(u64* at, u64 value) {
   const u64 before = *at;
   *at += value;

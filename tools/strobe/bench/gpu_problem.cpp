@@ -153,6 +153,7 @@ void GpuProblem::add_option(Attention& a) {
     }
     a.query_documents = values(DataType::kInt32, {row_.batch, length}, documents);
   }
+  if (row_.option == "prefix") a.prefix_length = length / 4;
   if (row_.option == "mask") {  // seven keys of eight
     std::vector<unsigned char> mask(std::size_t(row_.query_length * length));
     for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i * 2654435761u >> 7 & 7 ? 1 : 0;

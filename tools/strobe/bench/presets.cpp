@@ -151,6 +151,7 @@ std::vector<BenchCase> option_rows() {
                                          {"alibi", kScoreBound},
                                          {"bias", kScoreBound},
                                          {"documents", kScoreBound},
+                                         {"prefix", kScoreBound},
                                          {"dropout", {}},
                                          {"sink", {}},
                                          {"mask", {}}};

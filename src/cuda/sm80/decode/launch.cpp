@@ -1,7 +1,5 @@
 // The host side of the decode kernel: whom it serves, how keys are split, the launches of kernel and merge.
 #include <algorithm>
-#include <atomic>
-#include <random>
 
 #include "cuda/families.hpp"
 #include "cuda/sm80/decode/params.hpp"
@@ -109,17 +107,6 @@ MergeProblem parts_of(const Problem& problem, const Buffers& buffers, std::int64
   parts.output = buffers.output;
   if (problem.has_lse) parts.lse = buffers.lse;
   return parts;
-}
-
-/// A word that differs from launch to launch, and that memory does not hold by chance.
-std::uint64_t fresh_tag() {
-  static const std::uint64_t seed = [] {
-    std::random_device random;
-    return std::uint64_t(random()) << 32 | random();
-  }();
-  static std::atomic<std::uint64_t> launches{0};
-  constexpr std::uint64_t kGoldenRatio = 0x9e3779b97f4a7c15;  // multiples of it lie far apart
-  return seed + launches.fetch_add(1, std::memory_order_relaxed) * kGoldenRatio;
 }
 
 /// Whether every sequence has all keys of a tensor and every query sees them.

@@ -12,16 +12,21 @@ constexpr int kWarpgroup = 128;
 /// Tiles lie in shared memory as panels of 64 columns, which are 128 bytes, the span of the swizzle.
 constexpr int kPanel = 64, kPanelRowBytes = 128;
 
-template <int kType, int kDim_>
+template <int kType, int kDim_, int kFeatures_>
 struct ForwardConfig {
   using Element = typename ElementOf<kType>::Type;
-  static constexpr int kDim = kDim_;
+  static constexpr int kDim = kDim_, kFeatures = kFeatures_;
   static constexpr ForwardTile kTile = forward_tile(kDim);
   static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads(), kQueryTile = kTile.query_tile(),
                        kKeyBlock = kTile.key_block, kQueryStages = kTile.query_stages, kStages = kTile.stages;
   static constexpr int kPanels = kDim / kPanel;
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kDim / 8, kSteps = kKeyBlock / 16;
   static constexpr bool kStagesOutput = stages_output(kDim), kLooksAhead = kConsumers == 2;
+  static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0, kSurveys = surveys(kFeatures),
+                        kHidesByData = (kFeatures & kHidingFeatures) != 0;
+
+  // By what power of two scores may grow from block to block without looking for the maximum: 16 blocks fit the type.
+  static constexpr float kQuickGrowth = Element::kLargeWeights > 0x1p30f ? 2.5f : 0.9f;
 
   static constexpr int kRowBytes = kWarpgroupRows * kDim * 2, kKeyBytes = kKeyBlock * kDim * 2;  // of one stage
   static constexpr int kOutputAt = kQueryStages * kRowBytes;
@@ -29,7 +34,8 @@ struct ForwardConfig {
                        kValuesAt = kKeysAt + kStages * kKeyBytes;
   static constexpr int kBarriersAt = kValuesAt + kStages * kKeyBytes;
   static constexpr int kTasksAt = kBarriersAt + kBarrierBytes, kTasks = 4;
-  static_assert(kTasksAt + kTaskBytes == forward_shared_bytes(kDim));
+  static constexpr int kAllTaskBytes = kTaskBytes + survey_bytes(kFeatures, kConsumers);
+  static_assert(kTasksAt + kAllTaskBytes == forward_shared_bytes(kDim, kFeatures));
 
   using Scores = float[kKeyTiles][4];
   using Weights = u32[kSteps][4];

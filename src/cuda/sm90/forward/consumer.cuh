@@ -2,6 +2,7 @@
 // next block's scores become weights.
 #pragma once
 
+#include "cuda/sm90/forward/edits.cuh"
 #include "cuda/sm90/forward/epilogue.cuh"
 #include "cuda/sm90/forward/producer.cuh"
 #include "cuda/sm90/forward/products.cuh"
@@ -12,6 +13,7 @@ namespace strobe::cuda::sm90 {
 /// Where a consumer is: in which task, with which rows, and at which block of those that they see.
 struct Place {
   int stage, block, end;
+  bool simple;
 };
 
 template <class C>
@@ -24,7 +26,8 @@ struct Consumer {
   Ring<C::kQueryStages> query;
   Ring<C::kStages> keys, values;
   Ring<1> output;
-  int owed = 0;  // blocks of values behind the one in work that nobody will read, to be let go
+  BlockBias<C> bias;  // of the block in work, or to come
+  int owed = 0;       // blocks of values behind the one in work that nobody will read, to be let go
 
   STROBE_DEVICE Consumer(const ForwardParams& params, SharedMemory<C> shared, Task<C>* all_tasks, int consumer)
       : f(params), memory(shared), tasks(all_tasks), number(consumer) {
@@ -38,12 +41,67 @@ struct Consumer {
   STROBE_DEVICE u32 key_tile() const { return uniform(memory.keys(keys.stage())); }
   STROBE_DEVICE u32 value_tile() const { return uniform(memory.values(values.stage())); }
 
-  /// What scores are multiplied by, in powers of two.
-  STROBE_DEVICE float unit() const { return f.attention.scale * kLog2E; }
+  /// What scores are multiplied by, in powers of two. Edited ones are in powers of two already.
+  STROBE_DEVICE float unit() const { return C::kEdits ? 1.0f : f.attention.scale * kLog2E; }
 
   STROBE_DEVICE static void release(u32 barrier) {
     __syncwarp();
     if (lane_index() == 0) ptx::mbarrier_arrive(barrier);
+  }
+
+  /// Hides keys of the block from rows whose documents are others. Each lane looks up four keys of 128.
+  STROBE_DEVICE void hide_documents(const Place& now, typename C::Scores& s) const {
+    constexpr int kLoads = C::kKeyBlock / kWarpLanes;
+    const AttentionParams& p = f.attention;
+    const Sequence& sequence = task_of(now).s;
+    const Documents of_queries = query_documents(p, sequence), of_keys = key_documents(p, sequence);
+    const int row = rows_of(now).first_row + warp_index() % 4 * 16 + lane_index() / 4, last = sequence.queries - 1;
+    const int own[2] = {of_queries(smaller(row, last)), of_queries(smaller(row + 8, last))};
+    int documents[kLoads];
+#pragma unroll
+    for (int n = 0; n < kLoads; ++n) {
+      documents[n] = of_keys(smaller(now.block * C::kKeyBlock + n * kWarpLanes + lane_index(), sequence.keys - 1));
+    }
+#pragma unroll
+    for (int n = 0; n < 2 * C::kKeyTiles; ++n) {
+      const int document = __shfl_sync(~0u, documents[n / 8], n / 2 % 4 * 8 + lane_index() % 4 * 2 + n % 2);
+      if (document != own[0]) s[n / 2][n % 2] = minus_infinity();
+      if (document != own[1]) s[n / 2][2 + n % 2] = minus_infinity();
+    }
+  }
+
+  /// Hides keys that the block mask hides. Each lane looks up four keys of 128, for one row of the mask at a time.
+  STROBE_DEVICE void hide_masked_blocks(const Place& now, typename C::Scores& s) const {
+    constexpr int kLoads = C::kKeyBlock / kWarpLanes;
+    const AttentionParams& p = f.attention;
+    const Task<C>& task = task_of(now);
+    const int warp_row = rows_of(now).first_row + warp_index() % 4 * 16, last_row = task.s.queries - 1;
+    const char* const mask =
+        p.block_mask.data + task.s.batch * p.block_mask.batch_stride + task.head * p.block_mask.head_stride;
+    i64 places[kLoads];
+#pragma unroll
+    for (int n = 0; n < kLoads; ++n) {
+      const int key = smaller(now.block * C::kKeyBlock + n * kWarpLanes + lane_index(), task.s.keys - 1);
+      places[n] = key / p.block_columns * p.block_mask.column_stride;
+    }
+    const int row = warp_row + lane_index() / 4;
+    const int own[2] = {smaller(row, last_row) / p.block_rows, smaller(row + 8, last_row) / p.block_rows};
+    const int last = smaller(warp_row + 15, last_row) / p.block_rows;
+    u32 shown[2][kLoads] = {};
+#pragma unroll 1
+    for (int mask_row = smaller(warp_row, last_row) / p.block_rows; mask_row <= last; ++mask_row) {
+#pragma unroll
+      for (int n = 0; n < kLoads; ++n) {
+        const u32 bits = __ballot_sync(~0u, mask[mask_row * p.block_mask.row_stride + places[n]] != 0);
+        if (own[0] == mask_row) shown[0][n] = bits;
+        if (own[1] == mask_row) shown[1][n] = bits;
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < 4 * C::kKeyTiles; ++n) {
+      const int t = n / 4, bit = t % 4 * 8 + lane_index() % 4 * 2 + n % 2;
+      if ((shown[n % 4 / 2][t / 4] >> bit & 1) == 0) s[t][n % 4] = minus_infinity();
+    }
   }
 
   /// Hides keys of the block from rows that do not see them.
@@ -58,11 +116,19 @@ struct Consumer {
       const int i = row + 8 * half, base = first + 2 * (lane_index() % 4);
       const KeyRange keys = i < rows.last_row ? visible_keys(p, sequence, i) : KeyRange{0, 0};
       const int from = keys.first - base, to = keys.last - base;
+      const int open = i < rows.last_row ? smaller(sequence.prefix, sequence.keys) - base : -base;
 #pragma unroll
       for (int n = 0; n < 2 * C::kKeyTiles; ++n) {
         const int column = n / 2 * 8 + n % 2;
-        if (column < from || column >= to) s[n / 2][2 * half + n % 2] = minus_infinity();
+        bool hidden = column < from || column >= to;
+        if constexpr (C::kSurveys) hidden = hidden && column >= open;
+        if (hidden) s[n / 2][2 * half + n % 2] = minus_infinity();
       }
+    }
+    if constexpr (C::kHidesByData) {
+      if (data_show_all(now)) return;
+      if constexpr ((C::kFeatures & kDocuments) != 0) hide_documents(now, s);
+      if constexpr ((C::kFeatures & kBlockMask) != 0) hide_masked_blocks(now, s);
     }
   }
 
@@ -139,7 +205,7 @@ struct Consumer {
     place.stage = task_ring.stage();
     const ConsumerRows& rows = rows_of(place);
     if (!rows.there) return false;
-    place = {place.stage, rows.top, rows.end};
+    place = {place.stage, rows.top, rows.end, rows.simple};
     task_ring.advance();
     return true;
   }
@@ -166,8 +232,10 @@ struct Consumer {
   /// us.
   STROBE_DEVICE bool reach_next_task(const Place& now, Place& next, bool& opened) {
     constexpr int kMostOwed = C::kStages - 1;
-    opened = rows_of(now).behind <= kMostOwed && open(next);
-    if (!opened || rows_of(next).blocks() == 0) return false;
+    opened = (now.simple || rows_of(now).behind <= kMostOwed) && open(next);
+    if (!opened) return false;
+    if (now.simple && next.simple) return true;
+    if (rows_of(next).blocks() == 0) return false;
     const int unseen = rows_of(now).behind + rows_of(next).before;
     if (unseen > kMostOwed) return false;
     skip(unseen);
@@ -206,9 +274,24 @@ struct Consumer {
     ptx::wgmma_commit_group();
   }
 
+  /// Whether data hide nothing of the block from the rows.
+  STROBE_DEVICE bool data_show_all(const Place& now) const {
+    if constexpr (C::kHidesByData) {
+      const Task<C>& task = task_of(now);
+      const int group = now.block >> task.group_bits;
+      return (task.all[number][group / kWarpLanes] >> group % kWarpLanes & 1) != 0;
+    }
+    return true;
+  }
+
   /// Whether every row sees every key of the block.
   STROBE_DEVICE bool all_see(const Place& now) const {
     const ConsumerRows& rows = rows_of(now);
+    if constexpr (C::kSurveys) {
+      const Sequence& s = task_of(now).s;
+      if (!data_show_all(now)) return false;
+      if ((now.block + 1) * C::kKeyBlock <= smaller(s.prefix, s.keys)) return true;
+    }
     return now.block * C::kKeyBlock >= rows.all_first && (now.block + 1) * C::kKeyBlock <= rows.all_last;
   }
 
@@ -222,30 +305,81 @@ struct Consumer {
     ptx::wgmma_commit_group();
   }
 
+  STROBE_DEVICE EditPlace edit_place(const Place& now) const {
+    const int warp_row = rows_of(now).first_row + warp_index() % 4 * 16, first_key = now.block * C::kKeyBlock;
+    return {warp_row + lane_index() / 4, first_key + 2 * (lane_index() % 4), warp_row, first_key};
+  }
+
+  /// Asks for the bias of a block.
+  STROBE_DEVICE void load_bias(const Place& place) {
+    if constexpr ((C::kFeatures & kBias) != 0) {
+      if constexpr (BlockBias<C>::kAhead) bias.load(f.attention, task_of(place), edit_place(place));
+    }
+  }
+
+  /// Whether the warp's rows have origins against which a block's weights may be taken at once.
+  STROBE_DEVICE bool settled(const Softmax<C>& softmax) const {
+    if constexpr (C::kFeatures == kSoftcap) return caps_quickly(f, softmax.origin);
+    return softmax.settled();
+  }
+
+  /// A block's products to weights, where scores are edited. `quick`: rows are settled and see all keys; then the
+  /// maximum is looked for only if weights turn out too large. Returns whether origins moved.
+  STROBE_DEVICE bool weigh_edited(const Place& now, bool quick, Softmax<C>& softmax, typename C::Scores& s,
+                                  float (&total)[2]) {
+    const Task<C>& task = task_of(now);
+    const EditPlace place = edit_place(now);
+    if constexpr ((C::kFeatures & kBias) != 0) {
+      if constexpr (!BlockBias<C>::kAhead) bias.load(f.attention, task, place);
+    }
+    if (quick && is_quick<C>(f.attention, task, place)) {
+      weigh_quickly<C>(f, task, place, softmax.origin, bias, s, total);
+      if (!Softmax<C>::exceeds(most_weights<C>(), total)) return false;
+      recompute_scores<C>(query_tile(), key_tile(), s);
+    }
+    edit_scores<C>(f, task, place, bias, s);
+    if (!all_see(now)) hide(now, s);
+    const bool moved = softmax.follow(1.0f, s);
+    softmax.shift(s);
+    softmax.weigh_shifted(s, total);
+    return moved;
+  }
+
   /// A task's first scores, which are there, to weights. Returns whether all rows have an origin.
   STROBE_DEVICE bool weigh_first(const Place& now, Softmax<C>& softmax, typename C::Scores& s) {
     hold(s);
-    if (!all_see(now)) hide(now, s);
     float total[2];
-    softmax = {};
-    softmax.follow(unit(), s);
-    softmax.weigh(unit(), s, total);
+    if constexpr (C::kEdits) {
+      softmax = {};
+      weigh_edited(now, false, softmax, s, total);
+    } else {
+      if (!all_see(now)) hide(now, s);
+      softmax.begin(s);
+      softmax.weigh(unit(), s, total);
+    }
     // Never, but for NaN. ptxas 13.0 would move the exponentials behind the wait for the product, but not across this.
     if (Softmax<C>::overflows(total)) ptx::nanosleep(0);
     softmax.add(total);
     release_keys();
-    return softmax.settled();
+    return settled(softmax);
   }
 
   /// The blocks of a task down to the last one that the rows see, whose weights are in `p` when this returns and whose
   /// values are still to be added.
-  STROBE_DEVICE void compute(Place& now, bool settled, Softmax<C>& softmax, typename C::Scores& s,
+  STROBE_DEVICE void compute(Place& now, bool trusted, Softmax<C>& softmax, typename C::Scores& s,
                              typename C::Weights& p, typename C::Outputs& o) {
     const u32 queries = query_tile();
     float total[2];
-    if (--now.block > now.end) wait_for_keys();
+    now.block = task_of(now).after(now.block);
+    if (now.block > now.end) {
+      load_bias(now);
+      wait_for_keys();
+    }
+    bool next_all = false;  // and the next block, where they are looked up
+    int next = now.block;
+    if constexpr (C::kSurveys) next_all = now.block > now.end && all_see(now);
     while (now.block > now.end) {
-      const bool all = all_see(now);
+      const bool all = C::kSurveys ? next_all : all_see(now);
       hold(o);
       hold(p);
       wait_for_turn();
@@ -254,27 +388,44 @@ struct Consumer {
       ptx::wgmma_commit_group();
       start_adding(p, o);
       pass_turn();
+      if constexpr (C::kSurveys) {  // while the product is under way
+        next = task_of(now).after(now.block);
+        next_all = next > now.end && all_see({now.stage, next, now.end});
+      }
       ptx::wgmma_wait_group<1>();
       hold(s);
-      bool quick = all && settled, moved = false;
-      if (quick) {
-        softmax.weigh(unit(), s, total);
-        if (softmax.overflows(total)) {
-          recompute_scores<C>(queries, key_tile(), s);
-          quick = false;
+      bool quick = all && trusted, moved = false;
+      if constexpr (C::kEdits) {
+        moved = weigh_edited(now, quick, softmax, s, total);
+        if (moved || !trusted) trusted = settled(softmax);
+      } else {
+        if (quick) {
+          softmax.weigh(unit(), s, total);
+          if (softmax.overflows(total)) {
+            recompute_scores<C>(queries, key_tile(), s);
+            quick = false;
+          }
         }
-      }
-      if (!quick) {
-        if (!all) hide(now, s);
-        moved = softmax.follow(unit(), s);
-        softmax.weigh(unit(), s, total);
-        settled = softmax.settled();
+        if (!quick) {
+          if (!all) hide(now, s);
+          moved = softmax.follow(unit(), s);
+          softmax.weigh(unit(), s, total);
+          trusted = softmax.settled();
+        }
       }
       softmax.add(total);
       release_keys();
       // ptxas 13.0 would move the exponentials behind the wait for the product, but not across this loop.
       hold(s);
-      if (--now.block > now.end) wait_for_keys();
+      if constexpr (C::kSurveys) {
+        now.block = next;
+      } else {
+        --now.block;
+      }
+      if (now.block > now.end) {
+        load_bias(now);
+        wait_for_keys();
+      }
       ptx::wgmma_wait_group<0>();
       hold(o);
       hold(p);
@@ -308,7 +459,7 @@ struct Consumer {
     }
     if (__any_sync(~0u, !finite)) [[unlikely]]
       rescue_rows<C>(f, task, number, rows_not_finite<C>(o), stage);
-    if (rows_of(now).copied) {
+    if (now.simple || rows_of(now).copied) {
       ptx::fence_proxy_async();
       release(memory.output_full(number));
       output.advance();
@@ -316,7 +467,7 @@ struct Consumer {
       store_staged<C>(p, task, rows_of(now), stage);
     }
     write_lse(p, rows_of(now), ends);
-    clear_unused_rows(now);
+    if (!now.simple) clear_unused_rows(now);
     release_task(now);
   }
 
@@ -330,12 +481,13 @@ struct Consumer {
     for (;;) {
       if (!ahead) {
         if (!take_task(now, opened)) break;
+        load_bias(now);
         start_task(s);
         pass_turn();
         ptx::wgmma_wait_group<0>();
         settled = weigh_first(now, softmax, s);
       }
-      if (rows_of(now).tail != 0 && rows_of(now).before == 0) [[unlikely]]
+      if (!now.simple && rows_of(now).tail != 0 && rows_of(now).before == 0) [[unlikely]]
         clear_tail(rows_of(now).tail);
       pack(s, p);
       clear(o);
@@ -346,6 +498,7 @@ struct Consumer {
       hold(o);
       hold(p);
       if (ahead) {
+        load_bias(next);
         start_task(s);
         start_adding(p, o);
         pass_turn();
@@ -360,7 +513,7 @@ struct Consumer {
       hold(p);
       release_values();
       release_owed_values();
-      if (!ahead) skip_with_values(rows_of(now).behind);
+      if (!ahead && !now.simple) skip_with_values(rows_of(now).behind);
       finish(now, done, o);
       if (opened) now = next;
     }

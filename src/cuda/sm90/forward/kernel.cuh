@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cuda/sm90/forward/consumer.cuh"
+#include "cuda/sm90/forward/scheduler.cuh"
 #include "cuda/sm90/forward/storer.cuh"
 
 namespace strobe::cuda::sm90 {
@@ -39,7 +40,7 @@ template <class C>
 STROBE_DEVICE void forward(const ForwardParams& f) {
   const SharedMemory<C> memory{ptx::shared_address(shared_memory)};
   auto* const tasks = reinterpret_cast<Task<C>*>(shared_memory + C::kTasksAt);
-  static_assert(C::kTasks * sizeof(Task<C>) <= kTaskBytes);
+  static_assert(C::kTasks * sizeof(Task<C>) <= C::kAllTaskBytes);
   if (threadIdx.x == 0) start_barriers(memory);
   if (threadIdx.x == kWarpLanes) {
     ptx::prefetch_tensormap(f.query);
@@ -51,7 +52,7 @@ STROBE_DEVICE void forward(const ForwardParams& f) {
   if (warpgroup == 0) {
     ptx::setmaxnreg_dec<C::kTile.producer_registers>();
     if (threadIdx.x == 0) Producer<C>{f, memory, tasks}.run();
-    if (threadIdx.x == kWarpLanes) Scheduler<C>{f, memory, tasks}.run();
+    if (C::kSurveys ? warp_index() == 1 : threadIdx.x == kWarpLanes) Scheduler<C>{f, memory, tasks}.run();
     if (C::kStagesOutput && threadIdx.x == 2 * kWarpLanes) Storer<C>{f, memory, tasks}.run();
   } else {
     ptx::setmaxnreg_inc<C::kTile.consumer_registers>();

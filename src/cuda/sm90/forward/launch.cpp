@@ -1,5 +1,7 @@
 // The host side of the Hopper forward kernel: whom it serves, with which variant and tile, and the launch.
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "cuda/families.hpp"
 #include "cuda/sm90/forward/params.hpp"
@@ -14,9 +16,64 @@ using sm90::ForwardTile;
 
 /// Below this, half of what the tensor unit does would be for padding, and the portable kernel has tiles of its own.
 constexpr std::int64_t kLeastDim = 33;
+/// Options that kernels are compiled for, each alone.
+constexpr int kServedFeatures[] = {0, kSoftcap, kBias, kAlibi, kDocuments, kBlockMask, kNegativeScale};
 constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
+
+/// features_of, and whether there is a prefix. With another option it is one of many.
+int own_features_of(const Problem& problem) {
+  const int features = features_of(problem);
+  if (problem.prefix_length == 0 && !problem.has_prefix_lengths) return features;
+  return features == 0 ? sm90::kPrefixKeys : kAllFeatures;
+}
+
+/// Where the documents of all sequences' blocks lie in the workspace, behind the counter.
+struct DocumentBlocks {
+  std::int64_t query_blocks = 0, key_blocks = 0;  // to be summed up
+  std::int64_t query_slots = 0, key_slots = 0;    // of one sequence; of packed ones of all
+
+  DocumentBlocks(const Problem& problem, int key_block) {
+    const auto count = [&](bool packed, std::int64_t total, std::int64_t length, int rows, std::int64_t& slots) {
+      slots = packed ? total / rows + problem.batch + 1 : (length + rows - 1) / rows;
+      return packed ? slots - 1 : slots * problem.batch;
+    };
+    query_blocks =
+        count(problem.packed_queries, problem.total_queries, problem.query_length, sm90::kWarpgroupRows, query_slots);
+    key_blocks = count(problem.packed_keys, problem.total_keys, problem.key_length, key_block, key_slots);
+  }
+  static constexpr std::size_t kBytes = 2 * sizeof(int);  // of each
+  std::size_t query_bytes() const { return std::size_t(query_blocks + 1) * kBytes; }
+  std::size_t key_bytes() const { return std::size_t(key_blocks + 1) * kBytes; }
+};
+
+/// tanh(z) / z as a polynomial in z^2, for |z| <= 1; its relative error is at most 7e-6.
+constexpr double kTanhTerms[sm90::kSoftcapTerms] = {0.99999309, -0.332980649, 0.130368082, -0.0448174949,
+                                                    0.00903639071};
+
+void describe_softcap(const Problem& problem, ForwardParams& params) {
+  if (!(problem.softcap > 0.0f)) return;
+  constexpr double kLog2E = 1.44269504088896340736;
+  const double ratio = double(problem.scale) / problem.softcap;
+  double term_unit = problem.scale * kLog2E;
+  bool usable = true;
+  double limit = 1.0 / ratio;
+  for (int n = 0; n < sm90::kSoftcapTerms; ++n, term_unit *= ratio * ratio) {
+    const double term = kTanhTerms[n] * term_unit;
+    usable &= std::abs(term) < std::numeric_limits<float>::max();
+    // Where terms vanish, so must what they would have added.
+    if (std::abs(term) < std::numeric_limits<float>::min()) limit = 0.01 / ratio;
+    params.softcap_terms[n] = float(term);
+  }
+  params.softcap_limit = usable ? float(limit) : -1.0f;
+  const bool quick = usable && limit == 1.0 / ratio;
+  // At the limit a score is tanh(1) times the height. Far below, at nine tenths, scores may err by half a power of two
+  // if that is less than 2^-20 of the row's sum.
+  const double height = problem.softcap * kLog2E, highest = std::tanh(1.0) * height - std::log2(sm90::kSoftcapWeights);
+  params.softcap_lowest = quick ? float(20.0 - 0.9 * height) : std::numeric_limits<float>::infinity();
+  params.softcap_highest = float(highest);
+}
 
 /// Heads are worked on in groups of like sizes. Where all tiles take equally long, heads follow one another, so that
 /// keys are read from memory once. Under a causal mask a group has several, whose short tiles even out the long ones:
@@ -30,6 +87,22 @@ void group_heads(int multiprocessors, ForwardParams& params) {
   const int groups = (params.heads + heads - 1) / heads;
   params.heads_per_group = params.heads / groups;
   params.small_groups = groups - params.heads % groups;
+}
+
+/// Launches the kernel that sums up documents.
+void sum_up_documents(const Problem& problem, const KernelKey& key, char* memory, int key_block, Launcher& launcher,
+                      ForwardParams& params) {
+  const DocumentBlocks blocks(problem, key_block);
+  params.query_documents = reinterpret_cast<int*>(memory);
+  params.key_documents = reinterpret_cast<int*>(memory + blocks.query_bytes());
+  params.query_blocks = int(blocks.query_blocks);
+  params.key_blocks = int(blocks.key_blocks);
+  params.query_slots = int(blocks.query_slots);
+  params.key_slots = int(blocks.key_slots);
+  params.key_block = key_block;
+  constexpr int kWarps = sm90::kDocumentThreads / 32;
+  const unsigned grid = unsigned((blocks.query_blocks + blocks.key_blocks + kWarps - 1) / kWarps);
+  launcher.launch(key, {.x = std::max(grid, 1u)}, sm90::kDocumentThreads, 0, &params);
 }
 
 }  // namespace
@@ -46,8 +119,11 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (dim < kLeastDim) return refuse("would pad head dimensions up to 32 to 64");
   if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
   if (problem.page_size > 0) return refuse("has no pages");
-  if (features_of(problem) != 0) return refuse("has no softcap, bias, ALiBi, documents, masks, dropout or scale <= 0");
-  if (problem.prefix_length > 0 || problem.has_prefix_lengths) return refuse("has no prefix");
+  const int features = own_features_of(problem);
+  if (features == kAllFeatures) return refuse("takes one option alone of those that edit scores or hide keys by data");
+  if (features != sm90::kPrefixKeys && !std::ranges::count(kServedFeatures, features)) {
+    return refuse("has no masks of single keys and no dropout");
+  }
   if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) >= std::int64_t(1)
                                                                                                           << 31) {
     return refuse("more than 2^31 tiles of queries");
@@ -59,11 +135,16 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
   const int dim = built_dim(problem);
   const ForwardTile tile = sm90::forward_tile(dim);
   decision.variant = Variant::kPrefill;
-  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim}};
+  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, own_features_of(problem)}};
   decision.kernel_count = 1;
   decision.query_tile = tile.query_tile();
   decision.key_block = tile.key_block;
   decision.workspace_bytes = kWorkspaceBytes;
+  if (problem.has_documents) {
+    decision.kernels[decision.kernel_count++] = {KernelId::kForward90Documents, {}};
+    const DocumentBlocks blocks(problem, tile.key_block);
+    decision.workspace_bytes += blocks.query_bytes() + blocks.key_bytes();
+  }
 }
 
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
@@ -86,12 +167,18 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
     params.output =
         tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
   }
+  describe_softcap(problem, params);
   group_heads(launcher.device().multiprocessors, params);
-  params.tiles_taken = static_cast<int*>(workspace);
-  launcher.clear(workspace, sizeof(int));
+  params.tiles_taken = static_cast<unsigned long long*>(workspace);
+  params.tag = fresh_tag();
+  if (problem.has_documents) {
+    sum_up_documents(problem, decision.kernels[1], static_cast<char*>(workspace) + kWorkspaceBytes, tile.key_block,
+                     launcher, params);
+  }
   const unsigned blocks =
       unsigned(std::min<std::int64_t>(std::int64_t(params.tiles) * params.heads, launcher.device().multiprocessors));
-  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()), unsigned(sm90::forward_shared_bytes(dim)), &params);
+  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
+                  unsigned(sm90::forward_shared_bytes(dim, key.values[2])), &params);
 }
 
 }  // namespace strobe::cuda::sm90_forward

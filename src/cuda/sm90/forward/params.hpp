@@ -5,15 +5,31 @@
 
 namespace strobe::cuda::sm90 {
 
+/// Of the polynomial in x^2 that softcap is, times x, where x is not large.
+constexpr int kSoftcapTerms = 5;
+/// Weights less than this are of scores for which the polynomial holds, if their origin is at most softcap_highest.
+constexpr float kSoftcapWeights = 1024.0f;
+
 struct ForwardParams {
   TensorMap query, key, value, output;  // [dims, rows, heads, batches]
   AttentionParams attention;
-  int* tiles_taken;     // by thread blocks, besides their first ones; 0 at the start
-  int tiles;            // query tiles of a sequence; packed: of all sequences, an upper bound
-  int heads;            // heads that have tiles of their own: batch * query_heads; packed: query_heads
+  unsigned long long* tiles_taken;  // by thread blocks, besides their first ones; holding anything
+  unsigned long long tag;           // chance does not write it
+  int tiles;                        // query tiles of a sequence; packed: of all sequences, an upper bound
+  int heads;                        // heads that have tiles of their own: batch * query_heads; packed: query_heads
   int heads_per_group;  // heads whose tiles are taken together; one more in those groups that follow small_groups
                         // others
   int small_groups;
+
+  // softcap * tanh(x * scale / softcap) in powers of two is x * (terms[0] + terms[1] x^2 + ...) if |x| <= limit.
+  float softcap_terms[kSoftcapTerms], softcap_limit;
+  float softcap_lowest, softcap_highest;  // origins between which the polynomial may be taken without asking for |x|
+
+  // Documents, in blocks of kWarpgroupRows queries and key_block keys: the smallest and the largest of each.
+  int *query_documents, *key_documents;
+  int query_blocks, key_blocks;  // of all sequences; of packed ones upper bounds
+  int query_slots, key_slots;    // blocks of a sequence, where it is not packed
+  int key_block;
 };
 
 }  // namespace strobe::cuda::sm90

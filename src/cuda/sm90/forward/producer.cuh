@@ -52,7 +52,7 @@ struct Producer {
   }
 
   /// So many blocks before a task's end the next one is asked for.
-  static constexpr int kLastBlocks = 2;
+  static constexpr int kLastBlocks = C::kSurveys ? 4 : 2;
 
   /// The next task. Null if there is none.
   STROBE_DEVICE const Task<C>* open(int& stage) {
@@ -79,6 +79,21 @@ struct Producer {
     return task;
   }
 
+  /// Loads all blocks that a surveyed task visits but the first one's keys and the last one's values. Returns the last
+  /// one.
+  STROBE_DEVICE int visit(const Task<C>& task) {
+    int block = task.top;
+#pragma unroll 1
+    for (int left = task.blocks(); left > 1; --left) {
+      if (left == 1 + kLastBlocks) ptx::mbarrier_arrive(memory.task_wanted());
+      const int next = task.after(block);
+      load_keys(task, next);
+      load_values(task, block);
+      block = next;
+    }
+    return block;
+  }
+
   /// In the order in which stages come free: Q, K0, K1, V0, K2, V1, ..., and on to the next task, whose K0 is loaded
   /// before this task's last V. Queries come as early as there is room for them. If the next task has no keys, nobody
   /// waits for the one after it: there may be none before this task is done with.
@@ -87,10 +102,15 @@ struct Producer {
     int stage = 0, next_stage = 0;
     const Task<C>* task = begin(open(stage), stage);
     while (task != nullptr) {
-      for (int block = task->top; block > task->end + 1; --block) {
-        if (block == task->end + 1 + kLastBlocks) ptx::mbarrier_arrive(memory.task_wanted());
-        load_keys(*task, block - 1);
-        load_values(*task, block);
+      int last = 0;
+      if constexpr (C::kSurveys) {
+        last = visit(*task);
+      } else {
+        for (int block = task->top; block > task->end + 1; --block) {
+          if (block == task->end + 1 + kLastBlocks) ptx::mbarrier_arrive(memory.task_wanted());
+          load_keys(*task, block - 1);
+          load_values(*task, block);
+        }
       }
       const Task<C>* next = open(next_stage);
       const bool follows = next != nullptr && next->blocks() > 0;
@@ -98,7 +118,7 @@ struct Producer {
         load_queries(*next, 0, kEarly);
         load_keys(*next, next->top);
       }
-      load_values(*task, task->end + 1);
+      load_values(*task, C::kSurveys ? last : task->end + 1);
       close(stage);
       if (follows) {
         load_queries(*next, kEarly, C::kConsumers);

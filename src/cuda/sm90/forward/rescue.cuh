@@ -27,14 +27,29 @@ STROBE_DEVICE u32 rows_not_finite(const typename C::Outputs& o) {
   return rows;
 }
 
-STROBE_DEVICE float score_of(const AttentionParams& p, const char* query, const char* key) {
+/// The score of one key, in natural units.
+template <class C>
+STROBE_DEVICE float score_of(const AttentionParams& p, const ScoreRow& row, const char* query, const char* key, int j) {
   float product = 0.0f;
   for (int d = lane_index(); d < p.head_dim; d += kWarpLanes) {
     product = fmaf(load_float(query, p.query.type, d), load_float(key, p.key.type, d), product);
   }
 #pragma unroll
   for (int step = kWarpLanes / 2; step > 0; step /= 2) product += __shfl_xor_sync(~0u, product, step);
-  return p.scale * product;
+  if constexpr (!C::kEdits) return p.scale * product;
+  float capped;
+  return edited_score<C::kFeatures>(p, row, j, j, product, &capped);
+}
+
+/// The smallest range of keys around those that are visible and a prefix.
+STROBE_DEVICE KeyRange around(KeyRange visible, int prefix) {
+  return prefix > 0 ? KeyRange{0, larger(visible.last, prefix)} : visible;
+}
+/// Whether the row sees a key of that range.
+template <class C>
+STROBE_DEVICE bool shows(const AttentionParams& p, const Sequence& s, const ScoreRow& row, int j) {
+  if constexpr (!C::kSurveys) return true;
+  return sees(row.visible, smaller(s.prefix, s.keys), j) && data_shows<C::kFeatures>(p, s, row, j);
 }
 
 /// O of one row, by a warp, to where it is staged, or to memory if `stage` is 0. LSE is right already: values take no
@@ -42,14 +57,21 @@ STROBE_DEVICE float score_of(const AttentionParams& p, const char* query, const 
 template <class C>
 STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int i, u32 stage, int row) {
   const Sequence& s = task.s;
-  const KeyRange visible = visible_keys(p, s, i);
+  KeyRange visible = visible_keys(p, s, i);
+  ScoreRow scored;
+  if constexpr (C::kFeatures != 0) scored = score_row<C::kFeatures>(p, s, task.head, i);
   const KeyAddress keys = key_rows(p, p.key, s, task.kv_head), values = key_rows(p, p.value, s, task.kv_head);
   const char* const query = query_rows(p, p.query, s, task.head)(i);
   char* const to = const_cast<char*>(query_rows(p, p.output, s, task.head)(i));
+  if constexpr (C::kSurveys) visible = around(visible, smaller(s.prefix, s.keys));
   float origin = minus_infinity(), sum = 0.0f, outputs[C::kDim / kWarpLanes] = {};
-  for (int j = visible.first; j < visible.last; ++j) origin = fmaxf(origin, score_of(p, query, keys(j)));
   for (int j = visible.first; j < visible.last; ++j) {
-    const float weight = ptx::ex2((score_of(p, query, keys(j)) - origin) * kLog2E);
+    if (!shows<C>(p, s, scored, j)) continue;
+    origin = fmaxf(origin, score_of<C>(p, scored, query, keys(j), j));
+  }
+  for (int j = visible.first; j < visible.last; ++j) {
+    if (!shows<C>(p, s, scored, j)) continue;
+    const float weight = ptx::ex2((score_of<C>(p, scored, query, keys(j), j) - origin) * kLog2E);
     sum += weight;
 #pragma unroll
     for (int n = 0; n < C::kDim / kWarpLanes; ++n) {

@@ -17,23 +17,72 @@ struct alignas(16) ConsumerRows {
   int all_first, all_last;  // every row sees the keys [all_first, all_last)
   bool there;               // false: no more tasks
   bool copied;              // outputs go by way of the copy engine
+  bool simple;              // nothing to see to but the blocks: before, behind and tail are 0, 64 rows are copied
   float* lse;               // of first_row; null if nobody wants it
 
   STROBE_DEVICE int blocks() const { return top - end; }
 };
 
-/// One tile of queries of one head, and the key blocks that it sees: from `top` down to `end`, without that one.
+/// What a task knows besides, where options ask for it: the head's slope; which blocks to visit (survey.cuh).
+template <bool kAlibi>
+struct AlibiFacts {};
+template <>
+struct AlibiFacts<true> {
+  float slope;  // of the head, in powers of two
+};
+
+template <bool kSurveys, int kConsumers>
+struct SurveyFacts {};
+template <int kConsumers>
+struct SurveyFacts<true, kConsumers> {
+  int group_bits;                     // 2^group_bits blocks share a bit
+  int count;                          // of blocks to visit
+  u32 some[kSurveyWords];             // blocks to visit
+  u32 all[kConsumers][kSurveyWords];  // blocks of which data hide nothing from a consumer's rows
+};
+
+/// One tile of queries of one head, and the key blocks that it sees: from `top` down to `end`, without that one; of
+/// these only some, if the task has been surveyed.
 template <class C>
-struct Task {
+struct Task : AlibiFacts<(C::kFeatures & kAlibi) != 0>, SurveyFacts<C::kSurveys, C::kConsumers> {
   bool there;
   int head, kv_head;
   int top, end;
   Sequence s;
   ConsumerRows rows[C::kConsumers];
 
-  STROBE_DEVICE int blocks() const { return top - end; }
+  STROBE_DEVICE int blocks() const {
+    if constexpr (C::kSurveys) {
+      return this->count;
+    } else {
+      return top - end;
+    }
+  }
+  /// The block to visit after this one, or `end`.
+  STROBE_DEVICE int after(int block) const {
+    if constexpr (C::kSurveys) {
+      if (--block <= end) return end;
+      const int bits = this->group_bits, group = block >> bits;
+      int word = group / kWarpLanes;
+      u32 found = this->some[word] & ~0u >> (kWarpLanes - 1 - group % kWarpLanes);
+      while (found == 0) found = this->some[--word];  // there is one: the last before `end`
+      const int next = word * kWarpLanes + kWarpLanes - 1 - __clz(int(found));
+      return next == group ? block : ((next + 1) << bits) - 1;
+    } else {
+      return block - 1;
+    }
+  }
 };
 
+/// Whether the outputs of rows that see something go by way of the copy engine.
+template <class C>
+STROBE_DEVICE bool copies(const AttentionParams& p, int first_row, int last_row) {
+  const bool ends_with_tensor = !p.packed_queries && p.query_lengths.data == nullptr;
+  return C::kStagesOutput && p.output.type != Element::kFloat32 &&
+         (ends_with_tensor || first_row + kWarpgroupRows <= last_row);
+}
+
+/// Rows of a sequence as positions have it.
 template <class C>
 STROBE_DEVICE ConsumerRows rows_from(const AttentionParams& p, const Sequence& s, int head, int first_row) {
   ConsumerRows rows{};
@@ -46,16 +95,15 @@ STROBE_DEVICE ConsumerRows rows_from(const AttentionParams& p, const Sequence& s
   rows.all_first = view.all_first;
   rows.all_last = view.all_last;
   if (p.lse.data) rows.lse = &lse_at(p, s, head, first_row);
-  if (view.begin >= view.end) return rows;
+  if (C::kSurveys || view.begin >= view.end) return rows;
   rows.end = view.begin / C::kKeyBlock - 1;
   rows.top = ceil_div(view.end, C::kKeyBlock) - 1;
   if ((rows.top + 1) * C::kKeyBlock > s.keys) rows.tail = s.keys - rows.top * C::kKeyBlock;
-  const bool ends_with_tensor = !p.packed_queries && p.query_lengths.data == nullptr;
-  rows.copied = C::kStagesOutput && p.output.type != Element::kFloat32 &&
-                (ends_with_tensor || first_row + kWarpgroupRows <= rows.last_row);
+  rows.copied = copies<C>(p, first_row, rows.last_row);
   return rows;
 }
 
+/// Tile number `index`. Where it is surveyed, what blocks it sees is still to come.
 template <class C>
 STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   const AttentionParams& p = f.attention;
@@ -74,19 +122,24 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   task.head = head % p.query_heads;
   task.kv_head = task.head / p.group;
   task.top = task.end = 0;
+  if constexpr ((C::kFeatures & kAlibi) != 0) task.slope = kLog2E * alibi_slope<C::kFeatures>(p, s, task.head);
 #pragma unroll 1
   for (int n = 0; n < C::kConsumers; ++n) {
     const ConsumerRows rows = task.rows[n] = rows_from<C>(p, s, task.head, tile * C::kQueryTile + n * kWarpgroupRows);
-    if (rows.blocks() == 0) continue;
+    if (C::kSurveys || rows.blocks() == 0) continue;
     task.end = task.blocks() == 0 ? rows.end : smaller(task.end, rows.end);
     task.top = larger(task.top, rows.top);
   }
+  if constexpr (!C::kSurveys) {
 #pragma unroll 1
-  for (int n = 0; n < C::kConsumers; ++n) {
-    ConsumerRows& rows = task.rows[n];
-    if (rows.blocks() == 0) rows.top = rows.end = task.end;  // who sees nothing lets all blocks pass before the first
-    rows.before = task.top - rows.top;
-    rows.behind = rows.end - task.end;
+    for (int n = 0; n < C::kConsumers; ++n) {
+      ConsumerRows& rows = task.rows[n];
+      if (rows.blocks() == 0) rows.top = rows.end = task.end;  // who sees nothing lets all blocks pass before the first
+      rows.before = task.top - rows.top;
+      rows.behind = rows.end - task.end;
+      rows.simple = rows.copied && rows.before + rows.behind + rows.tail == 0 &&
+                    rows.first_row + kWarpgroupRows == rows.last_row && rows.last_stored <= rows.last_row;
+    }
   }
 }
 
@@ -97,33 +150,5 @@ STROBE_DEVICE void describe_end(Task<C>& task) {
 #pragma unroll
   for (int n = 0; n < C::kConsumers; ++n) task.rows[n].there = false;
 }
-
-/// The thread that hands out tiles: the first by the block's number, the others as blocks come for them. A block asks
-/// as late as it can, since it might be the last to end with the tile.
-template <class C>
-struct Scheduler {
-  const ForwardParams& f;
-  SharedMemory<C> memory;
-  Task<C>* tasks;
-
-  STROBE_DEVICE void run() {
-    Ring<C::kTasks> ring;
-    Ring<1> wanted;
-    const int count = f.tiles * f.heads;
-    for (int index = int(blockIdx.x);; ring.advance()) {
-      wait_for(memory.task_empty(ring.stage()), ring.parity() ^ 1);
-      if (index < count) {
-        describe<C>(f, index, tasks[ring.stage()]);
-      } else {
-        describe_end(tasks[ring.stage()]);
-      }
-      ptx::mbarrier_arrive(memory.task_full(ring.stage()));
-      if (index >= count) return;
-      wait_for(memory.task_wanted(), wanted.parity());
-      wanted.advance();
-      index = int(gridDim.x) + atomicAdd(f.tiles_taken, 1);
-    }
-  }
-};
 
 }  // namespace strobe::cuda::sm90

@@ -17,16 +17,29 @@ struct Softmax {
   float sum[2] = {0.0f, 0.0f};                             // of this thread's columns
   float factor[2];                                         // what outputs are to be multiplied by, where origins moved
 
+  static STROBE_DEVICE float largest_of(const typename C::Scores& s, int half) {
+    float m = fmaxf(s[0][2 * half], s[0][2 * half + 1]);
+#pragma unroll
+    for (int t = 1; t < C::kKeyTiles; ++t) m = fmaxf(m, fmaxf(s[t][2 * half], s[t][2 * half + 1]));
+    return largest_in_row(m);
+  }
+
+  /// The first block's maxima become the origins.
+  STROBE_DEVICE void begin(const typename C::Scores& s) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      origin[half] = largest_of(s, half);
+      sum[half] = 0.0f;
+    }
+  }
+
   /// Lets the origins follow the scores' maxima. Returns whether any row's origin of the warp moved.
   STROBE_DEVICE bool follow(float unit, const typename C::Scores& s) {
     float largest[2];
     bool grown = false;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float m = fmaxf(s[0][2 * half], s[0][2 * half + 1]);
-#pragma unroll
-      for (int t = 1; t < C::kKeyTiles; ++t) m = fmaxf(m, fmaxf(s[t][2 * half], s[t][2 * half + 1]));
-      largest[half] = m = largest_in_row(m);
+      const float m = largest[half] = largest_of(s, half);
       // Subtracting from an origin of -inf would give NaN for a row that still sees nothing.
       grown |= m > origin[half] && !((m - origin[half]) * unit <= C::Element::kOriginSlack);
     }
@@ -63,9 +76,39 @@ struct Softmax {
     }
   }
 
+  /// The same of scores that are in powers of two and have lost their origins already.
+  static STROBE_DEVICE void weigh_shifted(typename C::Scores& s, float (&total)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      total[half] = 0.0f;
+#pragma unroll
+      for (int t = 0; t < C::kKeyTiles; ++t) {
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; ++e) {
+          s[t][e] = ptx::ex2(s[t][e]);
+          total[half] += s[t][e];
+        }
+      }
+    }
+  }
+  /// Takes origins from scores in powers of two.
+  STROBE_DEVICE void shift(typename C::Scores& s) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float shift = origin[half] == minus_infinity() ? 0.0f : origin[half];
+#pragma unroll
+      for (int t = 0; t < C::kKeyTiles; ++t) {
+        s[t][2 * half] -= shift;
+        s[t][2 * half + 1] -= shift;
+      }
+    }
+  }
+
   /// Whether some weights of the warp may be too large for their type (or NaN).
-  static STROBE_DEVICE bool overflows(const float (&total)[2]) {
-    return __any_sync(~0u, !(fmaxf(total[0], total[1]) < C::Element::kLargeWeights));
+  static STROBE_DEVICE bool overflows(const float (&total)[2]) { return exceeds(C::Element::kLargeWeights, total); }
+  /// The same with a limit of the caller's.
+  static STROBE_DEVICE bool exceeds(float most, const float (&total)[2]) {
+    return __any_sync(~0u, !(fmaxf(total[0], total[1]) < most));
   }
 
   STROBE_DEVICE void add(const float (&total)[2]) {

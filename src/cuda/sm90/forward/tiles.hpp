@@ -2,6 +2,8 @@
 // host when it plans. What was measured to choose them is in README.md.
 #pragma once
 
+#include "cuda/params.hpp"
+
 namespace strobe::cuda::sm90 {
 
 /// Rows of a warpgroup's matrix products.
@@ -45,11 +47,25 @@ constexpr int kBarrierBytes = 384, kTaskBytes = 1152;
 /// What the 128-byte swizzle wants tiles to start at.
 constexpr int kTileAlignment = 1024;
 
-constexpr int forward_shared_bytes(int dim) {
+/// A feature of this kernel besides those of AttentionParams: keys before a prefix are seen by all.
+constexpr int kPrefixKeys = 256;
+
+/// Features that make a tile look up which blocks of keys to visit. A task has so many words of bits for them, for the
+/// tile and for each consumer.
+constexpr bool surveys(int features) { return (features & (kDocuments | kBlockMask | kPrefixKeys)) != 0; }
+constexpr int kSurveyWords = 16;
+constexpr int survey_bytes(int features, int consumers) {
+  return surveys(features) ? 4 * 4 * (kSurveyWords * (1 + consumers) + 4) : 0;  // of four tasks
+}
+
+/// Threads of a block of the kernel that sums up documents.
+constexpr int kDocumentThreads = 128;
+
+constexpr int forward_shared_bytes(int dim, int features) {
   const ForwardTile tile = forward_tile(dim);
   const int queries = kWarpgroupRows * dim * 2, keys = tile.key_block * dim * 2;
   return queries * (tile.query_stages + (stages_output(dim) ? tile.consumers : 0)) + 2 * tile.stages * keys +
-         kBarrierBytes + kTaskBytes;
+         kBarrierBytes + kTaskBytes + survey_bytes(features, tile.consumers);
 }
 
 }  // namespace strobe::cuda::sm90

@@ -19,6 +19,9 @@ inline u64 atom_cas_relaxed_u64(u64* at, u64 expected, u64 value) {
   std::atomic_ref<u64>(*at).compare_exchange_strong(expected, value, std::memory_order_relaxed);
   return expected;
 }
+inline u64 atom_add_relaxed_u64(u64* at, u64 value) {
+  return std::atomic_ref<u64>(*at).fetch_add(value, std::memory_order_relaxed);
+}
 inline u64 atom_add_acq_rel_u64(u64* at, u64 value) {
   return std::atomic_ref<u64>(*at).fetch_add(value, std::memory_order_acq_rel);
 }

@@ -1,0 +1,254 @@
+// What options make of products: scores in powers of two, less the origins of their rows. (SPEC: "Scores".) A warp's
+// accumulators are edited at once, so what all of its rows have in common decides which way is taken.
+//
+// Where rows have origins and see all keys of a block, scores become weights at once (weigh_quickly): exponentials
+// issue once in eight clocks, and what is between them costs nothing.
+#pragma once
+
+#include "cuda/sm90/forward/schedule.cuh"
+
+namespace strobe::cuda::sm90 {
+
+/// A warp's place among scores, as one thread has it: rows `row` and row + 8, keys from `key` on.
+struct EditPlace {
+  int row, key;
+  int warp_row, first_key;  // of the warp and of the block
+};
+
+/// The bias of a block as a thread needs it: of each of its two rows a pair of neighbouring keys for every eight. It is
+/// asked for a block ahead where the registers allow, if elements have 16 bits and pairs are aligned.
+template <class C, bool = (C::kFeatures & kBias) != 0>
+struct BlockBias {};
+template <class C>
+struct BlockBias<C, true> {
+  static constexpr bool kAhead = C::kDim > 64;
+  u32 pairs[C::kKeyTiles][2];
+
+  STROBE_DEVICE static bool in_pairs(const AttentionParams& p) {
+    return p.bias.in_chunks && p.bias.type != Element::kFloat32;
+  }
+
+  /// Keys past the last stored one read some other key's.
+  STROBE_DEVICE void load(const AttentionParams& p, const Task<C>& task, const EditPlace& place) {
+    if (!in_pairs(p)) return;
+    const i64 head = task.s.batch * p.bias.batch_stride + task.head * p.bias.head_stride;
+    const int last_row = task.s.queries - 1;
+    const bool ends_here = place.first_key + C::kKeyBlock > p.key_length;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const i64 row = head + smaller(place.row + 8 * half, last_row) * p.bias.row_stride;
+      const char* const data = p.bias.data + (row + place.key) * 2;
+      if (ends_here) {
+#pragma unroll
+        for (int t = 0; t < C::kKeyTiles; ++t) {
+          const int beyond = larger(place.key + 8 * t + 2 - p.key_length, 0);
+          pairs[t][half] = ptx::ld_global_nc_u32(data + 16 * t - 2 * beyond);
+        }
+      } else {
+#pragma unroll
+        for (int t = 0; t < C::kKeyTiles; ++t) pairs[t][half] = ptx::ld_global_nc_u32(data + 16 * t);
+      }
+    }
+  }
+};
+
+/// One option's scores with few instructions: operator()(x, t, e) is the score of product s[t][e] less its row's shift.
+/// Not all products and places allow it.
+template <class C, int kFeature>
+struct QuickEdit;
+
+template <class C>
+struct QuickEdit<C, kNegativeScale> {
+  float unit, shift[2];
+
+  STROBE_DEVICE float operator()(float x, int, int e) const { return fmaf(x, unit, -shift[e / 2]); }
+};
+
+/// softcap * tanh(x * scale / softcap) as a polynomial of degree four in x^2, times x. A reciprocal and one more
+/// exponential each would occupy the unit for them for longer than the products take. Where no product is larger than
+/// softcap / scale, it errs by 7e-6 of the score.
+template <class C>
+struct QuickEdit<C, kSoftcap> {
+  const float* terms;
+  float shift[2];
+
+  STROBE_DEVICE float operator()(float x, int, int e) const {
+    const float square = x * x;
+    float factor = terms[kSoftcapTerms - 1];
+#pragma unroll
+    for (int term = kSoftcapTerms - 2; term >= 0; --term) factor = fmaf(factor, square, terms[term]);
+    return fmaf(x, factor, -shift[e / 2]);
+  }
+};
+
+/// x * scale - slope |p_i - j| on one side of the diagonal, where the distance is linear in the key.
+template <class C>
+struct QuickEdit<C, kAlibi> {
+  float unit, step, start[2];
+
+  STROBE_DEVICE float operator()(float x, int t, int e) const {
+    return fmaf(x, unit, fmaf(step, float(8 * t + e % 2), start[e / 2]));
+  }
+};
+
+/// x * scale + bias, of an Element of 16 bits.
+template <class C, class Element>
+struct QuickBias {
+  const BlockBias<C>& bias;
+  float unit, shift[2];
+
+  STROBE_DEVICE float operator()(float x, int t, int e) const {
+    const u32 pair = bias.pairs[t][e / 2];
+    return fmaf(x, unit, fmaf(e % 2 == 0 ? Element::low(pair) : Element::high(pair), kLog2E, -shift[e / 2]));
+  }
+};
+
+template <class C, class Edit>
+STROBE_DEVICE void apply(const Edit& edit, typename C::Scores& s) {
+#pragma unroll
+  for (int n = 0; n < 4 * C::kKeyTiles; ++n) s[n / 4][n % 4] = edit(s[n / 4][n % 4], n / 4, n % 4);
+}
+/// The same, and scores to weights with their sums.
+template <class C, class Edit>
+STROBE_DEVICE void weigh(const Edit& edit, typename C::Scores& s, float (&total)[2]) {
+  total[0] = total[1] = 0.0f;
+#pragma unroll
+  for (int n = 0; n < 4 * C::kKeyTiles; ++n) {
+    float& x = s[n / 4][n % 4];
+    x = ptx::ex2(edit(x, n / 4, n % 4));
+    total[n % 4 / 2] += x;
+  }
+}
+
+/// Whether all keys of a block are at or before the positions of all rows of the warp; at or behind them.
+template <class C>
+STROBE_DEVICE bool is_before(const Sequence& s, const EditPlace& place) {
+  return place.first_key + C::kKeyBlock - 1 <= place.warp_row + s.shift;
+}
+STROBE_DEVICE bool is_behind(const Sequence& s, const EditPlace& place) {
+  return place.first_key >= place.warp_row + 15 + s.shift;
+}
+
+template <class C>
+STROBE_DEVICE QuickEdit<C, kAlibi> one_sided(const AttentionParams& p, const Task<C>& task, const EditPlace& place,
+                                             bool before, const float (&shift)[2]) {
+  const float step = before ? task.slope : -task.slope;
+  const int from = place.row + task.s.shift - place.key;
+  return {p.scale * kLog2E, step, {fmaf(-step, float(from), -shift[0]), fmaf(-step, float(from + 8), -shift[1])}};
+}
+
+/// Whether scores of a block that all rows see may become weights at once, once rows have origins. Where they grow from
+/// block to block, because keys come nearer, they would soon be too large.
+template <class C>
+STROBE_DEVICE bool is_quick(const AttentionParams& p, const Task<C>& task, const EditPlace& place) {
+  if constexpr (C::kFeatures == kAlibi) {
+    const bool slow_growth = task.slope * C::kKeyBlock <= C::kQuickGrowth;
+    return is_before<C>(task.s, place) || (is_behind(task.s, place) && slow_growth);
+  } else if constexpr (C::kFeatures == kBias) {
+    return BlockBias<C>::in_pairs(p);
+  }
+  return true;
+}
+/// How large sums of such weights may be.
+template <class C>
+STROBE_DEVICE constexpr float most_weights() {
+  return C::kFeatures == kSoftcap ? kSoftcapWeights : C::Element::kLargeWeights;
+}
+
+/// Whether capped scores of the warp's rows may become weights at once. The polynomial grows without bounds where it is
+/// no softcap any more, so weights of such scores are either too large or lost in the sum, if origins are neither very
+/// high nor very low.
+STROBE_DEVICE bool caps_quickly(const ForwardParams& f, const float (&origin)[2]) {
+  return __all_sync(
+      ~0u, fminf(origin[0], origin[1]) >= f.softcap_lowest && fmaxf(origin[0], origin[1]) <= f.softcap_highest);
+}
+
+/// Scores to weights against the rows' origins. Sums of weights tell whether that was right.
+template <class C>
+STROBE_DEVICE void weigh_quickly(const ForwardParams& f, const Task<C>& task, const EditPlace& place,
+                                 const float (&origin)[2], const BlockBias<C>& bias, typename C::Scores& s,
+                                 float (&total)[2]) {
+  const AttentionParams& p = f.attention;
+  const float unit = p.scale * kLog2E;
+  if constexpr (C::kFeatures == kSoftcap) {
+    weigh<C>(QuickEdit<C, kSoftcap>{f.softcap_terms, {origin[0], origin[1]}}, s, total);
+  } else if constexpr (C::kFeatures == kAlibi) {
+    weigh<C>(one_sided<C>(p, task, place, is_before<C>(task.s, place), origin), s, total);
+  } else if constexpr (C::kFeatures == kBias) {
+    if (p.bias.type == Element::kFloat16) {
+      weigh<C>(QuickBias<C, Float16>{bias, unit, {origin[0], origin[1]}}, s, total);
+    } else {
+      weigh<C>(QuickBias<C, BFloat16>{bias, unit, {origin[0], origin[1]}}, s, total);
+    }
+  } else {
+    weigh<C>(QuickEdit<C, kNegativeScale>{unit, {origin[0], origin[1]}}, s, total);
+  }
+}
+
+template <class C>
+STROBE_DEVICE void cap_scores(const ForwardParams& f, typename C::Scores& s) {
+  float largest = 0.0f;
+#pragma unroll
+  for (int n = 0; n < 4 * C::kKeyTiles; ++n) largest = fmaxf(largest, fabsf(s[n / 4][n % 4]));
+  if (__all_sync(~0u, largest <= f.softcap_limit)) {
+    apply<C>(QuickEdit<C, kSoftcap>{f.softcap_terms, {0.0f, 0.0f}}, s);
+  } else {
+    const Softcap softcap(f.attention);
+    const float height = softcap.height * kLog2E;
+#pragma unroll
+    for (int n = 0; n < 4 * C::kKeyTiles; ++n) {
+      float& x = s[n / 4][n % 4];
+      x = fmaf(-2.0f * height, softcap.share(x), height);
+    }
+  }
+}
+
+template <class C>
+STROBE_DEVICE void add_distances(const AttentionParams& p, const Task<C>& task, const EditPlace& place,
+                                 typename C::Scores& scores) {
+  const int from = place.row + task.s.shift - place.key;
+#pragma unroll
+  for (int n = 0; n < 4 * C::kKeyTiles; ++n) {
+    float& x = scores[n / 4][n % 4];
+    const float distance = fabsf(float(from + 8 * (n % 4 / 2)) - float(n / 4 * 8 + n % 2));
+    x = fmaf(x, p.scale * kLog2E, -task.slope * distance);
+  }
+}
+
+template <class C>
+STROBE_DEVICE void add_bias(const AttentionParams& p, const Task<C>& task, const EditPlace& place,
+                            const BlockBias<C>& bias, typename C::Scores& s) {
+  if (BlockBias<C>::in_pairs(p)) {
+    const float unit = p.scale * kLog2E;
+    if (p.bias.type == Element::kFloat16) {
+      apply<C>(QuickBias<C, Float16>{bias, unit, {0.0f, 0.0f}}, s);
+    } else {
+      apply<C>(QuickBias<C, BFloat16>{bias, unit, {0.0f, 0.0f}}, s);
+    }
+    return;
+  }
+  const ScoreRow rows[2] = {score_row<kBias>(p, task.s, task.head, place.row),
+                            score_row<kBias>(p, task.s, task.head, place.row + 8)};
+  add_bias<C::kKeyTiles>(p, task.s, rows, place.first_key, p.scale, s);
+#pragma unroll
+  for (int n = 0; n < 4 * C::kKeyTiles; ++n) s[n / 4][n % 4] *= kLog2E;
+}
+
+/// Any products to scores in powers of two.
+template <class C>
+STROBE_DEVICE void edit_scores(const ForwardParams& f, const Task<C>& task, const EditPlace& place,
+                               const BlockBias<C>& bias, typename C::Scores& s) {
+  const AttentionParams& p = f.attention;
+  if constexpr (C::kFeatures == kSoftcap) {
+    cap_scores<C>(f, s);
+  } else if constexpr (C::kFeatures == kAlibi) {
+    add_distances<C>(p, task, place, s);
+  } else if constexpr (C::kFeatures == kBias) {
+    add_bias<C>(p, task, place, bias, s);
+  } else {
+    static_assert(C::kFeatures == kNegativeScale);
+    apply<C>(QuickEdit<C, kNegativeScale>{p.scale * kLog2E, {0.0f, 0.0f}}, s);
+  }
+}
+
+}  // namespace strobe::cuda::sm90
