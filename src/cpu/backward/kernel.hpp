@@ -55,7 +55,7 @@ void stage_queries(const BackwardTask& task, const QueryTile& tile, const Scratc
   stage_tile(task.grad_output, tile, task.value_dim, at.lse, rows, at.grad_output, layout.value_stride, kOperand);
 }
 
-using RegisterTile = Floats[kTileRows][kTileVectors];
+using RegisterTile = Floats[kTileRows][kPanelVectors];
 
 /// P = exp(S + edits - LSE), where S = Q K^T * unit arrives without the unit: as part of the addition that follows it
 /// costs nothing, and no rounding. The change to base 2 comes after the difference, which is small: before it, rounding
@@ -66,7 +66,7 @@ STROBE_INLINE void probabilities_of(const BackwardTask& task, const RegisterTile
   const Floats unit = broadcast(task.softcap > 0.0f ? task.scale / task.softcap : task.scale);
   for (int r = 0; r < kTileRows; ++r) {
     const Floats shift = broadcast(lse[r]);
-    for (int v = 0; v < kTileVectors; ++v) {
+    for (int v = 0; v < kPanelVectors; ++v) {
       Floats x;
       if constexpr (kEdited) {
         float* edit = edits + r * stride + v * kLanes;
@@ -94,7 +94,7 @@ STROBE_INLINE void grad_scores_of(const BackwardTask& task, const RegisterTile& 
                                   float factor) {
   for (int r = 0; r < kTileRows; ++r) {
     const Floats shift = broadcast(delta[r]);
-    for (int v = 0; v < kTileVectors; ++v) {
+    for (int v = 0; v < kPanelVectors; ++v) {
       const int index = r * stride + v * kLanes;
       const Floats p = load(probabilities + index);
       Floats x = dp[r][v];
@@ -143,7 +143,7 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
         reinterpret_cast<const Word*>(at.value_panels) + key * panel_words<Operand>(task.value_dim);
     for (int row = 0; row < tile.padded; row += kTileRows) {
       const int index = row * stride + key;
-      Floats tile_sums[kTileRows][kTileVectors];
+      Floats tile_sums[kTileRows][kPanelVectors];
       multiply_panel<Operand>(query.rows + row * query.row_stride, query.row_stride, key_panel,
                               words_of<Operand>(task.head_dim), tile_sums);
       probabilities_of<kEdited>(task, tile_sums, at.lse + row, at.edits + index, at.probabilities + index, stride);
@@ -151,7 +151,7 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
     if (!scores && !task.drops) continue;
     for (int row = 0; row < tile.padded; row += kTileRows) {
       const int index = row * stride + key;
-      Floats tile_sums[kTileRows][kTileVectors];
+      Floats tile_sums[kTileRows][kPanelVectors];
       multiply_panel<Operand>(grad_output.rows + row * grad_output.row_stride, grad_output.row_stride, value_panel,
                               words_of<Operand>(task.value_dim), tile_sums);
       grad_scores_of<kEdited>(task, tile_sums, at.delta + row, at.dropout + index, at.probabilities + index,

@@ -155,7 +155,12 @@ class Prefill {
     return true;
   }
 
+  /// A tile with few rows computes fewer vectors, except on tile registers.
+  template <int kVectors = kTileVectors>
   void visit_tile(const Staged& staged, int t) {
+    if constexpr (kVectors > 1 && !Operand::kInTiles) {
+      if (tile_[t].vectors < kVectors) return visit_tile<kVectors - 1>(staged, t);
+    }
     Tile& tile = tile_[t];
     const Visit& visit = staged.visits[t];
     const Word* const query = query_ + t * query_stride_;
@@ -167,7 +172,8 @@ class Prefill {
       multiply_keys_in_tiles(query, staged.keys, words_, visit.first, visit.last, scores_, largest);
     } else {
       for (int key = visit.first; key < visit.last; key += kTileRows) {
-        multiply_keys<Operand>(query, staged.keys + key * words_, words_, words_, scores_ + key * kTileWidth, largest);
+        multiply_keys<Operand, kVectors>(query, staged.keys + key * words_, words_, words_, scores_ + key * kTileWidth,
+                                         largest);
       }
     }
     float factor = factor_;
@@ -177,12 +183,13 @@ class Prefill {
     }
     // P^T = exp2(S^T - max)
     if (visit.hides && !values_are_finite<Operand>(staged.values, task_.value_dim, visit.first, visit.last)) {
-      soften<FloatOperand>(task_, tile, staged.block.first, visit, factor, largest, scores_, scores_, rescale);
-      multiply_seen_values(staged.values, visit, rescale, output);
+      soften<FloatOperand, kVectors>(task_, tile, staged.block.first, visit, factor, largest, scores_, scores_,
+                                     rescale);
+      multiply_seen_values(staged.values, visit, kVectors, rescale, output);
       return;
     }
     auto* const weights = reinterpret_cast<Word*>(scores_);
-    soften<Operand>(task_, tile, staged.block.first, visit, factor, largest, scores_, weights, rescale);
+    soften<Operand, kVectors>(task_, tile, staged.block.first, visit, factor, largest, scores_, weights, rescale);
     // O^T = O^T * rescale + V^T P^T
     if constexpr (Operand::kInTiles) {
       if (changes(rescale)) rescale_output(rescale, output);
@@ -195,8 +202,8 @@ class Prefill {
       const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
       for (int d = 0; d < task_.value_dim; d += kTileRows) {
         prefetch_next();
-        multiply_values<Operand>(staged.values + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
-                                 weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
+        multiply_values<Operand, kVectors>(staged.values + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
+                                           weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
       }
     }
   }
@@ -236,10 +243,10 @@ class Prefill {
   }
 
   /// multiply_values where a hidden key's value may be infinite or NaN: weight zero must not touch it.
-  void multiply_seen_values(const Word* values, const Visit& visit, const Floats (&rescale)[kTileVectors],
+  void multiply_seen_values(const Word* values, const Visit& visit, int vectors, const Floats (&rescale)[kTileVectors],
                             float* output) {
     for (int d = 0; d < task_.value_dim; ++d) {
-      for (int v = 0; v < kTileVectors; ++v) {
+      for (int v = 0; v < vectors; ++v) {
         float* const at = output + d * kTileWidth + v * kLanes;
         Floats sum = mul(load(at), rescale[v]);
         for (int key = visit.first; key < visit.last; ++key) {

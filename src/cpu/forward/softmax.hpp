@@ -52,14 +52,14 @@ STROBE_INLINE Floats exp2_of(Floats x) {
 
 /// Turns scores into weights exp2(score * factor - max), kept as words of the operand, and updates the tile's maximum
 /// and sum. Float operands take scores that carry the factor already. `rescale` is what earlier results must be
-/// multiplied by. `weights` may be the scores' own memory.
-template <class Operand>
+/// multiplied by. `weights` may be the scores' own memory. Only the first kVectors vectors of the tile count.
+template <class Operand, int kVectors>
 STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, const Visit& visit, float factor,
                           const Floats (&largest)[kTileVectors], const float* scores, typename Operand::Word* weights,
                           Floats (&rescale)[kTileVectors]) {
   const Floats unit = broadcast(factor);
-  Floats origin[kTileVectors], sums[kTileVectors];
-  for (int v = 0; v < kTileVectors; ++v) {
+  Floats origin[kVectors], sums[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
     const Floats old = load(tile.max + v * kLanes);
     const Floats now = running_maximum<Operand>(mul(largest[v], unit), old);
     store(tile.max + v * kLanes, now);
@@ -69,7 +69,7 @@ STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, 
   }
   for (int key = visit.first; key < visit.last; key += 4) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       Floats p[4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
@@ -85,7 +85,7 @@ STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, 
       store_weights(weights, key, v * kLanes, p);
     }
   }
-  for (int v = 0; v < kTileVectors; ++v) store(tile.sum + v * kLanes, sums[v]);
+  for (int v = 0; v < kVectors; ++v) store(tile.sum + v * kLanes, sums[v]);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ namespace {
 /// and their result is dropped.
 struct Tile {
   int rows;
+  int vectors;                           // that its rows fill
   std::int32_t query_index[kTileWidth];  // i
   std::int32_t head[kTileWidth];         // g
   std::int32_t first[kTileWidth];        // keys [first, last) are visible by position
@@ -30,6 +31,7 @@ inline int clamp_key(std::int64_t key, std::int64_t key_length) {
 /// The tile of rows [first_row, first_row + rows), with nothing seen yet but the sink.
 inline void open_tile(const ForwardTask& task, std::int64_t first_row, int rows, Tile& tile) {
   tile.rows = rows;
+  tile.vectors = (rows + kLanes - 1) / kLanes;
   std::int64_t i = first_row / task.group;
   std::int64_t g = first_row - i * task.group;
   for (int lane = 0; lane < kTileWidth; ++lane) {

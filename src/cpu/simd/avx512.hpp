@@ -7,7 +7,7 @@ namespace strobe::cpu::STROBE_ISA {
 namespace {
 
 constexpr int kLanes = 16;
-constexpr int kTileVectors = 2;
+constexpr int kTileVectors = STROBE_ISA_ID == 2 ? 3 : 2;
 constexpr int kTileRows = 8;
 
 using Floats = __m512;
