@@ -229,16 +229,18 @@ class Prefill {
     for (int i = 0; i < rows_ahead_ && next_row_ < rows_end_; ++i) prefetch_row(task_, next_row_++);
   }
 
-  /// Asks for the rows of a tile all at once: their transposition alone would wait for a few of them at a time, and
-  /// requests spread over the products hold these up, each while its page is looked up.
+  /// Touches and asks for the rows of a tile all at once: their transposition alone would wait for a few of them at a
+  /// time, and requests spread over the products hold these up, each while its page is looked up.
   void prefetch_queries(int t) const {
     const Tile& tile = tile_[t];
     const std::int64_t bytes = task_.head_dim * element_bytes(task_.query_type);
+    for (int lane = 0; lane < tile.rows; ++lane) touch(query_row(task_, tile, lane));
     for (int lane = 0; lane < tile.rows; ++lane) prefetch(query_row(task_, tile, lane), bytes);
   }
   void prefetch_outputs(int t) const {
     const Tile& tile = tile_[t];
     const std::int64_t bytes = task_.value_dim * element_bytes(task_.output_type);
+    for (int lane = 0; lane < tile.rows; ++lane) touch(output_row(tile, lane));
     for (int lane = 0; lane < tile.rows; ++lane) prefetch(output_row(tile, lane), bytes);
   }
 

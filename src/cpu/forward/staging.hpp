@@ -119,6 +119,9 @@ STROBE_INLINE void prefetch(const char* from, std::int64_t bytes) {
   for (std::int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(from + byte, 0, 2);
 }
 
+/// Reads a byte for its page's sake: a request for a line whose page must be looked up first may be dropped.
+STROBE_INLINE void touch(const char* at) { static_cast<void>(*static_cast<const volatile char*>(at)); }
+
 /// Asks for one row of the keys and values, or its share of a packed block, ahead of its use.
 STROBE_INLINE void prefetch_row(const ForwardTask& task, std::int64_t j) {
   if (task.packed != nullptr) {
