@@ -124,7 +124,7 @@ struct BackwardProducer {
   STROBE_DEVICE bool take_item() {
     wait_for(memory.item_empty(item_ring.stage()), item_ring.parity() ^ 1);
     if (lane_index() == 0) {
-      const int number = atomicAdd(f.items_taken, 1);
+      const int number = atomicAdd(f.common.items_taken, 1);
       items[item_ring.stage()] = number < f.items ? item_of<C>(f.common, number) : BackwardItem{};
       ptx::mbarrier_arrive(memory.item_full(item_ring.stage()));
     }
