@@ -164,11 +164,8 @@ struct BackwardConsumer {
   /// where there is no such place, to global memory.
   STROBE_DEVICE void await_place(bool last) const {
     if (f.grad_query.data == nullptr) return;
-    if (!C::kStagesGradQuery || last) {
-      wait_for(memory.turn_come(here.stage()), here.parity());
-    } else {
-      wait_for(memory.stage_empty(), stage.parity() ^ 1);
-    }
+    if (C::kStagesGradQuery) wait_for(memory.stage_empty(), stage.parity() ^ 1);
+    if (!C::kStagesGradQuery || last) wait_for(memory.turn_come(here.stage()), here.parity());
   }
 
   /// Gives away a part of dQ. Where consumers add themselves, parts stand between products that are on their way, since
