@@ -9,7 +9,7 @@
 
 namespace strobe::cuda {
 
-inline constexpr int kMaxKernels = 4;
+inline constexpr int kMaxKernels = 5;
 
 /// What happens before attention, whatever family computes it: the append kernel (sm80/append).
 struct Preparation {

@@ -55,11 +55,17 @@ constexpr const char* kBackwardOnly[] = {"grad_lse", "grads=q", "grads=kv", "rel
 
 // Sizes: one query, no query, no key, one key, several head dimensions and groups.
 constexpr const char* kSizes[] = {
-    "q=1 k=200 heads=8/1 dim=128",     "q=1 k=64 heads=4/2 dim=64",
-    "q=0 k=40 heads=2/2 dim=32",       "q=33 k=0 heads=2/1 dim=32",
-    "q=7 k=1 heads=3/3 dim=40",        "q=70 k=70 heads=2/2 dim=1",
-    "q=40 k=90 heads=2/1 dim=192/128", "q=64 k=64 heads=1/1 dim=256/256",
-    "q=128 k=256 heads=2/2 dim=128",   "q=3 k=150 heads=6/3 dim=80/72 causal",
+    "q=1 k=200 heads=8/1 dim=128",
+    "q=1 k=64 heads=4/2 dim=64",
+    "q=0 k=40 heads=2/2 dim=32",
+    "q=33 k=0 heads=2/1 dim=32",
+    "q=0 k=40 heads=2/2 dim=64 sink",
+    "q=7 k=1 heads=3/3 dim=40",
+    "q=70 k=70 heads=2/2 dim=1",
+    "q=40 k=90 heads=2/1 dim=192/128",
+    "q=64 k=64 heads=1/1 dim=256/256",
+    "q=128 k=256 heads=2/2 dim=128",
+    "q=3 k=150 heads=6/3 dim=80/72 causal",
 };
 
 constexpr const char* kFloat8[] = {"", "descale=1", "descale=bh", "output=float32 causal", "output=float16 softcap=5"};

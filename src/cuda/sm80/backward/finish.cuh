@@ -1,5 +1,4 @@
-// After the backward kernel: dQ from its float32 sums, where key blocks added in any order; and the sink's gradient
-// from the tiles' shares, in one order always.
+// After the backward kernel, where key blocks added in any order: dQ from its float32 sums.
 #pragma once
 
 #include "cuda/sm80/backward/prepare.cuh"
@@ -12,12 +11,6 @@ template <class C>
 STROBE_DEVICE void finish(const BackwardParams& f) {
   const AttentionParams& p = f.attention;
   const int slot = int(blockIdx.x), head = int(blockIdx.y);
-  if (f.sink_parts && slot == 0 && threadIdx.x == 0) {
-    double total = 0.0;
-    for (int n = 0; n < f.slots; ++n) total += double(f.sink_parts[i64(head) * f.slots + n]);
-    reinterpret_cast<float*>(f.grad_sink.data)[head * f.grad_sink.stride] = float(total);
-  }
-  if (f.turns != nullptr || f.grad_query.data == nullptr) return;
   int b, tile, stored;
   if (!find_slot(f, slot, b, tile, stored) || b == p.batch) return;
   const Sequence s = sequence_of(p, b);

@@ -14,7 +14,7 @@ using sm80::BackwardTile;
 using sm80::BuiltDims;
 
 constexpr float kLog2E = 1.44269504f;
-constexpr unsigned kPrepareThreads = 256;  // as in prepare.cuh
+constexpr unsigned kPrepareThreads = 256, kSinkThreads = 256;  // as in prepare.cuh and sink.cuh
 
 int element_bytes(const Problem& problem) { return int(size_of(problem.query_type)); }
 
@@ -31,10 +31,8 @@ bool wants_rows(const Problem& problem) {
   return problem.wants_grad_query || problem.wants_grad_key || problem.wants_grad_value;
 }
 
-/// A kernel after the main one: to round dQ where key blocks add to it in any order, to sum the sink's gradient.
-bool has_finish(const Problem& problem) {
-  return (problem.wants_grad_query && !problem.deterministic) || problem.wants_grad_sink;
-}
+/// A kernel after the main one, to round dQ where key blocks add to it in any order.
+bool has_finish(const Problem& problem) { return problem.wants_grad_query && !problem.deterministic; }
 
 /// Where the arrays of BackwardParams lie in the workspace, in bytes.
 struct Layout {
@@ -141,6 +139,7 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
     decision.kernels[decision.kernel_count++] = {KernelId::kBackwardFinish,
                                                  {type, dims.head, dims.value, tile_features}};
   }
+  if (problem.wants_grad_sink) decision.kernels[decision.kernel_count++] = {KernelId::kBackwardSink, {}};
   if (problem.wants_grad_bias) {
     decision.kernels[decision.kernel_count++] = {KernelId::kBackwardBias, {type, dims.head, dims.value, features}};
   }
@@ -173,6 +172,8 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
     const KernelKey& more = decision.kernels[n];
     if (more.id == KernelId::kBackwardFinish && has_queries) {
       launcher.launch(more, {.x = slots, .y = heads}, unsigned(tile.threads()), 0, &params);
+    } else if (more.id == KernelId::kBackwardSink) {
+      launcher.launch(more, {.x = heads}, kSinkThreads, 0, &params);
     } else if (more.id == KernelId::kBackwardBias) {
       const sm80::BiasTile piece = sm80::bias_tile(element_bytes(problem), head_dim, value_dim, device.architecture);
       const Grid grid{.x = unsigned(ceil_div(params.bias_keys, piece.keys)),

@@ -18,6 +18,7 @@ struct BackwardParams {
   float* sums;        // [query_heads, slots, query_tile * built head_dim]: dQ, in the order of the warps' registers
   int* turns;         // [query_heads, slots]: how many key blocks have added to dQ. Null: they add in any order
   float* sink_parts;  // [query_heads, slots]; null: not wanted
+  int* items_taken;   // by the thread blocks of kernels that stay on their multiprocessors; null for others
 
   float lse_unit;  // log2(e): kernels work in powers of two
   int query_tile, key_block;

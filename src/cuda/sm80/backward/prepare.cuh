@@ -1,5 +1,5 @@
-// Before the backward kernel: what it must know of each query row (LSE, delta = dot(dO, O) - dLSE), the turns of dQ set
-// to zero, dQ itself where no key block will write it, and each tile's share of the sink's gradient. A block takes one
+// Before the backward kernel: what it must know of each query row (LSE, delta = dot(dO, O) - dLSE), its counters set to
+// zero, dQ itself where no key block will write it, and each tile's share of the sink's gradient. A block takes one
 // query tile of one head; warps take rows.
 #pragma once
 
@@ -129,6 +129,7 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
   const i64 number = i64(head) * f.slots + slot;
   if (threadIdx.x == 0) {
     if (f.turns) f.turns[number] = 0;
+    if (f.items_taken && number == 0) *f.items_taken = 0;
     if (f.sink_parts) f.sink_parts[number] = 0.0f;
   }
   int b, tile, stored;

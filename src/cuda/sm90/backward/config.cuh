@@ -28,13 +28,15 @@ struct BackwardConfig {
   static constexpr int kKeyPanelBytes = kKeyBlock * kPanelRowBytes, kQueryPanelBytes = kQueryTile * kPanelRowBytes;
   static constexpr int kGradScoreBytes = kQueryTile * kKeyBlock * 2, kFactBytes = backward_fact_floats(kQueryTile) * 4;
   static constexpr bool kSharesKeys = shares_keys(kDim), kStagesGradQuery = stages_grad_query(kDim);
+  static constexpr bool kDelaysGradQuery = delays_grad_query(kDim), kFreesKeysEarly = frees_keys_early(kDim);
   static_assert(kKeyBlock == kWarpgroupRows * (kSharesKeys ? 1 : kConsumers));
+  static_assert(!kFreesKeysEarly || kKeyBytes <= (kSharesKeys ? 4 : 2) * kGradScoreBytes);
 
   // S^T and dP^T of a warpgroup: rows are its 64 keys, columns are queries.
   static constexpr int kScoreQueries = kSharesKeys ? kQueryTile / kConsumers : kQueryTile;
   static constexpr int kScoreTiles = kScoreQueries / 8, kScoreSteps = kScoreQueries / 16, kSteps = kQueryTile / 16;
   using Scores = float[kScoreTiles][4];
-  using Factor = u32[kScoreSteps][4];  // P^T in 16 bits
+  using Factor = u32[kScoreSteps][4];  // P^T or dS^T in 16 bits
   // dV or dK of a warpgroup.
   static constexpr int kSumColumns = kSharesKeys ? kDim / kConsumers : kDim;
   static constexpr int kRowTiles = 1, kWarpKeys = 16, kSumTiles = kSumColumns / 8;
@@ -44,7 +46,7 @@ struct BackwardConfig {
   using GradQuery = float[kGradTiles][4];
 };
 
-/// What the producer tells of a query tile, in the stage that the queries come to.
+/// What the producer tells of a query tile, together with its queries.
 struct BackwardVisit {
   char* grad_query;     // the tile's first row of dQ
   int first_row, rows;  // of the tile; rows in use from there on
@@ -77,6 +79,10 @@ struct BackwardMemory {
   STROBE_DEVICE u32 grad_scores(int parity) const { return base + C::kAt.grad_scores + parity * C::kGradScoreBytes; }
   STROBE_DEVICE u32 weights(int parity) const { return base + C::kAt.weights + parity * C::kGradScoreBytes; }
   STROBE_DEVICE u32 grad_query() const { return base + C::kAt.grad_query; }
+  /// Where dV and dK pass through, behind the last tile: what keys and values took, or dS^T, and P^T where it is
+  /// stored.
+  STROBE_DEVICE u32 written_values(int stage) const { return C::kFreesKeysEarly ? grad_scores(0) : values(stage); }
+  STROBE_DEVICE u32 written_keys(int stage) const { return C::kFreesKeysEarly ? grad_scores(0) : keys(stage); }
   STROBE_DEVICE u32 lse(int stage) const { return base + C::kAt.facts + stage * C::kAt.fact_bytes; }
   STROBE_DEVICE u32 delta(int stage) const { return lse(stage) + C::kQueryTile * 4; }
 
@@ -95,6 +101,7 @@ struct BackwardMemory {
   STROBE_DEVICE u32 stage_empty() const { return barrier(18); }                 // of dQ
   STROBE_DEVICE u32 query_full(int stage) const { return barrier(19 + stage); }
   STROBE_DEVICE u32 query_empty(int stage) const { return barrier(21 + stage); }
+  STROBE_DEVICE u32 graded(int stage) const { return barrier(23 + stage); }  // dS^T of all keys is there
 };
 
 }  // namespace strobe::cuda::sm90

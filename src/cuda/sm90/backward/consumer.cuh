@@ -19,7 +19,7 @@ struct BackwardConsumer {
   int number;  // of the warpgroup among the consumers
 
   typename C::Scores s, dp;  // S^T, then P^T; dP^T
-  typename C::Factor p;
+  typename C::Factor p, ds;
   typename C::Sums grad_key, grad_value;
   typename C::GradQuery grad_query;
   Ring<C::kItems> item_ring;
@@ -110,8 +110,19 @@ struct BackwardConsumer {
     }
   }
 
-  /// dS^T = P^T (dP^T - delta), to shared memory.
-  STROBE_DEVICE void grade() const {
+  /// P^T of queries 8 (2 k + t) and following, as grade() wants it: where registers are short, only the left factor is
+  /// kept of it.
+  STROBE_DEVICE float weight(int k, int t, int e) const {
+    if constexpr (C::kDelaysGradQuery) {
+      const u32 pair = p[k][2 * t + e / 2];
+      return e % 2 == 0 ? Element::low(pair) : Element::high(pair);
+    } else {
+      return s[2 * k + t][e];
+    }
+  }
+
+  /// dS^T = P^T (dP^T - delta), as a left factor and to shared memory.
+  STROBE_DEVICE void grade() {
     const u32 delta = memory.delta(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4;
 #pragma unroll
     for (int k = 0; k < C::kScoreSteps; ++k) {
@@ -121,13 +132,13 @@ struct BackwardConsumer {
         const float2 shift = ptx::ld_shared_f32x2(delta + (2 * k + t) * 32);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          grads[t][e] = s[2 * k + t][e] * (dp[2 * k + t][e] - (e % 2 == 0 ? shift.x : shift.y));
+          grads[t][e] = weight(k, t, e) * (dp[2 * k + t][e] - (e % 2 == 0 ? shift.x : shift.y));
         }
       }
-      u32 words[4];
-      left_factor<Element>(grads, words);
-      store_step(memory.grad_scores(here.stage()), k, words);
+      left_factor<Element>(grads, ds[k]);
+      store_step(memory.grad_scores(here.stage()), k, ds[k]);
     }
+    ptx::fence_proxy_async();
   }
 
   template <int kBegin = 0, int kEnd = C::kDim / 16>
@@ -135,8 +146,8 @@ struct BackwardConsumer {
     start_score_product<C, kBegin, kEnd>(memory.keys(keys.stage()) + keys_at, memory.queries(stage) + queries_at, s);
     ptx::wgmma_commit_group();
   }
-  STROBE_DEVICE void start_grad_weights() {
-    start_score_product<C>(memory.values(keys.stage()) + keys_at, memory.grad_outputs(here.stage()) + queries_at, dp);
+  STROBE_DEVICE void start_grad_weights(int stage) {
+    start_score_product<C>(memory.values(keys.stage()) + keys_at, memory.grad_outputs(stage) + queries_at, dp);
     ptx::wgmma_commit_group();
   }
   STROBE_DEVICE void start_grad_value() {
@@ -148,27 +159,32 @@ struct BackwardConsumer {
     }
     ptx::wgmma_commit_group();
   }
-  STROBE_DEVICE void start_grad_query() {
-    start_query_gradient<C>(memory.grad_scores(here.stage()) + grad_rows_at,
-                            memory.keys(keys.stage()) + grad_columns_at, grad_query);
+  STROBE_DEVICE void start_grad_query(int stage) {
+    start_query_gradient<C>(memory.grad_scores(stage) + grad_rows_at, memory.keys(keys.stage()) + grad_columns_at,
+                            grad_query);
     ptx::wgmma_commit_group();
   }
-  template <int kBegin, int kEnd>
+  template <int kBegin = 0, int kEnd = C::kSteps>
   STROBE_DEVICE void start_grad_key() {
-    start_key_gradient<C, kBegin, kEnd>(memory.grad_scores(here.stage()) + keys_at,
-                                        memory.queries(here.stage()) + columns_at, grad_key);
+    const u32 queries = memory.queries(here.stage()) + columns_at;
+    if constexpr (C::kDelaysGradQuery) {
+      start_key_gradient<C>(ds, queries, grad_key);
+    } else {
+      start_key_gradient<C, kBegin, kEnd>(memory.grad_scores(here.stage()) + keys_at, queries, grad_key);
+    }
     ptx::wgmma_commit_group();
   }
 
-  /// Waits until dQ of the tile may be given away: to its place in shared memory, or, by the last block that adds and
+  STROBE_DEVICE const BackwardVisit& visit_of(const Ring<C::kStages>& tile) const {
+    return told[tile.count % kBackwardVisits];
+  }
+
+  /// Waits until dQ of a tile may be given away: to its place in shared memory, or, by the last block that adds and
   /// where there is no such place, to global memory.
-  STROBE_DEVICE void await_place(bool last) const {
+  STROBE_DEVICE void await_place(const Ring<C::kStages>& tile, bool last) const {
     if (f.grad_query.data == nullptr) return;
-    if (!C::kStagesGradQuery || last) {
-      wait_for(memory.turn_come(here.stage()), here.parity());
-    } else {
-      wait_for(memory.stage_empty(), stage.parity() ^ 1);
-    }
+    if (C::kStagesGradQuery) wait_for(memory.stage_empty(), stage.parity() ^ 1);
+    if (!C::kStagesGradQuery || last) wait_for(memory.turn_come(tile.stage()), tile.parity());
   }
 
   /// Gives away a part of dQ. Where consumers add themselves, parts stand between products that are on their way, since
@@ -186,16 +202,18 @@ struct BackwardConsumer {
     }
     if (kPart + 1 == kParts) arrive(memory.added());
   }
+  STROBE_DEVICE void give_away(const Ring<C::kStages>& tile) {
+    const BackwardVisit& visit = visit_of(tile);
+    const bool last = visit.last;
+    await_place(tile, last);
+    give<0>(visit, last);
+    stage.advance();
+  }
 
-  /// One tile, whose S^T is there already; if there is a next tile, its is when this returns. (After the last tile the
-  /// product is made from what lies there, and nobody looks at it: ptxas 13.0 serialises products that stand in a
-  /// branch.) Returns whether there is a next tile.
-  STROBE_DEVICE bool step(float unit) {
-    const BackwardVisit& visit = told[here.stage()];
-    const bool edge = visit.edge, last = visit.last, more = visit.more;
-    wait_for(memory.grad_output_full(here.stage()), here.parity());
-    ptx::wgmma_fence();
-    start_grad_weights();
+  /// P^T of the tile `here`, whose S^T is there, while its dP^T is made, until both are there.
+  STROBE_DEVICE void weigh_while_dp(float unit) {
+    const BackwardVisit& visit = visit_of(here);
+    const bool edge = visit.edge;
     if (edge) hide(visit, minus_infinity(), s);
     weigh(unit);
     hold(s);
@@ -212,29 +230,40 @@ struct BackwardConsumer {
     if constexpr (!C::kSharesKeys) {
 #pragma unroll
       for (int k = 0; k < C::kScoreSteps; ++k) left_factor<Element>(&s[2 * k], p[k]);
-      hold(p);
     }
+  }
+
+  /// One tile, whose S^T is there already; if there is a next tile, its is when this returns. (After the last tile the
+  /// product is made from what lies there, and nobody looks at it: ptxas 13.0 serialises products that stand in a
+  /// branch.) Returns whether there is a next tile.
+  STROBE_DEVICE bool step(float unit) {
+    const BackwardVisit& visit = visit_of(here);
+    const bool last = visit.last, more = visit.more;
+    Ring<C::kStages> ahead = here;
+    ahead.advance();
+    wait_for(memory.grad_output_full(here.stage()), here.parity());
+    ptx::wgmma_fence();
+    start_grad_weights(here.stage());
+    weigh_while_dp(unit);
+    if constexpr (!C::kSharesKeys) hold(p);
     hold(grad_value[0]);
     ptx::wgmma_fence();
     start_grad_value();
     grade();
-    ptx::fence_proxy_async();
-    ptx::bar_sync(1, C::kConsumerThreads);  // dS of all keys is there
+    ptx::bar_sync(1, C::kConsumerThreads);  // dS of all queries and keys is there
     hold(grad_key[0]);
     ptx::wgmma_fence();
-    start_grad_query();
+    start_grad_query(here.stage());
     start_grad_key<0, C::kSteps / 2>();
     ptx::wgmma_wait_group<1>();
     hold(grad_value[0]);
     hold(grad_query);
     if constexpr (!C::kSharesKeys) hold(p);
     arrive(memory.grad_output_empty(here.stage()));
-    await_place(last);
+    await_place(here, last);
     give<0>(visit, last);
     start_grad_key<C::kSteps / 2, C::kSteps>();
     give<1>(visit, last);
-    Ring<C::kStages> ahead = here;
-    ahead.advance();
     if (more) wait_for(memory.query_full(ahead.stage()), ahead.parity());
     start_scores<0, C::kDim / 32>(ahead.stage());
     give<2>(visit, last);
@@ -249,6 +278,70 @@ struct BackwardConsumer {
     return more;
   }
 
+  /// The same with dQ of the tile before; P^T and dP^T are there already, and those of the next tile when this returns.
+  /// The last tile makes its own dQ as well.
+  template <bool kFirst, bool kLast>
+  STROBE_DEVICE void delayed_step(float unit) {
+    Ring<C::kStages> before = here, ahead = here;
+    before.advance(-1);
+    ahead.advance();
+    if constexpr (!kFirst) wait_for(memory.graded(before.stage()), before.parity());
+    hold(p);
+    hold(dp);
+    hold(grad_value[0]);
+    ptx::wgmma_fence();
+    if constexpr (!kFirst) start_grad_query(before.stage());
+    start_grad_value();
+    grade();
+    if constexpr (!kFirst) {
+      ptx::wgmma_wait_group<1>();
+      hold(grad_query);
+      give_away(before);
+    }
+    ptx::wgmma_wait_group<0>();
+    hold(grad_value[0]);
+    hold(p);
+    hold(ds);
+    arrive(memory.grad_output_empty(here.stage()));
+    arrive(memory.graded(here.stage()));
+    hold(grad_key[0]);
+    ptx::wgmma_fence();
+    start_grad_key();
+    if constexpr (kLast) {
+      wait_for(memory.graded(here.stage()), here.parity());
+      start_grad_query(here.stage());
+    } else {
+      wait_for(memory.query_full(ahead.stage()), ahead.parity());
+      start_scores(ahead.stage());
+    }
+    ptx::wgmma_wait_group<0>();
+    hold(grad_key[0]);
+    hold(ds);
+    arrive(memory.query_empty(here.stage()));
+    if constexpr (kLast) {
+      hold(grad_query);
+      give_away(here);
+      here = ahead;
+    } else {
+      hold(s);
+      here = ahead;
+      wait_for(memory.grad_output_full(here.stage()), here.parity());
+      ptx::wgmma_fence();
+      start_grad_weights(here.stage());
+      weigh_while_dp(unit);
+    }
+  }
+  STROBE_DEVICE void delayed_steps(float unit) {
+    wait_for(memory.grad_output_full(here.stage()), here.parity());
+    ptx::wgmma_fence();
+    start_grad_weights(here.stage());
+    weigh_while_dp(unit);
+    if (!visit_of(here).more) return delayed_step<true, true>(unit);
+    delayed_step<true, false>(unit);
+    while (visit_of(here).more) delayed_step<false, false>(unit);
+    delayed_step<false, true>(unit);
+  }
+
   STROBE_DEVICE void pass() {
     const float unit = f.attention.scale * kLog2E;
     clear(grad_key);
@@ -260,7 +353,11 @@ struct BackwardConsumer {
     ptx::wgmma_wait_group<0>();
     hold(s);
     wait_for(memory.values_full(keys.stage()), keys.parity());
-    while (step(unit)) {
+    if constexpr (C::kDelaysGradQuery) {
+      delayed_steps(unit);
+    } else {
+      while (step(unit)) {
+      }
     }
   }
 
@@ -268,7 +365,7 @@ struct BackwardConsumer {
     return sm80::grad_key_rows(f.attention, view, item().s, item().kv_head);
   }
 
-  /// The warpgroup's part of dK or dV, by way of `stage`, where keys or values lay.
+  /// The warpgroup's part of dK or dV, by way of `stage`.
   STROBE_DEVICE void write(const RowsView& view, int dims, float factor, const typename C::Sums& sums,
                            u32 stage) const {
     if (view.data == nullptr) return;
@@ -278,6 +375,7 @@ struct BackwardConsumer {
     sm80::write_rows<C, Stage>(view, rows, item().block * C::kKeyBlock, warp_key(), item().last_key,
                                dims - own_column(), factor, sums,
                                stage + own_column() / C::kSumColumns * Stage::kBytes);
+    __syncwarp();  // before the warp's next rows come to the same place
   }
 
   /// Keys without gradients.
@@ -299,11 +397,16 @@ struct BackwardConsumer {
       if (!item().there) return;
       if (item().visited) {
         pass();
-        ptx::bar_sync(1, C::kConsumerThreads);  // nobody reads keys and values any more
-        write(f.grad_value, f.attention.value_dim, 1.0f, grad_value, memory.values(keys.stage()));
-        write(f.grad_key, f.attention.head_dim, f.attention.scale, grad_key, memory.keys(keys.stage()));
-        ptx::fence_proxy_async();
-        arrive(memory.keys_empty(keys.stage()));
+        if (C::kFreesKeysEarly) arrive(memory.keys_empty(keys.stage()));
+        ptx::bar_sync(1, C::kConsumerThreads);  // nobody reads keys, values, P^T and dS^T any more
+        write(f.grad_value, f.attention.value_dim, 1.0f, grad_value, memory.written_values(keys.stage()));
+        write(f.grad_key, f.attention.head_dim, f.attention.scale, grad_key, memory.written_keys(keys.stage()));
+        if (C::kFreesKeysEarly) {
+          ptx::bar_sync(1, C::kConsumerThreads);  // nor what was written
+        } else {
+          ptx::fence_proxy_async();
+          arrive(memory.keys_empty(keys.stage()));
+        }
         keys.advance();
       } else {
         write_zeros(f.grad_key, f.attention.head_dim);

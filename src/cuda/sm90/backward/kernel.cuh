@@ -27,6 +27,7 @@ STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory) {
     ptx::mbarrier_init(memory.grad_output_full(stage), 1);
     ptx::mbarrier_init(memory.grad_output_empty(stage), kConsumerWarps);
     ptx::mbarrier_init(memory.turn_come(stage), 2);
+    ptx::mbarrier_init(memory.graded(stage), kConsumerWarps);
   }
   ptx::fence_mbarrier_init();
 }

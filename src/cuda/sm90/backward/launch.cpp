@@ -14,7 +14,7 @@ using sm90::BackwardParams;
 using sm90::BackwardTile;
 
 constexpr float kLog2E = 1.44269504f;
-constexpr unsigned kPrepareThreads = 256;  // as in sm80/backward/prepare.cuh
+constexpr unsigned kPrepareThreads = 256, kSinkThreads = 256;  // as in sm80/backward: prepare.cuh, sink.cuh
 /// Below this, half of what the tensor unit does would be for padding, and the portable kernel has tiles of its own.
 constexpr std::int64_t kLeastDim = 33, kLargestDim = 256;
 
@@ -26,7 +26,7 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 /// Where the arrays of the workspace lie, in bytes.
 struct Layout {
-  std::size_t facts = 0, sums = 0, turns = 0, items_taken = 0, bytes = 0;
+  std::size_t facts = 0, sums = 0, turns = 0, sink_parts = 0, items_taken = 0, bytes = 0;
 };
 
 Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
@@ -39,6 +39,7 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
   place(layout.facts, true, tiles * std::size_t(sm90::backward_fact_floats(tile.query_tile)) * sizeof(float));
   place(layout.sums, problem.wants_grad_query, tiles * std::size_t(tile.query_tile * dim) * sizeof(float));
   place(layout.turns, problem.wants_grad_query, tiles * sizeof(int));
+  place(layout.sink_parts, problem.wants_grad_sink, tiles * sizeof(float));
   place(layout.items_taken, true, sizeof(int));
   return layout;
 }
@@ -67,12 +68,14 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   if (problem.wants_grad_key) common.grad_key = view_of(buffers.grad_key, problem.head_dim);
   if (problem.wants_grad_value) common.grad_value = view_of(buffers.grad_value, problem.value_dim);
   if (problem.has_grad_lse) common.grad_lse = view_of(buffers.grad_lse);
+  if (problem.wants_grad_sink) common.grad_sink = view_of(buffers.grad_sink);
 
   const Layout layout = layout_of(problem, tile, dim);
   common.facts = reinterpret_cast<float*>(workspace + layout.facts);
   common.sums = reinterpret_cast<float*>(workspace + layout.sums);
   if (problem.wants_grad_query) common.turns = reinterpret_cast<int*>(workspace + layout.turns);
-  params.items_taken = reinterpret_cast<int*>(workspace + layout.items_taken);
+  if (problem.wants_grad_sink) common.sink_parts = reinterpret_cast<float*>(workspace + layout.sink_parts);
+  common.items_taken = reinterpret_cast<int*>(workspace + layout.items_taken);
   common.lse_unit = kLog2E;
   common.query_tile = tile.query_tile;
   common.key_block = tile.key_block;
@@ -109,7 +112,6 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
   if (features_of(problem) != 0) return refuse("has no softcap, bias, ALiBi, documents, masks, dropout or scale <= 0");
   if (problem.prefix_length > 0 || problem.has_prefix_lengths) return refuse("has no prefix");
-  if (problem.wants_grad_sink) return refuse("has no gradient of sinks");
   const BackwardTile tile = sm90::backward_tile(int(dim));
   const std::int64_t most = (std::int64_t(1) << 31) - 1;
   if (key_blocks_of(problem, tile.key_block) * blocked_heads_of(problem) > most ||
@@ -128,6 +130,7 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
   decision.kernels[0] = {KernelId::kBackward90, {int(problem.query_type), dim}};
   decision.kernels[1] = {KernelId::kBackwardPrepare, {}};
   decision.kernel_count = 2;
+  if (problem.wants_grad_sink) decision.kernels[decision.kernel_count++] = {KernelId::kBackwardSink, {}};
   decision.query_tile = tile.query_tile;
   decision.key_block = tile.key_block;
   decision.workspace_bytes = layout_of(problem, tile, dim).bytes;
@@ -144,9 +147,12 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const auto slots = unsigned(params.common.slots), heads = unsigned(problem.query_heads);
   if (slots > 0 && heads > 0) {
     launcher.launch(decision.kernels[1], {.x = slots, .y = heads}, kPrepareThreads, 0, &params.common);
+  } else {
+    launcher.clear(params.common.items_taken, sizeof(int));
   }
-  if (params.items == 0) return;
-  launcher.clear(params.items_taken, sizeof(int));
+  if (problem.wants_grad_sink) launcher.launch(decision.kernels[2], {.x = heads}, kSinkThreads, 0, &params.common);
+  const bool wants_rows = problem.wants_grad_query || problem.wants_grad_key || problem.wants_grad_value;
+  if (params.items == 0 || !wants_rows) return;
   const auto blocks = unsigned(std::min(params.items, launcher.device().multiprocessors));
   launcher.launch(key, {.x = blocks}, unsigned(tile.threads()), unsigned(sm90::backward_shared(dim).bytes), &params);
 }

@@ -8,7 +8,6 @@ namespace strobe::cuda::sm90 {
 struct BackwardParams {
   TensorMap query, key, value, grad_output;  // [dims, rows, heads, batches]
   sm80::BackwardParams common;  // what `prepare` reads; sums of dQ are in the order of this kernel's registers
-  int* items_taken;             // by thread blocks; 0 at the start
   int items;                    // blocks of keys of all heads
 };
 

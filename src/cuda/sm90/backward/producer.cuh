@@ -17,7 +17,7 @@ template <class C>
 struct BackwardProducer {
   const BackwardParams& f;
   BackwardMemory<C> memory;
-  BackwardVisit* told;  // [stages]
+  BackwardVisit* told;  // [kBackwardVisits]
   BackwardItem* items;  // [2]
   Ring<C::kItems> item_ring;
   Ring<C::kKeyStages> keys;
@@ -92,7 +92,8 @@ struct BackwardProducer {
     const bool dirty = kept.begin > 0 || kept.end < smaller(C::kQueryTile, p().query_length - row);
 
     wait_for(memory.query_empty(ring.stage()), ring.parity() ^ 1);
-    if (lane_index() == 0) tell(visit, sight.tile(first_row, C::kQueryTile), place, more, told[ring.stage()]);
+    if (lane_index() == 0)
+      tell(visit, sight.tile(first_row, C::kQueryTile), place, more, told[ring.count % kBackwardVisits]);
     load<C::kQueryTile>(memory.queries(ring.stage()), f.query, memory.query_full(ring.stage()), row, visit.head, batch,
                         ptx::kEvictLast, dirty, kept, C::kFactBytes, [&](u32 barrier) {
                           ptx::cp_async_bulk_load(memory.lse(ring.stage()),
@@ -124,7 +125,7 @@ struct BackwardProducer {
   STROBE_DEVICE bool take_item() {
     wait_for(memory.item_empty(item_ring.stage()), item_ring.parity() ^ 1);
     if (lane_index() == 0) {
-      const int number = atomicAdd(f.items_taken, 1);
+      const int number = atomicAdd(f.common.items_taken, 1);
       items[item_ring.stage()] = number < f.items ? item_of<C>(f.common, number) : BackwardItem{};
       ptx::mbarrier_arrive(memory.item_full(item_ring.stage()));
     }

@@ -20,7 +20,7 @@ STROBE_DEVICE void start_score_product(u32 left, u32 right, typename C::Scores& 
   }
 }
 
-/// dV += P^T dO: 64 keys in registers by panels of a query tile from `right` on.
+/// dV += P^T dO or dK += dS^T Q: 64 keys in registers by panels of a query tile from `right` on.
 template <class C>
 STROBE_DEVICE void start_key_gradient(const typename C::Factor& left, u32 right, typename C::Sums& sums) {
   using Mma = ptx::Wgmma<typename C::Element, C::kSumColumns>;
@@ -31,7 +31,7 @@ STROBE_DEVICE void start_key_gradient(const typename C::Factor& left, u32 right,
   }
 }
 
-/// The same, and dK += dS^T Q, with 64 rows of P^T or dS^T in shared memory, which begin at `left`.
+/// The same with 64 rows of P^T or dS^T in shared memory, which begin at `left`.
 template <class C, int kBegin = 0, int kEnd = C::kSteps>
 STROBE_DEVICE void start_key_gradient(u32 left, u32 right, typename C::Sums& sums) {
   using Mma = ptx::Wgmma<typename C::Element, C::kSumColumns>;

@@ -37,6 +37,14 @@ static_assert(24 + 2 * 240 <= 3 * 168 && 40 + 2 * 232 <= 3 * 168);
 /// keys: each makes scores for half of the queries, and half of the columns of all gradients.
 constexpr bool shares_keys(int dim) { return dim > 128; }
 
+/// Whether a tile's dQ is made beside the next tile's dV, so that warpgroups seldom wait for one another, and dS^T
+/// stays in registers as the left factor of dK. (Faster at d64, slower at d128: README.md.)
+constexpr bool delays_grad_query(int dim) { return dim <= 64; }
+
+/// Whether dK and dV go to memory by way of where dS^T lay, so that the next keys and values may come at once;
+/// otherwise by way of where keys and values lay. (Not measured at d128.)
+constexpr bool frees_keys_early(int dim) { return dim <= 64 || dim > 128; }
+
 /// What is known of a query tile's rows, as floats: as sm80/backward/prepare.cuh writes it.
 constexpr int backward_fact_floats(int query_tile) { return 2 * query_tile + 4; }
 
@@ -49,14 +57,16 @@ struct BackwardShared {
   int grad_query;             // dQ of a tile in float32, in the order of registers, if it is staged
   int facts;                  // [stages][fact_bytes]
   int fact_bytes;
-  int visits;    // [stages][kBackwardVisitBytes]
+  int visits;    // [kBackwardVisits][kBackwardVisitBytes]
   int items;     // [2][kBackwardItemBytes]
   int barriers;  // [kBackwardBarriers], 8 bytes each
   int bytes;     // with room to align the start
 };
 
 constexpr int kBackwardAlignment = 1024;  // the 128-byte swizzle wants it
-constexpr int kBackwardVisitBytes = 32, kBackwardItemBytes = 96, kBackwardBarriers = 23;
+constexpr int kBackwardVisitBytes = 32, kBackwardItemBytes = 96, kBackwardBarriers = 25;
+/// Consumers look at a visit until the next one is nearly done, and that after it may be told of before.
+constexpr int kBackwardVisits = 4;
 
 constexpr BackwardShared backward_shared(int dim) {
   const BackwardTile tile = backward_tile(dim);
@@ -70,7 +80,7 @@ constexpr BackwardShared backward_shared(int dim) {
   at.grad_query = at.weights + (shares_keys(dim) ? 2 * tile.query_tile * tile.key_block * 2 : 0);
   at.facts = at.grad_query + (stages_grad_query(dim) ? tile.query_tile * dim * 4 : 0);
   at.visits = at.facts + tile.stages * at.fact_bytes;
-  at.items = at.visits + tile.stages * kBackwardVisitBytes;
+  at.items = at.visits + kBackwardVisits * kBackwardVisitBytes;
   at.barriers = at.items + 2 * kBackwardItemBytes;
   at.bytes = at.barriers + kBackwardBarriers * 8 + kBackwardAlignment;
   return at;

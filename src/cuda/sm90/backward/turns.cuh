@@ -65,7 +65,7 @@ struct BackwardTurns {
         ptx::cp_async_bulk_commit_group();
         ptx::cp_async_bulk_wait_group_read();
       }
-      ptx::mbarrier_arrive(memory.stage_empty());
+      if constexpr (C::kStagesGradQuery) ptx::mbarrier_arrive(memory.stage_empty());
       if (C::kStagesGradQuery && !visit.last) ptx::cp_async_bulk_wait_group();
       if (!visit.last) ptx::st_release(turn_of(item, visit), visit.turn + 1);
       ptx::mbarrier_arrive(memory.turn_come(ring.stage()));
