@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "calls.hpp"
+#include "check/facts.hpp"
 
 namespace strobe::check {
 namespace {
@@ -147,6 +148,19 @@ TEST(Tensors, Types) {
   call = DenseCall(DataType::kFloat8E4M3);
   call.attention.value.dtype = DataType::kFloat8E5M2;
   EXPECT_REFUSED_ALWAYS(call, "value", "float8_e4m3");
+}
+
+TEST(Tensors, ProductsAreBoundedExactly) {
+  constexpr std::int64_t kLimit = std::int64_t(1) << 44, kAxis = 0x7fffffff, kMost = std::int64_t(1) << 62;
+  const auto at_most = [](std::initializer_list<std::int64_t> sizes) {
+    return product_is_at_most(kLimit, {sizes.begin(), sizes.size()});
+  };
+  EXPECT_TRUE(at_most({}));
+  EXPECT_TRUE(at_most({kLimit}));
+  EXPECT_TRUE(at_most({1 << 20, 0, 1 << 24})) << "an empty axis does not hide the others";
+  EXPECT_FALSE(at_most({1 << 20, 0, (1 << 24) + 1}));
+  EXPECT_FALSE(at_most({kAxis, kAxis, kAxis, kAxis})) << "more than 64 bits";
+  EXPECT_FALSE(at_most({kMost, 4, 0}));
 }
 
 TEST(Tensors, Strides) {

@@ -1,5 +1,6 @@
-// Tensor maps: what the copy engine of sm_90 and later must know of a tensor. The driver takes a quarter of a microsecond
-// for one, and a call needs four; but tensors lie where others lay before, so each thread keeps its last maps.
+// Tensor maps: what the copy engine of sm_90 and later must know of a tensor. The driver takes a quarter of a
+// microsecond for one, and a call needs four; but tensors lie where others lay before, so each thread keeps its last
+// maps.
 #include <algorithm>
 #include <cstdint>
 
@@ -49,13 +50,12 @@ TensorMap tensor_map_of(const RowsView& view, const TensorExtents& extents) {
   const auto stride = [](long long elements, long long count) {
     return Size(count > 1 ? elements * kElementBytes : kBoxDims * kElementBytes);
   };
-  const Described tensor{
-      .data = view.data,
-      .type = view.type == Element::kFloat16 ? kFloat16Map : kBFloat16Map,
-      .box_rows = unsigned(extents.box_rows),
-      .sizes = {Size(extents.dims), Size(extents.rows), Size(extents.heads), Size(extents.batches)},
-      .strides = {stride(view.row_stride, extents.rows), stride(view.head_stride, extents.heads),
-                  stride(view.batch_stride, extents.batches)}};
+  const Described tensor{.data = view.data,
+                         .type = view.type == Element::kFloat16 ? kFloat16Map : kBFloat16Map,
+                         .box_rows = unsigned(extents.box_rows),
+                         .sizes = {Size(extents.dims), Size(extents.rows), Size(extents.heads), Size(extents.batches)},
+                         .strides = {stride(view.row_stride, extents.rows), stride(view.head_stride, extents.heads),
+                                     stride(view.batch_stride, extents.batches)}};
   thread_local Recent<Described, TensorMap, kKept> recent;
   return recent.get(tensor, [&] { return encoded(tensor); });
 }
