@@ -17,7 +17,7 @@ struct EditPlace {
 
 /// The bias of a block as a thread needs it: of each of its two rows a pair of neighbouring keys for every eight. It is
 /// asked for a block ahead where the registers allow, if elements have 16 bits and pairs are aligned.
-template <class C, bool = (C::kFeatures & kBias) != 0>
+template <class C, bool = C::kFeatures == kBias>
 struct BlockBias {};
 template <class C>
 struct BlockBias<C, true> {
@@ -147,7 +147,7 @@ STROBE_DEVICE bool is_quick(const AttentionParams& p, const Task<C>& task, const
   } else if constexpr (C::kFeatures == kBias) {
     return BlockBias<C>::in_pairs(p);
   }
-  return true;
+  return C::kFeatures != kAllForwardFeatures;
 }
 /// How large sums of such weights may be.
 template <class C>
@@ -180,7 +180,7 @@ STROBE_DEVICE void weigh_quickly(const ForwardParams& f, const Task<C>& task, co
     } else {
       weigh<C>(QuickBias<C, BFloat16>{bias, unit, {origin[0], origin[1]}}, s, total);
     }
-  } else {
+  } else if constexpr (C::kFeatures == kNegativeScale) {
     weigh<C>(QuickEdit<C, kNegativeScale>{unit, {origin[0], origin[1]}}, s, total);
   }
 }
@@ -245,6 +245,12 @@ STROBE_DEVICE void edit_scores(const ForwardParams& f, const Task<C>& task, cons
     add_distances<C>(p, task, place, s);
   } else if constexpr (C::kFeatures == kBias) {
     add_bias<C>(p, task, place, bias, s);
+  } else if constexpr (C::kFeatures == kAllForwardFeatures) {
+    const ScoreRow rows[2] = {score_row<kAllFeatures>(p, task.s, task.head, place.row),
+                              score_row<kAllFeatures>(p, task.s, task.head, place.row + 8)};
+    edit_scores<typename C::Element, kAllFeatures, C::kKeyTiles>(p, task.s, rows, place.first_key, false, s);
+#pragma unroll
+    for (int n = 0; n < 4 * C::kKeyTiles; ++n) s[n / 4][n % 4] *= kLog2E;
   } else {
     static_assert(C::kFeatures == kNegativeScale);
     apply<C>(QuickEdit<C, kNegativeScale>{p.scale * kLog2E, {0.0f, 0.0f}}, s);

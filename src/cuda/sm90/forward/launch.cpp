@@ -16,17 +16,20 @@ using sm90::ForwardTile;
 
 /// Below this, half of what the tensor unit does would be for padding, and the portable kernel has tiles of its own.
 constexpr std::int64_t kLeastDim = 33;
-/// Options that kernels are compiled for, each alone.
-constexpr int kServedFeatures[] = {0, kSoftcap, kBias, kAlibi, kDocuments, kBlockMask, kNegativeScale};
 constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
 
-/// features_of, and whether there is a prefix. With another option it is one of many.
+/// features_of, and whether there is a prefix, or pages. With another option they are one of many.
 int own_features_of(const Problem& problem) {
-  const int features = features_of(problem);
-  if (problem.prefix_length == 0 && !problem.has_prefix_lengths) return features;
-  return features == 0 ? sm90::kPrefixKeys : kAllFeatures;
+  int features = features_of(problem);
+  const auto add = [&](bool given, int feature) {
+    if (given) features = features == 0 ? feature : sm90::kAllForwardFeatures;
+  };
+  if (features == kAllFeatures) features = sm90::kAllForwardFeatures;
+  add(problem.prefix_length > 0 || problem.has_prefix_lengths, sm90::kPrefixKeys);
+  add(problem.page_size > 0, sm90::kPages);
+  return features;
 }
 
 /// Where the documents of all sequences' blocks lie in the workspace, behind the counter.
@@ -118,11 +121,9 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (dim > 256) return refuse("head dimensions above 256 are not built");
   if (dim < kLeastDim) return refuse("would pad head dimensions up to 32 to 64");
   if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
-  if (problem.page_size > 0) return refuse("has no pages");
-  const int features = own_features_of(problem);
-  if (features == kAllFeatures) return refuse("takes one option alone of those that edit scores or hide keys by data");
-  if (features != sm90::kPrefixKeys && !std::ranges::count(kServedFeatures, features)) {
-    return refuse("has no masks of single keys and no dropout");
+  if (problem.has_mask || problem.dropout > 0.0f) return refuse("has no masks of single keys and no dropout");
+  if (problem.page_size > 0 && !sm90::fits_pages(int(problem.page_size), sm90::forward_tile(int(dim)).key_block)) {
+    return refuse("pages must be multiples of its blocks of keys, or divide them into multiples of 8");
   }
   if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) >= std::int64_t(1)
                                                                                                           << 31) {
@@ -161,8 +162,10 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   if (params.tiles == 0 || params.heads == 0) return;
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
   params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
-  params.key = tensor_map_of(p.key, {p.head_dim, p.key_length, p.kv_heads, caches, tile.key_block});
-  params.value = tensor_map_of(p.value, {p.value_dim, p.key_length, p.kv_heads, caches, tile.key_block});
+  const int rows_together = p.page_size > 0 ? p.page_size : p.key_length;
+  const int box_rows = p.page_size > 0 ? std::min(p.page_size, tile.key_block) : tile.key_block;
+  params.key = tensor_map_of(p.key, {p.head_dim, rows_together, p.kv_heads, caches, box_rows});
+  params.value = tensor_map_of(p.value, {p.value_dim, rows_together, p.kv_heads, caches, box_rows});
   if (p.output.type != Element::kFloat32) {
     params.output =
         tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
