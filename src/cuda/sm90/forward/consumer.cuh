@@ -27,7 +27,8 @@ struct Consumer {
   Ring<C::kStages> keys, values;
   Ring<1> output;
   BlockBias<C> bias;  // of the block in work, or to come
-  int owed = 0;       // blocks of values behind the one in work that nobody will read, to be let go
+  BlockMask<C> mask;
+  int owed = 0;  // blocks of values behind the one in work that nobody will read, to be let go
 
   STROBE_DEVICE Consumer(const ForwardParams& params, SharedMemory<C> shared, Task<C>* all_tasks, int consumer)
       : f(params), memory(shared), tasks(all_tasks), number(consumer) {
@@ -50,7 +51,7 @@ struct Consumer {
   }
 
   STROBE_DEVICE void hide(const Place& now, typename C::Scores& s) const {
-    hide_keys<C>(f.attention, task_of(now), number, now.block, s);
+    hide_keys<C>(f.attention, task_of(now), number, now.block, mask, s);
   }
 
   /// Rows of V behind the sequence's end may hold anything, NaN too, and a weight of zero would not silence it.
@@ -194,7 +195,9 @@ struct Consumer {
   }
 
   /// Whether every row sees every key of the block.
-  STROBE_DEVICE bool all_see(const Place& now) const { return sees_all_keys<C>(task_of(now), number, now.block); }
+  STROBE_DEVICE bool all_see(const Place& now) const {
+    return sees_all_keys<C>(f.attention, task_of(now), number, now.block);
+  }
 
   /// In the warpgroup's turn: starts a task's first scores.
   STROBE_DEVICE void start_task(typename C::Scores& s) const {
@@ -211,10 +214,15 @@ struct Consumer {
     return {warp_row + lane_index() / 4, first_key + 2 * (lane_index() % 4), warp_row, first_key};
   }
 
-  /// Asks for the bias of a block.
-  STROBE_DEVICE void load_bias(const Place& place) {
+  /// Asks for the bias or the mask of a block.
+  STROBE_DEVICE void load_ahead(const Place& place) {
     if constexpr (C::kFeatures == kBias) {
       if constexpr (BlockBias<C>::kAhead) bias.load(f.attention, task_of(place), edit_place(place));
+    }
+    if constexpr (C::kFeatures == kMask) {
+      if constexpr (BlockMask<C>::kAhead) {
+        mask.load(f.attention, task_of(place), edit_place(place).warp_row, place.block);
+      }
     }
   }
 
@@ -231,7 +239,9 @@ struct Consumer {
     const Task<C>& task = task_of(now);
     const EditPlace place = edit_place(now);
     if constexpr (C::kFeatures == kBias) {
-      if constexpr (!BlockBias<C>::kAhead) bias.load(f.attention, task, place);
+      if constexpr (BlockBias<C>::kAhead) {
+        if (BlockBias<C>::in_pairs(f.attention)) bias.spread();
+      }
     }
     if (quick && is_quick<C>(f.attention, task, place)) {
       weigh_quickly<C>(f, task, place, softmax.origin, bias, s, total);
@@ -274,7 +284,7 @@ struct Consumer {
     float total[2];
     now.block = task_of(now).after(now.block);
     if (now.block > now.end) {
-      load_bias(now);
+      load_ahead(now);
       wait_for_keys();
     }
     bool next_all = false;  // and the next block, where they are looked up
@@ -296,12 +306,13 @@ struct Consumer {
       }
       ptx::wgmma_wait_group<1>();
       hold(s);
-      bool quick = all && trusted, moved = false;
+      bool quick = (all || C::kFeatures == kMask) && trusted, moved = false;
       if constexpr (C::kEdits) {
         moved = weigh_edited(now, quick, softmax, s, total);
         if (moved || !trusted) trusted = settled(softmax);
       } else {
         if (quick) {
+          if constexpr (C::kFeatures == kMask) hide(now, s);
           softmax.weigh(unit(), s, total);
           if (softmax.overflows(total)) {
             recompute_scores<C>(queries, key_tile(), s);
@@ -325,7 +336,7 @@ struct Consumer {
         --now.block;
       }
       if (now.block > now.end) {
-        load_bias(now);
+        load_ahead(now);
         wait_for_keys();
       }
       ptx::wgmma_wait_group<0>();
@@ -383,7 +394,7 @@ struct Consumer {
     for (;;) {
       if (!ahead) {
         if (!take_task(now, opened)) break;
-        load_bias(now);
+        load_ahead(now);
         start_task(s);
         pass_turn();
         ptx::wgmma_wait_group<0>();
@@ -400,7 +411,7 @@ struct Consumer {
       hold(o);
       hold(p);
       if (ahead) {
-        load_bias(next);
+        load_ahead(next);
         start_task(s);
         start_adding(p, o);
         pass_turn();

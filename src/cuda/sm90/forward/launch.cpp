@@ -121,7 +121,7 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (dim > 256) return refuse("head dimensions above 256 are not built");
   if (dim < kLeastDim) return refuse("would pad head dimensions up to 32 to 64");
   if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
-  if (problem.has_mask || problem.dropout > 0.0f) return refuse("has no masks of single keys and no dropout");
+  if (problem.dropout > 0.0f) return refuse("has no dropout");
   if (problem.page_size > 0 && !sm90::fits_pages(int(problem.page_size), sm90::forward_tile(int(dim)).key_block)) {
     return refuse("pages must be multiples of its blocks of keys, or divide them into multiples of 8");
   }

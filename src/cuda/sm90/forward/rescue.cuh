@@ -48,7 +48,7 @@ STROBE_DEVICE KeyRange around(KeyRange visible, int prefix) {
 /// Whether the row sees a key of that range.
 template <class C>
 STROBE_DEVICE bool shows(const AttentionParams& p, const Sequence& s, const ScoreRow& row, int j) {
-  if constexpr (!C::kSurveys) return true;
+  if constexpr (!C::kSurveys && !C::kHidesByData) return true;
   return sees(row.visible, smaller(s.prefix, s.keys), j) && data_shows<C::kCommonFeatures>(p, s, row, j);
 }
 
@@ -69,9 +69,11 @@ STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int
     if (!shows<C>(p, s, scored, j)) continue;
     origin = fmaxf(origin, score_of<C>(p, scored, query, keys(j), j));
   }
+  float shift = origin;
+  if constexpr (C::kEdits) shift = origin == minus_infinity() ? 0.0f : origin;  // a bias may be -inf
   for (int j = visible.first; j < visible.last; ++j) {
     if (!shows<C>(p, s, scored, j)) continue;
-    const float weight = ptx::ex2((score_of<C>(p, scored, query, keys(j), j) - origin) * kLog2E);
+    const float weight = ptx::ex2((score_of<C>(p, scored, query, keys(j), j) - shift) * kLog2E);
     sum += weight;
 #pragma unroll
     for (int n = 0; n < C::kDim / kWarpLanes; ++n) {

@@ -49,7 +49,7 @@ constexpr int kTileAlignment = 1024;
 
 /// Features of this kernel besides those of AttentionParams: keys before a prefix are seen by all; keys lie in pages.
 constexpr int kPrefixKeys = 256, kPages = 512;
-/// Those of the kernel that has all, and asks for each whether it is given. (It has no masks and no dropout either.)
+/// Those of the kernel that has all, and asks for each whether it is given. (None has dropout.)
 constexpr int kAllForwardFeatures = kAllFeatures | kPrefixKeys | kPages;
 
 /// Whether the copy engine can fetch blocks of keys from pages: whole blocks from a page, or whole pages, of which each
