@@ -228,7 +228,7 @@ struct Consumer {
 
   /// Whether the warp's rows have origins against which a block's weights may be taken at once.
   STROBE_DEVICE bool settled(const Softmax<C>& softmax) const {
-    if constexpr (C::kFeatures == kSoftcap) return caps_quickly(f, softmax.origin);
+    if constexpr (C::kFeatures == kSoftcap) return caps_quickly(f.softcap, softmax.origin);
     return softmax.settled();
   }
 

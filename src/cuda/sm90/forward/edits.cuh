@@ -76,19 +76,19 @@ struct QuickEdit<C, kNegativeScale> {
   STROBE_DEVICE float operator()(float x, int, int e) const { return fmaf(x, unit, -shift[e / 2]); }
 };
 
-/// softcap * tanh(x * scale / softcap) as a polynomial of degree four in x^2, times x. A reciprocal and one more
-/// exponential each would occupy the unit for them for longer than the products take. Where no product is larger than
-/// softcap / scale, it errs by 7e-6 of the score.
-template <class C>
-struct QuickEdit<C, kSoftcap> {
-  const float* terms;
+/// softcap * tanh(x * scale / softcap) as a polynomial in x^2, times x. A reciprocal and one more exponential each
+/// would occupy the unit for them for longer than the products take. With five terms it errs by 7e-6 of the score where
+/// no product is larger than softcap / scale, with three by 2e-5 up to half of that.
+template <int kTerms>
+struct QuickCap {
+  const float (&terms)[kTerms];
   float shift[2];
 
   STROBE_DEVICE float operator()(float x, int, int e) const {
     const float square = x * x;
-    float factor = terms[kSoftcapTerms - 1];
+    float factor = terms[kTerms - 1];
 #pragma unroll
-    for (int term = kSoftcapTerms - 2; term >= 0; --term) factor = fmaf(factor, square, terms[term]);
+    for (int term = kTerms - 2; term >= 0; --term) factor = fmaf(factor, square, terms[term]);
     return fmaf(x, factor, -shift[e / 2]);
   }
 };
@@ -196,9 +196,9 @@ STROBE_DEVICE constexpr float most_weights() {
 /// Whether capped scores of the warp's rows may become weights at once. The polynomial grows without bounds where it is
 /// no softcap any more, so weights of such scores are either too large or lost in the sum, if origins are neither very
 /// high nor very low.
-STROBE_DEVICE bool caps_quickly(const ForwardParams& f, const float (&origin)[2]) {
-  return __all_sync(
-      ~0u, fminf(origin[0], origin[1]) >= f.softcap_lowest && fmaxf(origin[0], origin[1]) <= f.softcap_highest);
+template <int kTerms>
+STROBE_DEVICE bool caps_quickly(const SoftcapPolynomial<kTerms>& cap, const float (&origin)[2]) {
+  return __all_sync(~0u, fminf(origin[0], origin[1]) >= cap.lowest && fmaxf(origin[0], origin[1]) <= cap.highest);
 }
 
 /// Scores to weights against the rows' origins. Sums of weights tell whether that was right.
@@ -209,7 +209,11 @@ STROBE_DEVICE void weigh_quickly(const ForwardParams& f, const Task<C>& task, co
   const AttentionParams& p = f.attention;
   const float unit = p.scale * kLog2E;
   if constexpr (C::kFeatures == kSoftcap) {
-    weigh<C>(QuickEdit<C, kSoftcap>{f.softcap_terms, {origin[0], origin[1]}}, s, total);
+    if (caps_quickly(f.softcap_in_few, origin)) {
+      weigh<C>(QuickCap<kFewSoftcapTerms>{f.softcap_in_few.terms, {origin[0], origin[1]}}, s, total);
+    } else {
+      weigh<C>(QuickCap<kSoftcapTerms>{f.softcap.terms, {origin[0], origin[1]}}, s, total);
+    }
   } else if constexpr (C::kFeatures == kAlibi) {
     weigh<C>(one_sided<C>(p, task, place, is_before<C>(task.s, place), origin), s, total);
   } else if constexpr (C::kFeatures == kBias && !BlockBias<C>::kAhead) {
@@ -232,7 +236,7 @@ STROBE_DEVICE void cap_scores(const ForwardParams& f, typename C::Scores& s) {
 #pragma unroll
   for (int n = 0; n < 4 * C::kKeyTiles; ++n) largest = fmaxf(largest, fabsf(s[n / 4][n % 4]));
   if (__all_sync(~0u, largest <= f.softcap_limit)) {
-    apply<C>(QuickEdit<C, kSoftcap>{f.softcap_terms, {0.0f, 0.0f}}, s);
+    apply<C>(QuickCap<kSoftcapTerms>{f.softcap.terms, {0.0f, 0.0f}}, s);
   } else {
     const Softcap softcap(f.attention);
     const float height = softcap.height * kLog2E;

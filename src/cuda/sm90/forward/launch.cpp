@@ -51,31 +51,35 @@ struct DocumentBlocks {
   std::size_t key_bytes() const { return std::size_t(key_blocks + 1) * kBytes; }
 };
 
-/// tanh(z) / z as a polynomial in z^2, for |z| <= 1; its relative error is at most 7e-6.
+// tanh(z) / z as polynomials in z^2: for |z| up to 1, relative error at most 7e-6; up to 1/2, 2.3e-5. Beyond, they grow
+// all the same.
 constexpr double kTanhTerms[sm90::kSoftcapTerms] = {0.99999309, -0.332980649, 0.130368082, -0.0448174949,
                                                     0.00903639071};
+constexpr double kFewTanhTerms[sm90::kFewSoftcapTerms] = {0.999977436, -0.331691505, 0.11520973};
+
+/// `ratio` times a product is z. `limit` is the largest z for which the polynomial holds; far below -limit, weights are
+/// off by less than 2^(-share * height). Returns whether all terms are numbers that float32 has.
+template <int kTerms>
+bool describe_cap(const double (&tanh_terms)[kTerms], double ratio, double height, double limit, double share,
+                  sm90::SoftcapPolynomial<kTerms>& cap) {
+  constexpr double kNegligible = 20.0;  // powers of two below the row's largest weight
+  double unit = ratio * height;
+  bool usable = true;
+  for (int n = 0; n < kTerms; ++n, unit *= ratio * ratio) {
+    cap.terms[n] = float(tanh_terms[n] * unit);
+    usable &= std::isnormal(cap.terms[n]);
+  }
+  cap.lowest = usable ? float(kNegligible - share * height) : std::numeric_limits<float>::infinity();
+  cap.highest = float(std::tanh(limit) * height - std::log2(sm90::kSoftcapWeights));
+  return usable;
+}
 
 void describe_softcap(const Problem& problem, ForwardParams& params) {
   if (!(problem.softcap > 0.0f)) return;
-  constexpr double kLog2E = 1.44269504088896340736;
-  const double ratio = double(problem.scale) / problem.softcap;
-  double term_unit = problem.scale * kLog2E;
-  bool usable = true;
-  double limit = 1.0 / ratio;
-  for (int n = 0; n < sm90::kSoftcapTerms; ++n, term_unit *= ratio * ratio) {
-    const double term = kTanhTerms[n] * term_unit;
-    usable &= std::abs(term) < std::numeric_limits<float>::max();
-    // Where terms vanish, so must what they would have added.
-    if (std::abs(term) < std::numeric_limits<float>::min()) limit = 0.01 / ratio;
-    params.softcap_terms[n] = float(term);
-  }
-  params.softcap_limit = usable ? float(limit) : -1.0f;
-  const bool quick = usable && limit == 1.0 / ratio;
-  // At the limit a score is tanh(1) times the height. Far below, at nine tenths, scores may err by half a power of two
-  // if that is less than 2^-20 of the row's sum.
-  const double height = problem.softcap * kLog2E, highest = std::tanh(1.0) * height - std::log2(sm90::kSoftcapWeights);
-  params.softcap_lowest = quick ? float(20.0 - 0.9 * height) : std::numeric_limits<float>::infinity();
-  params.softcap_highest = float(highest);
+  const double ratio = double(problem.scale) / problem.softcap, height = problem.softcap * 1.44269504088896340736;
+  const bool usable = describe_cap(kTanhTerms, ratio, height, 1.0, 0.75, params.softcap);
+  params.softcap_limit = usable ? float(1.0 / ratio) : -1.0f;
+  describe_cap(kFewTanhTerms, ratio, height, 0.5, 0.5, params.softcap_in_few);
 }
 
 /// Heads are worked on in groups of like sizes. Where all tiles take equally long, heads follow one another, so that
