@@ -216,11 +216,11 @@ STROBE_DEVICE void weigh_quickly(const ForwardParams& f, const Task<C>& task, co
     }
   } else if constexpr (C::kFeatures == kAlibi) {
     weigh<C>(one_sided<C>(p, task, place, is_before<C>(task.s, place), origin), s, total);
-  } else if constexpr (C::kFeatures == kBias && !BlockBias<C>::kAhead) {
-    add_bias_in_turn<C>(p, task, place, origin, s);
-    weigh<C>(NoEdit{}, s, total);
   } else if constexpr (C::kFeatures == kBias) {
-    if (p.bias.type == Element::kFloat16) {
+    if constexpr (!BlockBias<C>::kAhead) {
+      add_bias_in_turn<C>(p, task, place, origin, s);
+      weigh<C>(NoEdit{}, s, total);
+    } else if (p.bias.type == Element::kFloat16) {
       weigh<C>(QuickBias<C, Float16>{bias, unit, {origin[0], origin[1]}}, s, total);
     } else {
       weigh<C>(QuickBias<C, BFloat16>{bias, unit, {origin[0], origin[1]}}, s, total);
