@@ -86,7 +86,8 @@ bool are_regular(const Rows& rows, std::int64_t dim, std::int64_t batches, std::
 /// Problem::regular_rows.
 bool rows_are_regular(const Problem& problem, const Buffers& buffers) {
   const std::int64_t queries = problem.packed_queries ? 1 : problem.batch;
-  const std::int64_t caches = problem.packed_keys || problem.total_keys <= problem.key_length ? 1 : 2;  // or more
+  const std::int64_t rows_together = problem.page_size > 0 ? problem.page_size : problem.key_length;
+  const std::int64_t caches = problem.packed_keys || problem.total_keys <= rows_together ? 1 : 2;  // or more
   const auto query = [&](const Rows& rows, std::int64_t dim) {
     return are_regular(rows, dim, queries, problem.query_length, problem.query_heads);
   };

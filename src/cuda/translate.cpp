@@ -99,7 +99,10 @@ AttentionParams params_of(const Problem& problem, const Buffers& buffers) {
   p.left = bounded(problem.window_left);
   p.right = problem.causal ? 0 : bounded(problem.window_right);
   p.prefix = int(std::min<std::int64_t>(problem.prefix_length, kFar));
-  if (problem.has_mask) p.mask = view_of(buffers.mask);
+  if (problem.has_mask) {
+    p.mask = view_of(buffers.mask);
+    p.mask.in_chunks = !problem.packed_keys && lies_in_chunks(buffers.mask, problem.key_length);
+  }
   if (problem.has_block_mask) p.block_mask = view_of(buffers.block_mask);
   p.block_rows = int(problem.block_rows);
   p.block_columns = int(problem.block_columns);

@@ -145,14 +145,17 @@ TEST(CudaPlanOnHopper, TakesItsOwnForwardKernelWhereThatServes) {
         "q=500 k=500 dim=64 softcap=3 dtype=bfloat16", "q=500 k=500 dim=128 alibi=h dtype=float16",
         "q=500 k=500 dim=64 scale=-1 dtype=bfloat16", "q=500 k=500 dim=64 prefix=9 dtype=bfloat16",
         "q=500 k=500 dim=64 documents=shared causal dtype=bfloat16", "q=500 k=500 dim=64 bias=hq dtype=bfloat16",
-        "q=500 k=500 dim=64 block_mask=h block=64,64 dtype=bfloat16"}) {
+        "q=500 k=500 dim=64 block_mask=h block=64,64 dtype=bfloat16", "q=500 k=500 dim=64 mask=k dtype=bfloat16",
+        "q=500 k=500 dim=64 softcap=3 alibi=h dtype=bfloat16", "q=500 k=500 dim=64 prefix=9 softcap=2 dtype=bfloat16",
+        "q=500 k=512 page=16 key_lengths=500 dim=64 dtype=bfloat16",
+        "q=500 k=768 page=256 key_lengths=500 dim=256 softcap=2 dtype=bfloat16"}) {
     EXPECT_EQ(kernel_of(problem_of(line), hopper), own) << line;
   }
   for (const char* line :
-       {"q=500 k=500 dim=64 dtype=float32", "q=500 k=500 dim=64 softcap=3 alibi=h dtype=bfloat16",
-        "q=500 k=500 dim=32 dtype=bfloat16", "q=500 k=500 dim=62 dtype=bfloat16",
-        "q=500 k=500 dim=64 prefix=9 softcap=2 dtype=bfloat16", "q=500 k=500 dim=64 mask=k dtype=bfloat16",
-        "q=500 k=512 page=16 key_lengths=500 dim=64 dtype=bfloat16"}) {
+       {"q=500 k=500 dim=64 dtype=float32", "q=500 k=500 dim=32 dtype=bfloat16", "q=500 k=500 dim=62 dtype=bfloat16",
+        "q=500 k=500 dim=64 dropout=0.1 dtype=bfloat16", "q=500 k=500 dim=64 dropout=0.1 softcap=2 dtype=bfloat16",
+        "q=500 k=504 page=12 key_lengths=500 dim=64 dtype=bfloat16",
+        "q=500 k=768 page=96 key_lengths=500 dim=128 dtype=bfloat16"}) {
     EXPECT_EQ(kernel_of(problem_of(line), hopper), portable) << line;
   }
   const Problem plain = problem_of("q=500 k=500 dim=64 dtype=bfloat16");

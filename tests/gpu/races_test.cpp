@@ -177,6 +177,9 @@ INSTANTIATE_TEST_SUITE_P(
                     "documents=apart",
                     "q=400 k=900 heads=8/2 dim=128 dtype=bfloat16 causal prefix=300 window=100,-",
                     "q=600 k=600 heads=8/2 dim=128 dtype=bfloat16 softcap=30",
+                    "q=600 k=640 heads=8/2 dim=128 dtype=bfloat16 mask=hqk causal",
+                    "q=400 k=768 page=64 batch=2 key_lengths=768,100 heads=8/2 dim=128 dtype=bfloat16 softcap=9 "
+                    "documents=apart",
                     "q=400 k=600 heads=8/2 dim=128 dtype=bfloat16 bias=hqk bias_type=bfloat16 causal",
                     "q=300 k=500 heads=8/2 dim=64 dtype=float32 causal",
                     "q=300 k=400 heads=8/2 dim=128 dtype=float8_e4m3"));

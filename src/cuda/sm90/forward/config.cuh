@@ -15,7 +15,7 @@ constexpr int kPanel = 64, kPanelRowBytes = 128;
 template <int kType, int kDim_, int kFeatures_>
 struct ForwardConfig {
   using Element = typename ElementOf<kType>::Type;
-  static constexpr int kDim = kDim_, kFeatures = kFeatures_;
+  static constexpr int kDim = kDim_, kFeatures = kFeatures_, kCommonFeatures = kFeatures & kAllFeatures;
   static constexpr ForwardTile kTile = forward_tile(kDim);
   static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads(), kQueryTile = kTile.query_tile(),
                        kKeyBlock = kTile.key_block, kQueryStages = kTile.query_stages, kStages = kTile.stages;
@@ -23,7 +23,7 @@ struct ForwardConfig {
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kDim / 8, kSteps = kKeyBlock / 16;
   static constexpr bool kStagesOutput = stages_output(kDim), kLooksAhead = kConsumers == 2;
   static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0, kSurveys = surveys(kFeatures),
-                        kHidesByData = (kFeatures & kHidingFeatures) != 0;
+                        kHidesByData = (kFeatures & kHidingFeatures) != 0, kPaged = (kFeatures & kPages) != 0;
 
   // By what power of two scores may grow from block to block without looking for the maximum: 16 blocks fit the type.
   static constexpr float kQuickGrowth = Element::kLargeWeights > 0x1p30f ? 2.5f : 0.9f;

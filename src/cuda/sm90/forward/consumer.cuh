@@ -4,6 +4,7 @@
 
 #include "cuda/sm90/forward/edits.cuh"
 #include "cuda/sm90/forward/epilogue.cuh"
+#include "cuda/sm90/forward/hide.cuh"
 #include "cuda/sm90/forward/producer.cuh"
 #include "cuda/sm90/forward/products.cuh"
 #include "cuda/sm90/forward/rescue.cuh"
@@ -27,7 +28,8 @@ struct Consumer {
   Ring<C::kStages> keys, values;
   Ring<1> output;
   BlockBias<C> bias;  // of the block in work, or to come
-  int owed = 0;       // blocks of values behind the one in work that nobody will read, to be let go
+  BlockMask<C> mask;
+  int owed = 0;  // blocks of values behind the one in work that nobody will read, to be let go
 
   STROBE_DEVICE Consumer(const ForwardParams& params, SharedMemory<C> shared, Task<C>* all_tasks, int consumer)
       : f(params), memory(shared), tasks(all_tasks), number(consumer) {
@@ -49,87 +51,8 @@ struct Consumer {
     if (lane_index() == 0) ptx::mbarrier_arrive(barrier);
   }
 
-  /// Hides keys of the block from rows whose documents are others. Each lane looks up four keys of 128.
-  STROBE_DEVICE void hide_documents(const Place& now, typename C::Scores& s) const {
-    constexpr int kLoads = C::kKeyBlock / kWarpLanes;
-    const AttentionParams& p = f.attention;
-    const Sequence& sequence = task_of(now).s;
-    const Documents of_queries = query_documents(p, sequence), of_keys = key_documents(p, sequence);
-    const int row = rows_of(now).first_row + warp_index() % 4 * 16 + lane_index() / 4, last = sequence.queries - 1;
-    const int own[2] = {of_queries(smaller(row, last)), of_queries(smaller(row + 8, last))};
-    int documents[kLoads];
-#pragma unroll
-    for (int n = 0; n < kLoads; ++n) {
-      documents[n] = of_keys(smaller(now.block * C::kKeyBlock + n * kWarpLanes + lane_index(), sequence.keys - 1));
-    }
-#pragma unroll
-    for (int n = 0; n < 2 * C::kKeyTiles; ++n) {
-      const int document = __shfl_sync(~0u, documents[n / 8], n / 2 % 4 * 8 + lane_index() % 4 * 2 + n % 2);
-      if (document != own[0]) s[n / 2][n % 2] = minus_infinity();
-      if (document != own[1]) s[n / 2][2 + n % 2] = minus_infinity();
-    }
-  }
-
-  /// Hides keys that the block mask hides. Each lane looks up four keys of 128, for one row of the mask at a time.
-  STROBE_DEVICE void hide_masked_blocks(const Place& now, typename C::Scores& s) const {
-    constexpr int kLoads = C::kKeyBlock / kWarpLanes;
-    const AttentionParams& p = f.attention;
-    const Task<C>& task = task_of(now);
-    const int warp_row = rows_of(now).first_row + warp_index() % 4 * 16, last_row = task.s.queries - 1;
-    const char* const mask =
-        p.block_mask.data + task.s.batch * p.block_mask.batch_stride + task.head * p.block_mask.head_stride;
-    i64 places[kLoads];
-#pragma unroll
-    for (int n = 0; n < kLoads; ++n) {
-      const int key = smaller(now.block * C::kKeyBlock + n * kWarpLanes + lane_index(), task.s.keys - 1);
-      places[n] = key / p.block_columns * p.block_mask.column_stride;
-    }
-    const int row = warp_row + lane_index() / 4;
-    const int own[2] = {smaller(row, last_row) / p.block_rows, smaller(row + 8, last_row) / p.block_rows};
-    const int last = smaller(warp_row + 15, last_row) / p.block_rows;
-    u32 shown[2][kLoads] = {};
-#pragma unroll 1
-    for (int mask_row = smaller(warp_row, last_row) / p.block_rows; mask_row <= last; ++mask_row) {
-#pragma unroll
-      for (int n = 0; n < kLoads; ++n) {
-        const u32 bits = __ballot_sync(~0u, mask[mask_row * p.block_mask.row_stride + places[n]] != 0);
-        if (own[0] == mask_row) shown[0][n] = bits;
-        if (own[1] == mask_row) shown[1][n] = bits;
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < 4 * C::kKeyTiles; ++n) {
-      const int t = n / 4, bit = t % 4 * 8 + lane_index() % 4 * 2 + n % 2;
-      if ((shown[n % 4 / 2][t / 4] >> bit & 1) == 0) s[t][n % 4] = minus_infinity();
-    }
-  }
-
-  /// Hides keys of the block from rows that do not see them.
   STROBE_DEVICE void hide(const Place& now, typename C::Scores& s) const {
-    const ConsumerRows& rows = rows_of(now);
-    const int first = now.block * C::kKeyBlock;
-    const AttentionParams& p = f.attention;
-    const Sequence& sequence = task_of(now).s;
-    const int row = rows.first_row + warp_index() % 4 * 16 + lane_index() / 4;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int i = row + 8 * half, base = first + 2 * (lane_index() % 4);
-      const KeyRange keys = i < rows.last_row ? visible_keys(p, sequence, i) : KeyRange{0, 0};
-      const int from = keys.first - base, to = keys.last - base;
-      const int open = i < rows.last_row ? smaller(sequence.prefix, sequence.keys) - base : -base;
-#pragma unroll
-      for (int n = 0; n < 2 * C::kKeyTiles; ++n) {
-        const int column = n / 2 * 8 + n % 2;
-        bool hidden = column < from || column >= to;
-        if constexpr (C::kSurveys) hidden = hidden && column >= open;
-        if (hidden) s[n / 2][2 * half + n % 2] = minus_infinity();
-      }
-    }
-    if constexpr (C::kHidesByData) {
-      if (data_show_all(now)) return;
-      if constexpr ((C::kFeatures & kDocuments) != 0) hide_documents(now, s);
-      if constexpr ((C::kFeatures & kBlockMask) != 0) hide_masked_blocks(now, s);
-    }
+    hide_keys<C>(f.attention, task_of(now), number, now.block, mask, s);
   }
 
   /// Rows of V behind the sequence's end may hold anything, NaN too, and a weight of zero would not silence it.
@@ -274,25 +197,9 @@ struct Consumer {
     ptx::wgmma_commit_group();
   }
 
-  /// Whether data hide nothing of the block from the rows.
-  STROBE_DEVICE bool data_show_all(const Place& now) const {
-    if constexpr (C::kHidesByData) {
-      const Task<C>& task = task_of(now);
-      const int group = now.block >> task.group_bits;
-      return (task.all[number][group / kWarpLanes] >> group % kWarpLanes & 1) != 0;
-    }
-    return true;
-  }
-
   /// Whether every row sees every key of the block.
   STROBE_DEVICE bool all_see(const Place& now) const {
-    const ConsumerRows& rows = rows_of(now);
-    if constexpr (C::kSurveys) {
-      const Sequence& s = task_of(now).s;
-      if (!data_show_all(now)) return false;
-      if ((now.block + 1) * C::kKeyBlock <= smaller(s.prefix, s.keys)) return true;
-    }
-    return now.block * C::kKeyBlock >= rows.all_first && (now.block + 1) * C::kKeyBlock <= rows.all_last;
+    return sees_all_keys<C>(f.attention, task_of(now), number, now.block);
   }
 
   /// In the warpgroup's turn: starts a task's first scores.
@@ -310,16 +217,21 @@ struct Consumer {
     return {warp_row + lane_index() / 4, first_key + 2 * (lane_index() % 4), warp_row, first_key};
   }
 
-  /// Asks for the bias of a block.
-  STROBE_DEVICE void load_bias(const Place& place) {
-    if constexpr ((C::kFeatures & kBias) != 0) {
+  /// Asks for the bias or the mask of a block.
+  STROBE_DEVICE void load_ahead(const Place& place) {
+    if constexpr (C::kFeatures == kBias) {
       if constexpr (BlockBias<C>::kAhead) bias.load(f.attention, task_of(place), edit_place(place));
+    }
+    if constexpr (C::kFeatures == kMask) {
+      if constexpr (BlockMask<C>::kAhead) {
+        mask.load(f.attention, task_of(place), edit_place(place).warp_row, place.block);
+      }
     }
   }
 
   /// Whether the warp's rows have origins against which a block's weights may be taken at once.
   STROBE_DEVICE bool settled(const Softmax<C>& softmax) const {
-    if constexpr (C::kFeatures == kSoftcap) return caps_quickly(f, softmax.origin);
+    if constexpr (C::kFeatures == kSoftcap) return caps_quickly(f.softcap, softmax.origin);
     return softmax.settled();
   }
 
@@ -329,8 +241,10 @@ struct Consumer {
                                   float (&total)[2]) {
     const Task<C>& task = task_of(now);
     const EditPlace place = edit_place(now);
-    if constexpr ((C::kFeatures & kBias) != 0) {
-      if constexpr (!BlockBias<C>::kAhead) bias.load(f.attention, task, place);
+    if constexpr (C::kFeatures == kBias) {
+      if constexpr (BlockBias<C>::kAhead) {
+        if (BlockBias<C>::in_pairs(f.attention)) bias.spread();
+      }
     }
     if (quick && is_quick<C>(f.attention, task, place)) {
       weigh_quickly<C>(f, task, place, softmax.origin, bias, s, total);
@@ -372,7 +286,7 @@ struct Consumer {
     float total[2];
     now.block = task_of(now).after(now.block);
     if (now.block > now.end) {
-      load_bias(now);
+      load_ahead(now);
       wait_for_keys();
     }
     bool next_all = false;  // and the next block, where they are looked up
@@ -394,12 +308,13 @@ struct Consumer {
       }
       ptx::wgmma_wait_group<1>();
       hold(s);
-      bool quick = all && trusted, moved = false;
+      bool quick = (all || C::kFeatures == kMask) && trusted, moved = false;
       if constexpr (C::kEdits) {
         moved = weigh_edited(now, quick, softmax, s, total);
         if (moved || !trusted) trusted = settled(softmax);
       } else {
         if (quick) {
+          if constexpr (C::kFeatures == kMask) hide(now, s);
           softmax.weigh(unit(), s, total);
           if (softmax.overflows(total)) {
             recompute_scores<C>(queries, key_tile(), s);
@@ -423,7 +338,7 @@ struct Consumer {
         --now.block;
       }
       if (now.block > now.end) {
-        load_bias(now);
+        load_ahead(now);
         wait_for_keys();
       }
       ptx::wgmma_wait_group<0>();
@@ -481,7 +396,7 @@ struct Consumer {
     for (;;) {
       if (!ahead) {
         if (!take_task(now, opened)) break;
-        load_bias(now);
+        load_ahead(now);
         start_task(s);
         pass_turn();
         ptx::wgmma_wait_group<0>();
@@ -498,7 +413,7 @@ struct Consumer {
       hold(o);
       hold(p);
       if (ahead) {
-        load_bias(next);
+        load_ahead(next);
         start_task(s);
         start_adding(p, o);
         pass_turn();

@@ -5,6 +5,7 @@
 // issue once in eight clocks, and what is between them costs nothing.
 #pragma once
 
+#include "cuda/device/lanes.cuh"
 #include "cuda/sm90/forward/schedule.cuh"
 
 namespace strobe::cuda::sm90 {
@@ -15,39 +16,46 @@ struct EditPlace {
   int warp_row, first_key;  // of the warp and of the block
 };
 
-/// The bias of a block as a thread needs it: of each of its two rows a pair of neighbouring keys for every eight. It is
-/// asked for a block ahead where the registers allow, if elements have 16 bits and pairs are aligned.
-template <class C, bool = (C::kFeatures & kBias) != 0>
+/// The bias of a block as a thread needs it, if elements have 16 bits and rows lie in chunks: of each of its two rows a
+/// pair of neighbouring keys in each of kTiles tiles of eight keys. All of a block are asked for a block ahead where
+/// the registers allow, else four tiles while others are worked on.
+template <class C, bool = C::kFeatures == kBias>
 struct BlockBias {};
 template <class C>
 struct BlockBias<C, true> {
   static constexpr bool kAhead = C::kDim > 64;
-  u32 pairs[C::kKeyTiles][2];
+  static constexpr int kTiles = kAhead ? C::kKeyTiles : 4;
+  u32 pairs[2][kTiles];
 
   STROBE_DEVICE static bool in_pairs(const AttentionParams& p) {
     return p.bias.in_chunks && p.bias.type != Element::kFloat32;
   }
 
-  /// Keys past the last stored one read some other key's.
-  STROBE_DEVICE void load(const AttentionParams& p, const Task<C>& task, const EditPlace& place) {
+  /// Tiles from number `first` on. Each lane asks for 16 bytes, eight keys, of one in four. Keys past the last stored
+  /// one read some other key's.
+  STROBE_DEVICE void load(const AttentionParams& p, const Task<C>& task, const EditPlace& place, int first = 0) {
     if (!in_pairs(p)) return;
     const i64 head = task.s.batch * p.bias.batch_stride + task.head * p.bias.head_stride;
-    const int last_row = task.s.queries - 1;
-    const bool ends_here = place.first_key + C::kKeyBlock > p.key_length;
+    const int last_row = task.s.queries - 1, key = place.first_key + 8 * first + lane_index() % 4 * 8;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const i64 row = head + smaller(place.row + 8 * half, last_row) * p.bias.row_stride;
-      const char* const data = p.bias.data + (row + place.key) * 2;
-      if (ends_here) {
+      const char* const data = p.bias.data + row * 2;
 #pragma unroll
-        for (int t = 0; t < C::kKeyTiles; ++t) {
-          const int beyond = larger(place.key + 8 * t + 2 - p.key_length, 0);
-          pairs[t][half] = ptx::ld_global_nc_u32(data + 16 * t - 2 * beyond);
-        }
-      } else {
-#pragma unroll
-        for (int t = 0; t < C::kKeyTiles; ++t) pairs[t][half] = ptx::ld_global_nc_u32(data + 16 * t);
+      for (int t = 0; t < kTiles; t += 4) {
+        const uint4 words = ptx::ld_global_nc_16(data + smaller(key + 8 * t, p.key_length - 8) * 2);
+        pairs[half][t] = words.x;
+        pairs[half][t + 1] = words.y;
+        pairs[half][t + 2] = words.z;
+        pairs[half][t + 3] = words.w;
       }
+    }
+  }
+  /// Brings what was loaded to the lanes that need it, once.
+  STROBE_DEVICE void spread() {
+#pragma unroll
+    for (int n = 0; n < 2 * kTiles; n += 4) {
+      transpose_in_row(reinterpret_cast<u32(&)[4]>(pairs[n / kTiles][n % kTiles]));
     }
   }
 };
@@ -57,6 +65,10 @@ struct BlockBias<C, true> {
 template <class C, int kFeature>
 struct QuickEdit;
 
+struct NoEdit {
+  STROBE_DEVICE float operator()(float x, int, int) const { return x; }
+};
+
 template <class C>
 struct QuickEdit<C, kNegativeScale> {
   float unit, shift[2];
@@ -64,19 +76,19 @@ struct QuickEdit<C, kNegativeScale> {
   STROBE_DEVICE float operator()(float x, int, int e) const { return fmaf(x, unit, -shift[e / 2]); }
 };
 
-/// softcap * tanh(x * scale / softcap) as a polynomial of degree four in x^2, times x. A reciprocal and one more
-/// exponential each would occupy the unit for them for longer than the products take. Where no product is larger than
-/// softcap / scale, it errs by 7e-6 of the score.
-template <class C>
-struct QuickEdit<C, kSoftcap> {
-  const float* terms;
+/// softcap * tanh(x * scale / softcap) as a polynomial in x^2, times x. A reciprocal and one more exponential each
+/// would occupy the unit for them for longer than the products take. With five terms it errs by 7e-6 of the score where
+/// no product is larger than softcap / scale, with three by 2e-5 up to half of that.
+template <int kTerms>
+struct QuickCap {
+  const float (&terms)[kTerms];
   float shift[2];
 
   STROBE_DEVICE float operator()(float x, int, int e) const {
     const float square = x * x;
-    float factor = terms[kSoftcapTerms - 1];
+    float factor = terms[kTerms - 1];
 #pragma unroll
-    for (int term = kSoftcapTerms - 2; term >= 0; --term) factor = fmaf(factor, square, terms[term]);
+    for (int term = kTerms - 2; term >= 0; --term) factor = fmaf(factor, square, terms[term]);
     return fmaf(x, factor, -shift[e / 2]);
   }
 };
@@ -98,10 +110,36 @@ struct QuickBias {
   float unit, shift[2];
 
   STROBE_DEVICE float operator()(float x, int t, int e) const {
-    const u32 pair = bias.pairs[t][e / 2];
+    const u32 pair = bias.pairs[e / 2][t];
     return fmaf(x, unit, fmaf(e % 2 == 0 ? Element::low(pair) : Element::high(pair), kLog2E, -shift[e / 2]));
   }
 };
+
+/// The same for all of a block, four tiles at a time.
+template <class C, class Element>
+STROBE_DEVICE void add_bias_in_turn(const AttentionParams& p, const Task<C>& task, const EditPlace& place,
+                                    const float (&shift)[2], typename C::Scores& s) {
+  BlockBias<C> next;
+  next.load(p, task, place);
+#pragma unroll
+  for (int first = 0; first < C::kKeyTiles; first += 4) {
+    BlockBias<C> bias = next;
+    if (first + 4 < C::kKeyTiles) next.load(p, task, place, first + 4);
+    bias.spread();
+    const QuickBias<C, Element> edit{bias, p.scale * kLog2E, {shift[0], shift[1]}};
+#pragma unroll
+    for (int n = 0; n < 16; ++n) s[first + n / 4][n % 4] = edit(s[first + n / 4][n % 4], n / 4, n % 4);
+  }
+}
+template <class C>
+STROBE_DEVICE void add_bias_in_turn(const AttentionParams& p, const Task<C>& task, const EditPlace& place,
+                                    const float (&shift)[2], typename C::Scores& s) {
+  if (p.bias.type == Element::kFloat16) {
+    add_bias_in_turn<C, Float16>(p, task, place, shift, s);
+  } else {
+    add_bias_in_turn<C, BFloat16>(p, task, place, shift, s);
+  }
+}
 
 template <class C, class Edit>
 STROBE_DEVICE void apply(const Edit& edit, typename C::Scores& s) {
@@ -147,7 +185,7 @@ STROBE_DEVICE bool is_quick(const AttentionParams& p, const Task<C>& task, const
   } else if constexpr (C::kFeatures == kBias) {
     return BlockBias<C>::in_pairs(p);
   }
-  return true;
+  return C::kFeatures != kAllForwardFeatures;
 }
 /// How large sums of such weights may be.
 template <class C>
@@ -158,9 +196,9 @@ STROBE_DEVICE constexpr float most_weights() {
 /// Whether capped scores of the warp's rows may become weights at once. The polynomial grows without bounds where it is
 /// no softcap any more, so weights of such scores are either too large or lost in the sum, if origins are neither very
 /// high nor very low.
-STROBE_DEVICE bool caps_quickly(const ForwardParams& f, const float (&origin)[2]) {
-  return __all_sync(
-      ~0u, fminf(origin[0], origin[1]) >= f.softcap_lowest && fmaxf(origin[0], origin[1]) <= f.softcap_highest);
+template <int kTerms>
+STROBE_DEVICE bool caps_quickly(const SoftcapPolynomial<kTerms>& cap, const float (&origin)[2]) {
+  return __all_sync(~0u, fminf(origin[0], origin[1]) >= cap.lowest && fmaxf(origin[0], origin[1]) <= cap.highest);
 }
 
 /// Scores to weights against the rows' origins. Sums of weights tell whether that was right.
@@ -171,16 +209,23 @@ STROBE_DEVICE void weigh_quickly(const ForwardParams& f, const Task<C>& task, co
   const AttentionParams& p = f.attention;
   const float unit = p.scale * kLog2E;
   if constexpr (C::kFeatures == kSoftcap) {
-    weigh<C>(QuickEdit<C, kSoftcap>{f.softcap_terms, {origin[0], origin[1]}}, s, total);
+    if (caps_quickly(f.softcap_in_few, origin)) {
+      weigh<C>(QuickCap<kFewSoftcapTerms>{f.softcap_in_few.terms, {origin[0], origin[1]}}, s, total);
+    } else {
+      weigh<C>(QuickCap<kSoftcapTerms>{f.softcap.terms, {origin[0], origin[1]}}, s, total);
+    }
   } else if constexpr (C::kFeatures == kAlibi) {
     weigh<C>(one_sided<C>(p, task, place, is_before<C>(task.s, place), origin), s, total);
   } else if constexpr (C::kFeatures == kBias) {
-    if (p.bias.type == Element::kFloat16) {
+    if constexpr (!BlockBias<C>::kAhead) {
+      add_bias_in_turn<C>(p, task, place, origin, s);
+      weigh<C>(NoEdit{}, s, total);
+    } else if (p.bias.type == Element::kFloat16) {
       weigh<C>(QuickBias<C, Float16>{bias, unit, {origin[0], origin[1]}}, s, total);
     } else {
       weigh<C>(QuickBias<C, BFloat16>{bias, unit, {origin[0], origin[1]}}, s, total);
     }
-  } else {
+  } else if constexpr (C::kFeatures == kNegativeScale) {
     weigh<C>(QuickEdit<C, kNegativeScale>{unit, {origin[0], origin[1]}}, s, total);
   }
 }
@@ -191,7 +236,7 @@ STROBE_DEVICE void cap_scores(const ForwardParams& f, typename C::Scores& s) {
 #pragma unroll
   for (int n = 0; n < 4 * C::kKeyTiles; ++n) largest = fmaxf(largest, fabsf(s[n / 4][n % 4]));
   if (__all_sync(~0u, largest <= f.softcap_limit)) {
-    apply<C>(QuickEdit<C, kSoftcap>{f.softcap_terms, {0.0f, 0.0f}}, s);
+    apply<C>(QuickCap<kSoftcapTerms>{f.softcap.terms, {0.0f, 0.0f}}, s);
   } else {
     const Softcap softcap(f.attention);
     const float height = softcap.height * kLog2E;
@@ -218,7 +263,9 @@ STROBE_DEVICE void add_distances(const AttentionParams& p, const Task<C>& task, 
 template <class C>
 STROBE_DEVICE void add_bias(const AttentionParams& p, const Task<C>& task, const EditPlace& place,
                             const BlockBias<C>& bias, typename C::Scores& s) {
-  if (BlockBias<C>::in_pairs(p)) {
+  if constexpr (!BlockBias<C>::kAhead) {
+    if (BlockBias<C>::in_pairs(p)) return add_bias_in_turn<C>(p, task, place, {0.0f, 0.0f}, s);
+  } else if (BlockBias<C>::in_pairs(p)) {
     const float unit = p.scale * kLog2E;
     if (p.bias.type == Element::kFloat16) {
       apply<C>(QuickBias<C, Float16>{bias, unit, {0.0f, 0.0f}}, s);
@@ -245,6 +292,12 @@ STROBE_DEVICE void edit_scores(const ForwardParams& f, const Task<C>& task, cons
     add_distances<C>(p, task, place, s);
   } else if constexpr (C::kFeatures == kBias) {
     add_bias<C>(p, task, place, bias, s);
+  } else if constexpr (C::kFeatures == kAllForwardFeatures) {
+    const ScoreRow rows[2] = {score_row<kAllFeatures>(p, task.s, task.head, place.row),
+                              score_row<kAllFeatures>(p, task.s, task.head, place.row + 8)};
+    edit_scores<typename C::Element, kAllFeatures, C::kKeyTiles>(p, task.s, rows, place.first_key, false, s);
+#pragma unroll
+    for (int n = 0; n < 4 * C::kKeyTiles; ++n) s[n / 4][n % 4] *= kLog2E;
   } else {
     static_assert(C::kFeatures == kNegativeScale);
     apply<C>(QuickEdit<C, kNegativeScale>{p.scale * kLog2E, {0.0f, 0.0f}}, s);

@@ -51,7 +51,7 @@ STROBE_DEVICE void forward(const ForwardParams& f) {
   const int warpgroup = int(threadIdx.x) / kWarpgroup;
   if (warpgroup == 0) {
     ptx::setmaxnreg_dec<C::kTile.producer_registers>();
-    if (threadIdx.x == 0) Producer<C>{f, memory, tasks}.run();
+    if (C::kPaged ? warp_index() == 0 : threadIdx.x == 0) Producer<C>{f, memory, tasks}.run();
     if (C::kSurveys ? warp_index() == 1 : threadIdx.x == kWarpLanes) Scheduler<C>{f, memory, tasks}.run();
     if (C::kStagesOutput && threadIdx.x == 2 * kWarpLanes) Storer<C>{f, memory, tasks}.run();
   } else {

@@ -16,17 +16,20 @@ using sm90::ForwardTile;
 
 /// Below this, half of what the tensor unit does would be for padding, and the portable kernel has tiles of its own.
 constexpr std::int64_t kLeastDim = 33;
-/// Options that kernels are compiled for, each alone.
-constexpr int kServedFeatures[] = {0, kSoftcap, kBias, kAlibi, kDocuments, kBlockMask, kNegativeScale};
 constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
 
-/// features_of, and whether there is a prefix. With another option it is one of many.
+/// features_of, and whether there is a prefix, or pages. With another option they are one of many.
 int own_features_of(const Problem& problem) {
-  const int features = features_of(problem);
-  if (problem.prefix_length == 0 && !problem.has_prefix_lengths) return features;
-  return features == 0 ? sm90::kPrefixKeys : kAllFeatures;
+  int features = features_of(problem);
+  const auto add = [&](bool given, int feature) {
+    if (given) features = features == 0 ? feature : sm90::kAllForwardFeatures;
+  };
+  if (features == kAllFeatures) features = sm90::kAllForwardFeatures;
+  add(problem.prefix_length > 0 || problem.has_prefix_lengths, sm90::kPrefixKeys);
+  add(problem.page_size > 0, sm90::kPages);
+  return features;
 }
 
 /// Where the documents of all sequences' blocks lie in the workspace, behind the counter.
@@ -48,31 +51,35 @@ struct DocumentBlocks {
   std::size_t key_bytes() const { return std::size_t(key_blocks + 1) * kBytes; }
 };
 
-/// tanh(z) / z as a polynomial in z^2, for |z| <= 1; its relative error is at most 7e-6.
+// tanh(z) / z as polynomials in z^2: for |z| up to 1, relative error at most 7e-6; up to 1/2, 2.3e-5. Beyond, they grow
+// all the same.
 constexpr double kTanhTerms[sm90::kSoftcapTerms] = {0.99999309, -0.332980649, 0.130368082, -0.0448174949,
                                                     0.00903639071};
+constexpr double kFewTanhTerms[sm90::kFewSoftcapTerms] = {0.999977436, -0.331691505, 0.11520973};
+
+/// `ratio` times a product is z. `limit` is the largest z for which the polynomial holds; far below -limit, weights are
+/// off by less than 2^(-share * height). Returns whether all terms are numbers that float32 has.
+template <int kTerms>
+bool describe_cap(const double (&tanh_terms)[kTerms], double ratio, double height, double limit, double share,
+                  sm90::SoftcapPolynomial<kTerms>& cap) {
+  constexpr double kNegligible = 20.0;  // powers of two below the row's largest weight
+  double unit = ratio * height;
+  bool usable = true;
+  for (int n = 0; n < kTerms; ++n, unit *= ratio * ratio) {
+    cap.terms[n] = float(tanh_terms[n] * unit);
+    usable &= std::isnormal(cap.terms[n]);
+  }
+  cap.lowest = usable ? float(kNegligible - share * height) : std::numeric_limits<float>::infinity();
+  cap.highest = float(std::tanh(limit) * height - std::log2(sm90::kSoftcapWeights));
+  return usable;
+}
 
 void describe_softcap(const Problem& problem, ForwardParams& params) {
   if (!(problem.softcap > 0.0f)) return;
-  constexpr double kLog2E = 1.44269504088896340736;
-  const double ratio = double(problem.scale) / problem.softcap;
-  double term_unit = problem.scale * kLog2E;
-  bool usable = true;
-  double limit = 1.0 / ratio;
-  for (int n = 0; n < sm90::kSoftcapTerms; ++n, term_unit *= ratio * ratio) {
-    const double term = kTanhTerms[n] * term_unit;
-    usable &= std::abs(term) < std::numeric_limits<float>::max();
-    // Where terms vanish, so must what they would have added.
-    if (std::abs(term) < std::numeric_limits<float>::min()) limit = 0.01 / ratio;
-    params.softcap_terms[n] = float(term);
-  }
-  params.softcap_limit = usable ? float(limit) : -1.0f;
-  const bool quick = usable && limit == 1.0 / ratio;
-  // At the limit a score is tanh(1) times the height. Far below, at nine tenths, scores may err by half a power of two
-  // if that is less than 2^-20 of the row's sum.
-  const double height = problem.softcap * kLog2E, highest = std::tanh(1.0) * height - std::log2(sm90::kSoftcapWeights);
-  params.softcap_lowest = quick ? float(20.0 - 0.9 * height) : std::numeric_limits<float>::infinity();
-  params.softcap_highest = float(highest);
+  const double ratio = double(problem.scale) / problem.softcap, height = problem.softcap * 1.44269504088896340736;
+  const bool usable = describe_cap(kTanhTerms, ratio, height, 1.0, 0.75, params.softcap);
+  params.softcap_limit = usable ? float(1.0 / ratio) : -1.0f;
+  describe_cap(kFewTanhTerms, ratio, height, 0.5, 0.5, params.softcap_in_few);
 }
 
 /// Heads are worked on in groups of like sizes. Where all tiles take equally long, heads follow one another, so that
@@ -118,11 +125,9 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (dim > 256) return refuse("head dimensions above 256 are not built");
   if (dim < kLeastDim) return refuse("would pad head dimensions up to 32 to 64");
   if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
-  if (problem.page_size > 0) return refuse("has no pages");
-  const int features = own_features_of(problem);
-  if (features == kAllFeatures) return refuse("takes one option alone of those that edit scores or hide keys by data");
-  if (features != sm90::kPrefixKeys && !std::ranges::count(kServedFeatures, features)) {
-    return refuse("has no masks of single keys and no dropout");
+  if (problem.dropout > 0.0f) return refuse("has no dropout");
+  if (problem.page_size > 0 && !sm90::fits_pages(int(problem.page_size), sm90::forward_tile(int(dim)).key_block)) {
+    return refuse("pages must be multiples of its blocks of keys, or divide them into multiples of 8");
   }
   if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) >= std::int64_t(1)
                                                                                                           << 31) {
@@ -161,8 +166,10 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   if (params.tiles == 0 || params.heads == 0) return;
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
   params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
-  params.key = tensor_map_of(p.key, {p.head_dim, p.key_length, p.kv_heads, caches, tile.key_block});
-  params.value = tensor_map_of(p.value, {p.value_dim, p.key_length, p.kv_heads, caches, tile.key_block});
+  const int rows_together = p.page_size > 0 ? p.page_size : p.key_length;
+  const int box_rows = p.page_size > 0 ? std::min(p.page_size, tile.key_block) : tile.key_block;
+  params.key = tensor_map_of(p.key, {p.head_dim, rows_together, p.kv_heads, caches, box_rows});
+  params.value = tensor_map_of(p.value, {p.value_dim, rows_together, p.kv_heads, caches, box_rows});
   if (p.output.type != Element::kFloat32) {
     params.output =
         tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});

@@ -5,10 +5,17 @@
 
 namespace strobe::cuda::sm90 {
 
-/// Of the polynomial in x^2 that softcap is, times x, where x is not large.
-constexpr int kSoftcapTerms = 5;
-/// Weights less than this are of scores for which the polynomial holds, if their origin is at most softcap_highest.
+/// Of the polynomials in x^2 that softcap is, times x, where x is not large; where it is small.
+constexpr int kSoftcapTerms = 5, kFewSoftcapTerms = 3;
+/// Weights less than this are of scores for which a polynomial holds, if their origin is at most its `highest`.
 constexpr float kSoftcapWeights = 1024.0f;
+
+/// softcap * tanh(x * scale / softcap) in powers of two as x * (terms[0] + terms[1] x^2 + ...), and the origins between
+/// which it may be taken whatever x is.
+template <int kTerms>
+struct SoftcapPolynomial {
+  float terms[kTerms], lowest, highest;
+};
 
 struct ForwardParams {
   TensorMap query, key, value, output;  // [dims, rows, heads, batches]
@@ -21,9 +28,9 @@ struct ForwardParams {
                         // others
   int small_groups;
 
-  // softcap * tanh(x * scale / softcap) in powers of two is x * (terms[0] + terms[1] x^2 + ...) if |x| <= limit.
-  float softcap_terms[kSoftcapTerms], softcap_limit;
-  float softcap_lowest, softcap_highest;  // origins between which the polynomial may be taken without asking for |x|
+  SoftcapPolynomial<kSoftcapTerms> softcap;
+  SoftcapPolynomial<kFewSoftcapTerms> softcap_in_few;
+  float softcap_limit;  // the former holds for |x| up to this, whatever the origin
 
   // Documents, in blocks of kWarpgroupRows queries and key_block keys: the smallest and the largest of each.
   int *query_documents, *key_documents;

@@ -38,7 +38,7 @@ STROBE_DEVICE float score_of(const AttentionParams& p, const ScoreRow& row, cons
   for (int step = kWarpLanes / 2; step > 0; step /= 2) product += __shfl_xor_sync(~0u, product, step);
   if constexpr (!C::kEdits) return p.scale * product;
   float capped;
-  return edited_score<C::kFeatures>(p, row, j, j, product, &capped);
+  return edited_score<C::kCommonFeatures>(p, row, j, j, product, &capped);
 }
 
 /// The smallest range of keys around those that are visible and a prefix.
@@ -48,8 +48,8 @@ STROBE_DEVICE KeyRange around(KeyRange visible, int prefix) {
 /// Whether the row sees a key of that range.
 template <class C>
 STROBE_DEVICE bool shows(const AttentionParams& p, const Sequence& s, const ScoreRow& row, int j) {
-  if constexpr (!C::kSurveys) return true;
-  return sees(row.visible, smaller(s.prefix, s.keys), j) && data_shows<C::kFeatures>(p, s, row, j);
+  if constexpr (!C::kSurveys && !C::kHidesByData) return true;
+  return sees(row.visible, smaller(s.prefix, s.keys), j) && data_shows<C::kCommonFeatures>(p, s, row, j);
 }
 
 /// O of one row, by a warp, to where it is staged, or to memory if `stage` is 0. LSE is right already: values take no
@@ -59,7 +59,7 @@ STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int
   const Sequence& s = task.s;
   KeyRange visible = visible_keys(p, s, i);
   ScoreRow scored;
-  if constexpr (C::kFeatures != 0) scored = score_row<C::kFeatures>(p, s, task.head, i);
+  if constexpr (C::kFeatures != 0) scored = score_row<C::kCommonFeatures>(p, s, task.head, i);
   const KeyAddress keys = key_rows(p, p.key, s, task.kv_head), values = key_rows(p, p.value, s, task.kv_head);
   const char* const query = query_rows(p, p.query, s, task.head)(i);
   char* const to = const_cast<char*>(query_rows(p, p.output, s, task.head)(i));
@@ -69,9 +69,11 @@ STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int
     if (!shows<C>(p, s, scored, j)) continue;
     origin = fmaxf(origin, score_of<C>(p, scored, query, keys(j), j));
   }
+  float shift = origin;
+  if constexpr (C::kEdits) shift = origin == minus_infinity() ? 0.0f : origin;  // a bias may be -inf
   for (int j = visible.first; j < visible.last; ++j) {
     if (!shows<C>(p, s, scored, j)) continue;
-    const float weight = ptx::ex2((score_of<C>(p, scored, query, keys(j), j) - origin) * kLog2E);
+    const float weight = ptx::ex2((score_of<C>(p, scored, query, keys(j), j) - shift) * kLog2E);
     sum += weight;
 #pragma unroll
     for (int n = 0; n < C::kDim / kWarpLanes; ++n) {

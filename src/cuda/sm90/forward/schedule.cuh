@@ -44,7 +44,7 @@ struct SurveyFacts<true, kConsumers> {
 /// One tile of queries of one head, and the key blocks that it sees: from `top` down to `end`, without that one; of
 /// these only some, if the task has been surveyed.
 template <class C>
-struct Task : AlibiFacts<(C::kFeatures & kAlibi) != 0>, SurveyFacts<C::kSurveys, C::kConsumers> {
+struct Task : AlibiFacts<C::kFeatures == kAlibi>, SurveyFacts<C::kSurveys, C::kConsumers> {
   bool there;
   int head, kv_head;
   int top, end;
@@ -122,7 +122,7 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   task.head = head % p.query_heads;
   task.kv_head = task.head / p.group;
   task.top = task.end = 0;
-  if constexpr ((C::kFeatures & kAlibi) != 0) task.slope = kLog2E * alibi_slope<C::kFeatures>(p, s, task.head);
+  if constexpr (C::kFeatures == kAlibi) task.slope = kLog2E * alibi_slope<C::kCommonFeatures>(p, s, task.head);
 #pragma unroll 1
   for (int n = 0; n < C::kConsumers; ++n) {
     const ConsumerRows rows = task.rows[n] = rows_from<C>(p, s, task.head, tile * C::kQueryTile + n * kWarpgroupRows);

@@ -28,12 +28,15 @@ STROBE_DEVICE Shown look_at_block(const ForwardParams& f, const Sequence& s, int
   const int first = block * C::kKeyBlock, last = smaller(first + C::kKeyBlock, s.keys);
   Shown shown{reaches(rows.view, first, last), true};
   if constexpr ((C::kFeatures & kBlockMask) != 0) {
-    if (shown.some) shown = block_mask_shows(p, s, head, rows.view, first, last);
+    if (shown.some && asked_for<C::kCommonFeatures>(p.block_mask.data != nullptr))
+      shown = block_mask_shows(p, s, head, rows.view, first, last);
   }
   if constexpr ((C::kFeatures & kDocuments) != 0) {
-    const DocumentRange keys = documents_of_block<C>(f, s, block);
-    shown.some &= keys.low <= rows.documents.high && keys.high >= rows.documents.low;
-    shown.all &= keys.is_one() && rows.documents.is_one() && keys.low == rows.documents.low;
+    if (asked_for<C::kCommonFeatures>(p.query_documents.data != nullptr)) {
+      const DocumentRange keys = documents_of_block<C>(f, s, block);
+      shown.some &= keys.low <= rows.documents.high && keys.high >= rows.documents.low;
+      shown.all &= keys.is_one() && rows.documents.is_one() && keys.low == rows.documents.low;
+    }
   }
   return shown;
 }
@@ -51,7 +54,9 @@ STROBE_DEVICE void survey_rows(const ForwardParams& f, Task<C>& task, int n, int
   if constexpr ((C::kFeatures & kDocuments) != 0) {
     const int slot = first_slot(s.first_query, kWarpgroupRows, s.batch, f.query_slots, p.packed_queries);
     const int* const range = f.query_documents + 2 * (slot + first_row / kWarpgroupRows);
-    if (there) surveyed.documents = {range[0], range[1]};
+    if (there && asked_for<C::kCommonFeatures>(p.query_documents.data != nullptr)) {
+      surveyed.documents = {range[0], range[1]};
+    }
   }
   int lowest = -1, highest = -1;
 #pragma unroll 1

@@ -47,8 +47,16 @@ constexpr int kBarrierBytes = 384, kTaskBytes = 1152;
 /// What the 128-byte swizzle wants tiles to start at.
 constexpr int kTileAlignment = 1024;
 
-/// A feature of this kernel besides those of AttentionParams: keys before a prefix are seen by all.
-constexpr int kPrefixKeys = 256;
+/// Features of this kernel besides those of AttentionParams: keys before a prefix are seen by all; keys lie in pages.
+constexpr int kPrefixKeys = 256, kPages = 512;
+/// Those of the kernel that has all, and asks for each whether it is given. (None has dropout.)
+constexpr int kAllForwardFeatures = kAllFeatures | kPrefixKeys | kPages;
+
+/// Whether the copy engine can fetch blocks of keys from pages: whole blocks from a page, or whole pages, of which each
+/// starts where the swizzle does.
+constexpr bool fits_pages(int page_size, int key_block) {
+  return page_size % 8 == 0 && (page_size % key_block == 0 || key_block % page_size == 0);
+}
 
 /// Features that make a tile look up which blocks of keys to visit. A task has so many words of bits for them, for the
 /// tile and for each consumer.
