@@ -115,7 +115,9 @@ def test_varlen():
     assert torch.equal(three.flash_attn_varlen_func(q, k, v, *sizes, causal=True), expected)
     assert torch.equal(two.flash_attn_varlen_kvpacked_func(q, torch.stack([k, v], 1), *sizes, causal=True), expected)
     k2, v2 = (tensor.repeat_interleave(2, 1) for tensor in (k, v))
-    assert torch.equal(two.flash_attn_varlen_qkvpacked_func(torch.stack([q, k2, v2], 1), offsets, 19, causal=True), expected)
+    packed = two.flash_attn_varlen_qkvpacked_func(torch.stack([q, k2, v2], 1), offsets, 19, causal=True)
+    # Without groups fewer rows meet, and another kernel may be the one to take: results differ in a last place of bfloat16.
+    torch.testing.assert_close(packed, expected, rtol=2**-7, atol=2**-9)
     used = torch.tensor([5, 12, 1], dtype=torch.int32)
     assert torch.equal(three.flash_attn_varlen_func(q, k, v, *sizes, seqused_k=used),
                        strobe_torch.attention_varlen(q, k, v, offsets, key_lengths=used))
