@@ -33,7 +33,7 @@ constexpr std::size_t kHugePage = std::size_t(2) << 20;
 
 void* allocate(std::size_t bytes) {
   const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-  const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+  const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
   void* block = std::aligned_alloc(alignment, rounded);
   if (block == nullptr) {
     throw Error(ErrorCode::kOutOfMemory, "workspace", std::to_string(bytes) + " bytes that could not be allocated",
