@@ -126,10 +126,13 @@ STROBE_INLINE void store_scores(Floats a, Floats b, float* pairs, std::uint16_t*
 STROBE_INLINE void round_scores(float* scores, float* rows, int stride, int count, int columns) {
   for (int row = 0; row < count; row += 2) {
     float* const at = scores + row * stride;
-    auto* const low = reinterpret_cast<std::uint16_t*>(rows + row * stride);
-    auto* const high = reinterpret_cast<std::uint16_t*>(rows + (row + 1) * stride);
     for (int j = 0; j < columns; j += kLanes) {
-      store_scores(load(at + j), load(at + stride + j), at + j, rows != nullptr ? low + j : nullptr, high + j);
+      std::uint16_t *low = nullptr, *high = nullptr;
+      if (rows != nullptr) {
+        low = reinterpret_cast<std::uint16_t*>(rows + row * stride) + j;
+        high = reinterpret_cast<std::uint16_t*>(rows + (row + 1) * stride) + j;
+      }
+      store_scores(load(at + j), load(at + stride + j), at + j, low, high);
     }
   }
 }
