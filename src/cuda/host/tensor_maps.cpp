@@ -3,6 +3,7 @@
 // maps.
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 
 #include "cuda/host/driver.hpp"
 #include "cuda/host/recent.hpp"
@@ -56,8 +57,10 @@ TensorMap tensor_map_of(const RowsView& view, const TensorExtents& extents) {
                          .sizes = {Size(extents.dims), Size(extents.rows), Size(extents.heads), Size(extents.batches)},
                          .strides = {stride(view.row_stride, extents.rows), stride(view.head_stride, extents.heads),
                                      stride(view.batch_stride, extents.batches)}};
-  thread_local Recent<Described, TensorMap, kKept> recent;
-  return recent.get(tensor, [&] { return encoded(tensor); });
+  // Too large for a place in every thread of every program.
+  thread_local std::unique_ptr<Recent<Described, TensorMap, kKept>> recent;
+  if (recent == nullptr) recent = std::make_unique<Recent<Described, TensorMap, kKept>>();
+  return recent->get(tensor, [&] { return encoded(tensor); });
 }
 
 }  // namespace strobe::cuda
