@@ -323,9 +323,10 @@ std::int64_t first_key(const ForwardTask& task, const Scratch& scratch) {
   return larger(first, task.keys.first) / kKeys * kKeys;
 }
 
-/// Places of the next blocks that are asked for in turn: on Granite Rapids four reach 0.69 of the read peak in float32
-/// and 0.60 in bf16, one 0.55 and 0.46.
-constexpr int kPlaces = 4;
+/// Places of the next blocks that are asked for in turn. Where rows of other heads lie between, four of them (on
+/// Granite Rapids 0.69 of the read peak in float32 and 0.60 in bf16, against 0.55 and 0.46 with one); where a head's
+/// rows follow one another, the hardware looks ahead by itself, best at one (bf16 6.2 ms against 8.5).
+int places_of(const ForwardTask& task, int key_bytes) { return task.key.row_stride > key_bytes ? 4 : 1; }
 
 /// The rows that one head's block asks for while it multiplies: its share of the next blocks of all heads, keys outside
 /// heads, which is the order in memory where heads lie inside rows.
@@ -334,9 +335,9 @@ struct Share {
   const char* values[kKeys];
 };
 
-void share_out(Scratch* const* scratches, int heads, int head, int next, Share& share) {
+void share_out(Scratch* const* scratches, int heads, int head, int next, int places, Share& share) {
   for (int n = 0; n < kKeys; ++n) {
-    const int row = (n % kPlaces * heads + head) * (kKeys / kPlaces) + n / kPlaces;
+    const int row = (n % places * heads + head) * (kKeys / places) + n / places;
     const Scratch& owner = *scratches[row % heads];
     const Block& block = owner.blocks[next];
     share.keys[n] = owner.more[next] ? block.keys[row / heads] : owner.zeros;
@@ -361,6 +362,7 @@ void attend(const ForwardTask* tasks, int heads, Scratch* const* scratches) {
   }
   const int key_bytes = tasks[0].head_dim * int(size_of(tasks[0].key_type));
   const int value_bytes = tasks[0].value_dim * int(size_of(tasks[0].key_type));
+  const int places = places_of(tasks[0], key_bytes);
   for (int place = 0; more; place = 1 - place) {
     const int next = 1 - place;
     more = false;
@@ -373,7 +375,7 @@ void attend(const ForwardTask* tasks, int heads, Scratch* const* scratches) {
       Scratch& scratch = *scratches[head];
       if (!scratch.more[place]) continue;
       Share share;
-      if (more) share_out(scratches, heads, head, next, share);
+      if (more) share_out(scratches, heads, head, next, places, share);
       const int count = more ? kKeys : 0;
       attend_block<Format>(tasks[head], scratch, scratch.blocks[place], {share.keys, count, key_bytes},
                            {share.values, count, value_bytes});
