@@ -34,18 +34,15 @@ int own_features_of(const Problem& problem) {
 
 /// Where the documents of all sequences' blocks lie in the workspace, behind the counter.
 struct DocumentBlocks {
-  std::int64_t query_blocks = 0, key_blocks = 0;  // to be summed up
-  std::int64_t query_slots = 0, key_slots = 0;    // of one sequence; of packed ones of all
+  std::int64_t query_slots, key_slots;    // of one sequence; of packed ones bounds of all
+  std::int64_t query_blocks, key_blocks;  // to be summed up
 
-  DocumentBlocks(const Problem& problem, int key_block) {
-    const auto count = [&](bool packed, std::int64_t total, std::int64_t length, int rows, std::int64_t& slots) {
-      slots = packed ? total / rows + problem.batch + 1 : (length + rows - 1) / rows;
-      return packed ? slots - 1 : slots * problem.batch;
-    };
-    query_blocks =
-        count(problem.packed_queries, problem.total_queries, problem.query_length, sm90::kWarpgroupRows, query_slots);
-    key_blocks = count(problem.packed_keys, problem.total_keys, problem.key_length, key_block, key_slots);
-  }
+  DocumentBlocks(const Problem& problem, int key_block)
+      : query_slots(query_tiles_of(problem, sm90::kWarpgroupRows)),
+        key_slots(key_blocks_of(problem, key_block)),
+        query_blocks(problem.packed_queries ? query_slots : problem.batch * query_slots),
+        key_blocks(problem.packed_keys ? key_slots : problem.batch * key_slots) {}
+
   static constexpr std::size_t kBytes = 2 * sizeof(int);  // of each
   std::size_t query_bytes() const { return std::size_t(query_blocks + 1) * kBytes; }
   std::size_t key_bytes() const { return std::size_t(key_blocks + 1) * kBytes; }
