@@ -27,9 +27,10 @@ struct Footprint {
   }
 };
 
-/// The bytes from the first of a view to behind its last.
+/// The first byte of a view and how many lie from there to its last. Addresses count modulo 2^64, so that a view which
+/// reaches past either end of the address space is judged like any other.
 struct Extent {
-  std::uint64_t first, end;
+  std::uint64_t first, length;
 };
 Extent extent_of(const Tensor& tensor) {
   const std::int64_t size = std::int64_t(size_of(tensor.dtype));
@@ -39,7 +40,11 @@ Extent extent_of(const Tensor& tensor) {
     (reach < 0 ? below : above) += reach;
   }
   const auto data = reinterpret_cast<std::uintptr_t>(tensor.data);
-  return {data + std::uint64_t(below), data + std::uint64_t(above)};
+  return {data + std::uint64_t(below), std::uint64_t(above - below)};
+}
+
+bool meet(const Extent& a, const Extent& b) {
+  return b.first - a.first < a.length || a.first - b.first < b.length;
 }
 
 /// Axes of size 1 and stride 0 add no bytes, negative strides are turned round, and axes that continue each other fuse.
@@ -100,8 +105,7 @@ bool elements_are_distinct(const Tensor& tensor) {
 
 bool may_share_memory(const Tensor& a, const Tensor& b) {
   if (is_empty(a) || is_empty(b) || a.data == nullptr || b.data == nullptr) return false;
-  const Extent extent_a = extent_of(a), extent_b = extent_of(b);  // mostly apart, which is seen in an instant
-  if (extent_a.end <= extent_b.first || extent_b.end <= extent_a.first) return false;
+  if (!meet(extent_of(a), extent_of(b))) return false;  // mostly so, which is seen in an instant
   const Footprint of_a = footprint_of(a), of_b = footprint_of(b);
   return may_meet(of_a, of_b, 0, std::int64_t(of_b.first - of_a.first));
 }

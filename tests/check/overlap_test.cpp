@@ -33,6 +33,20 @@ TEST(Overlap, OutputsHaveMemoryOfTheirOwn) {
   EXPECT_REFUSED(backward, "gradients.key", "of its own");
 }
 
+TEST(Overlap, AViewThatReachesPastTheAddressSpaceIsJudgedLikeAnyOther) {
+  std::vector<float> memory(64);
+  const Tensor near = Tensor::contiguous(memory.data(), DataType::kFloat32, {2, 8});
+  Tensor far = near;
+  far.strides[0] = -(std::int64_t(1) << 45);  // 2^47 bytes: its second row would lie before address 0
+  EXPECT_TRUE(may_share_memory(near, far));
+  EXPECT_TRUE(may_share_memory(far, near));
+  Tensor beside = far;
+  beside.data = memory.data() + 8;
+  EXPECT_TRUE(may_share_memory(far, far));
+  EXPECT_FALSE(may_share_memory(far, beside));
+  EXPECT_FALSE(may_share_memory(beside, far));
+}
+
 TEST(Overlap, InputsMayShare) {
   DenseCall call;
   call.attention.value = call.attention.key;
