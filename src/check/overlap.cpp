@@ -43,9 +43,7 @@ Extent extent_of(const Tensor& tensor) {
   return {data + std::uint64_t(below), std::uint64_t(above - below)};
 }
 
-bool meet(const Extent& a, const Extent& b) {
-  return b.first - a.first < a.length || a.first - b.first < b.length;
-}
+bool meet(const Extent& a, const Extent& b) { return b.first - a.first < a.length || a.first - b.first < b.length; }
 
 /// Axes of size 1 and stride 0 add no bytes, negative strides are turned round, and axes that continue each other fuse.
 Footprint footprint_of(const Tensor& tensor) {

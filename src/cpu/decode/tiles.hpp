@@ -14,45 +14,81 @@ constexpr int kMaxTileRows = kLanes < 8 ? kLanes : 8;  // query rows that a tile
 /// Keys and values of any type become floats in registers.
 template <typename T>
 struct FloatFormat {
-  using Element = T;     // of keys and values
   using Query = float;   // of staged queries
   using Weight = float;  // of probabilities
   using Vector = Floats;
-  static constexpr int kDims = kLanes;    // dims of one step
-  static constexpr int kVectors = 1;      // float vectors that a step's dims fill
-  static constexpr int kKeysPerTurn = 1;  // keys that one multiplication covers
+  using Value = Floats;
+  static constexpr int kDims = kLanes;                      // dims of one step
+  static constexpr int kQueryStep = kLanes;                 // and elements of a staged query
+  static constexpr int kVectors = 1;                        // float vectors that a step's dims fill
+  static constexpr int kKeysPerTurn = 1;                    // keys that one multiplication covers
+  static constexpr int dim_of(int place) { return place; }  // of a step's outputs
 
   STROBE_INLINE static Vector load_query(const Query* row, int step) { return load(row + step * kDims); }
   STROBE_INLINE static Vector load_key(const char* row, int step) {
     return load(reinterpret_cast<const T*>(row) + step * kDims);
   }
-  STROBE_INLINE static void load_values(const char* const* rows, int step, Vector* v) {
-    v[0] = load_key(rows[0], step);
-  }
-  STROBE_INLINE static Vector load_weight(const Weight* p, int key) { return broadcast(p[key]); }
+  STROBE_INLINE static void load_values(const char* const* rows, int step, Value* v) { v[0] = load_key(rows[0], step); }
+  STROBE_INLINE static Value load_weight(const Weight* p, int key) { return broadcast(p[key]); }
   STROBE_INLINE static Floats multiply_add(Vector a, Vector b, Floats c) { return fma(a, b, c); }
+};
+
+/// bf16 as floats: a step's dims come as the even ones, then the odd ones.
+struct SplitFormat {
+  using Query = float;
+  using Weight = float;
+  struct Vector {
+    Floats even, odd;
+  };
+  using Value = Floats;
+  static constexpr int kDims = 2 * kLanes;
+  static constexpr int kQueryStep = kDims;
+  static constexpr int kVectors = 2;
+  static constexpr int kKeysPerTurn = 1;
+  static constexpr int dim_of(int place) { return place % kLanes * 2 + place / kLanes; }
+
+  STROBE_INLINE static Vector load_query(const Query* row, int step) {
+    return {load(row + step * kDims), load(row + step * kDims + kLanes)};
+  }
+  STROBE_INLINE static Vector load_key(const char* row, int step) {
+    Vector key;
+    load_bfloat16_split(reinterpret_cast<const std::uint16_t*>(row) + step * kDims, key.even, key.odd);
+    return key;
+  }
+  STROBE_INLINE static void load_values(const char* const* rows, int step, Value* v) {
+    const Vector value = load_key(rows[0], step);
+    v[0] = value.even;
+    v[1] = value.odd;
+  }
+  STROBE_INLINE static Value load_weight(const Weight* p, int key) { return broadcast(p[key]); }
+  STROBE_INLINE static Floats multiply_add(Vector a, Vector b, Floats c) {
+    return fma(a.odd, b.odd, fma(a.even, b.even, c));
+  }
+  STROBE_INLINE static Floats multiply_add(Value a, Value b, Floats c) { return fma(a, b, c); }
 };
 
 #if STROBE_ISA_ID == 3
 /// bf16 throughout: keys multiply pairs of dims, values pairs of keys, and a step's outputs come as the first and the
 /// last four of every eight dims.
 struct DotFormat {
-  using Element = BFloat16;
   using Query = std::uint32_t;   // a pair of dims
   using Weight = std::uint32_t;  // a pair of keys
   using Vector = Pairs;
+  using Value = Pairs;
   static constexpr int kDims = 2 * kLanes;
+  static constexpr int kQueryStep = kLanes;
   static constexpr int kVectors = 2;
   static constexpr int kKeysPerTurn = 2;
+  static constexpr int dim_of(int place) { return place % kLanes / 4 * 8 + place / kLanes * 4 + place % 4; }
 
   STROBE_INLINE static Vector load_query(const Query* row, int step) { return load_pairs(row + step * kLanes); }
   STROBE_INLINE static Vector load_key(const char* row, int step) {
     return load_pairs(reinterpret_cast<const std::uint32_t*>(row) + step * kLanes);
   }
-  STROBE_INLINE static void load_values(const char* const* rows, int step, Vector* v) {
+  STROBE_INLINE static void load_values(const char* const* rows, int step, Value* v) {
     interleave(load_key(rows[0], step), load_key(rows[1], step), v[0], v[1]);
   }
-  STROBE_INLINE static Vector load_weight(const Weight* p, int key) { return broadcast_pair(p[key / 2]); }
+  STROBE_INLINE static Value load_weight(const Weight* p, int key) { return broadcast_pair(p[key / 2]); }
   STROBE_INLINE static Floats multiply_add(Vector a, Vector b, Floats c) { return dot(c, a, b); }
 };
 #endif
@@ -75,9 +111,10 @@ STROBE_INLINE void score_tile(const typename Format::Query* q, int q_stride, int
   constexpr int N = kLanes / R;
   Floats sum[kLanes];
   for (int a = 0; a < kLanes; ++a) sum[a] = zero();
-  int asked = 0;
+  int asked = 0, due = 0;  // the latter in rows / steps
   for (int step = 0; step < steps; ++step) {
-    for (const int due = (step + 1) * ahead.count / steps; asked < due; ++asked) ahead.ask(asked);
+    due += ahead.count;
+    for (; due >= steps; due -= steps) ahead.ask(asked++);
     typename Format::Vector k[N];
     for (int n = 0; n < N; ++n) k[n] = Format::load_key(keys[n], step);
     for (int r = 0; r < R; ++r) {
@@ -110,7 +147,7 @@ STROBE_INLINE void output_tile(const typename Format::Weight* p, const char* con
   for (int n = first; n < last; n += Format::kKeysPerTurn) {
     due += ahead.count * Format::kKeysPerTurn;
     for (; asked < due; asked += kKeys) ahead.ask(asked / kKeys);
-    typename Format::Vector value[V];
+    typename Format::Value value[V];
     for (int s = 0; s < S; ++s) Format::load_values(values + n, step + s, value + s * Format::kVectors);
     for (int r = 0; r < R; ++r) {
       const auto weight = Format::load_weight(p + r * kWeights, n);

@@ -1,6 +1,7 @@
 // The decode kernel of one instruction set: a few query rows of some KV heads against a range of their keys, online
 // softmax over blocks of 64 keys (FlashAttention-2, arXiv 2307.08691, algorithm 1, with one worker's share of the keys;
 // the driver merges the shares). README.md has the schedule.
+#include "cpu/decode/rows.hpp"
 #include "cpu/decode/scores.hpp"
 
 namespace strobe::cpu::STROBE_ISA {
@@ -72,84 +73,20 @@ std::size_t scratch_bytes(std::int64_t rows, int head_dim, int value_dim) {
   return carve(rows, head_dim, value_dim, nullptr, none);
 }
 
-// Rows as floats.
-
-template <typename T>
-STROBE_INLINE void widen(const char* from, int count, float* to) {
-  const T* row = reinterpret_cast<const T*>(from);
-  int d = 0;
-  for (; d + kLanes <= count; d += kLanes) store(to + d, load(row + d));
-  if (d < count) store(to + d, load_first(row + d, count - d));
-}
-
-/// The zeros that fill the last vector are written too.
-void widen_row(const char* from, DataType type, int count, float* to) {
-  switch (type) {
-    case DataType::kFloat16:
-      return widen<Half>(from, count, to);
-    case DataType::kBFloat16:
-      return widen<BFloat16>(from, count, to);
-    case DataType::kFloat8E4M3:
-      return widen<E4M3>(from, count, to);
-    case DataType::kFloat8E5M2:
-      return widen<E5M2>(from, count, to);
-    default:
-      return widen<float>(from, count, to);
-  }
-}
-
-template <typename T>
-STROBE_INLINE void narrow(const float* from, int count, char* to) {
-  T* row = reinterpret_cast<T*>(to);
-  int d = 0;
-  for (; d + kLanes <= count; d += kLanes) store(row + d, load(from + d));
-  if (d < count) store_first(row + d, load(from + d), count - d);
-}
-
-void narrow_row(const float* from, DataType type, int count, char* to) {
-  switch (type) {
-    case DataType::kFloat16:
-      return narrow<Half>(from, count, to);
-    case DataType::kBFloat16:
-      return narrow<BFloat16>(from, count, to);
-    default:
-      return narrow<float>(from, count, to);
-  }
-}
-
-STROBE_INLINE void clear(float* to, std::int64_t count) {
-  for (std::int64_t n = 0; n < count; ++n) to[n] = 0.0f;
-}
-
-/// Copies a block's rows to where they are padded with zeros (and, of float8, floats); `rows` then points there.
-void stage_rows(DataType type, int dim, int padded_dim, Bits any, char* staged, const char** rows) {
-  const bool widened = size_of(type) == 1;
-  const std::int64_t stride = padded_dim * std::int64_t(widened ? 4 : size_of(type));
-  for (Bits left = any; left != 0; left &= left - 1) {
-    const int n = __builtin_ctzll(left);
-    char* to = staged + n * stride;
-    if (widened) {
-      widen_row(rows[n], type, dim, reinterpret_cast<float*>(to));
-    } else {
-      __builtin_memcpy(to, rows[n], std::size_t(dim) * size_of(type));
-    }
-    rows[n] = to;
-  }
-}
-
 /// Queries of a task in the format's own form, unscaled.
 template <typename Format>
 void stage_queries(const ForwardTask& task, Scratch& scratch) {
   auto* q = reinterpret_cast<typename Format::Query*>(scratch.q);
-  const int stride = scratch.head_dim / (Format::kDims / kLanes);
+  const int stride = scratch.head_dim / Format::kDims * Format::kQueryStep;
   clear(scratch.q, task.rows * scratch.head_dim);
   for (std::int64_t r = 0; r < task.rows; ++r) {
     const QueryRow& row = scratch.rows[r];
     const char* from = task.query + row.query * task.query_row_stride + row.head * task.query_head_stride;
-    if constexpr (Format::kDims == kLanes) {
-      widen_row(from, task.query_type, task.head_dim, q + r * stride);
-    } else {
+    if constexpr (Format::kQueryStep < Format::kDims) {
       __builtin_memcpy(q + r * stride, from, std::size_t(task.head_dim) * size_of(task.query_type));
+    } else {
+      widen_row(from, task.query_type, task.head_dim, q + r * stride);
+      for (int d = 0; d < stride; d += Format::kDims) reorder<Format, false>(q + r * stride + d);
     }
   }
 }
@@ -222,7 +159,7 @@ void attend_rows(const ForwardTask& task, Scratch& scratch, const Block& block, 
   }
   if (seen == 0) return;
 
-  const int q_stride = scratch.head_dim / (Format::kDims / kLanes);
+  const int q_stride = scratch.head_dim / Format::kDims * Format::kQueryStep;
   const auto* q = reinterpret_cast<const typename Format::Query*>(scratch.q) + r * q_stride;
   const int steps = int(rounded_up(task.head_dim, Format::kDims)) / Format::kDims;
   float* s = scratch.s + r * kKeys;
@@ -281,21 +218,6 @@ void start_rows(const ForwardTask& task, Scratch& scratch) {
   if (task.head_dim % kPadding != 0) clear(reinterpret_cast<float*>(scratch.staged_keys), kKeys * scratch.head_dim);
 }
 
-/// A row of O in the order of dims.
-template <typename Format>
-STROBE_INLINE void order_dims(float* o, int dims) {
-  if constexpr (Format::kVectors == 2) {
-    for (int d = 0; d < dims; d += Format::kDims) {
-      float step[Format::kDims];
-      __builtin_memcpy(step, o + d, sizeof step);
-      for (int k = 0; k < kLanes; ++k) {
-        o[d + k / 4 * 8 + k % 4] = step[k];
-        o[d + k / 4 * 8 + 4 + k % 4] = step[kLanes + k];
-      }
-    }
-  }
-}
-
 template <typename Format>
 void finish_rows(const ForwardTask& task, Scratch& scratch) {
   for (std::int64_t r = 0; r < task.rows; ++r) {
@@ -304,7 +226,7 @@ void finish_rows(const ForwardTask& task, Scratch& scratch) {
     const float total = scratch.total[r];
     const float factor = total == 0.0f ? 0.0f : task.value_scale / total;
     for (int d = 0; d < scratch.value_dim; d += kLanes) store(o + d, mul(load(o + d), broadcast(factor)));
-    order_dims<Format>(o, scratch.value_dim);
+    for (int d = 0; d < scratch.value_dim; d += Format::kDims) reorder<Format, true>(o + d);
     narrow_row(o, task.output_type, task.value_dim,
                task.output + row.query * task.output_row_stride + row.head * task.output_head_stride);
     if (task.lse == nullptr) continue;
@@ -336,12 +258,18 @@ struct Share {
 };
 
 void share_out(Scratch* const* scratches, int heads, int head, int next, int places, Share& share) {
-  for (int n = 0; n < kKeys; ++n) {
-    const int row = (n % places * heads + head) * (kKeys / places) + n / places;
-    const Scratch& owner = *scratches[row % heads];
-    const Block& block = owner.blocks[next];
-    share.keys[n] = owner.more[next] ? block.keys[row / heads] : owner.zeros;
-    share.values[n] = owner.more[next] ? block.values[row / heads] : owner.zeros;
+  for (int place = 0; place < places; ++place) {
+    const int first = (place * heads + head) * (kKeys / places);
+    int key = first / heads, of_head = first % heads;
+    for (int n = place; n < kKeys; n += places) {
+      const Scratch& owner = *scratches[of_head];
+      const Block& block = owner.blocks[next];
+      share.keys[n] = owner.more[next] ? block.keys[key] : owner.zeros;
+      share.values[n] = owner.more[next] ? block.values[key] : owner.zeros;
+      if (++of_head < heads) continue;
+      of_head = 0;
+      ++key;
+    }
   }
 }
 
@@ -397,7 +325,7 @@ void run(const ForwardTask* tasks, int heads, void* memory) {
 #if STROBE_ISA_ID == 3
       if (tasks[0].query_type == DataType::kBFloat16) return attend<DotFormat>(tasks, heads, scratches);
 #endif
-      return attend<FloatFormat<BFloat16>>(tasks, heads, scratches);
+      return attend<SplitFormat>(tasks, heads, scratches);
     default:
       // float8 is staged as floats.
       return attend<FloatFormat<float>>(tasks, heads, scratches);

@@ -122,6 +122,12 @@ STROBE_INLINE Floats load_bfloat16(const std::uint16_t* from) {
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
+/// 2 kLanes values as those of even and those of odd index, for one instruction a vector less than in their order.
+STROBE_INLINE void load_bfloat16_split(const std::uint16_t* from, Floats& even, Floats& odd) {
+  const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  even = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+  odd = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(std::int32_t(0xffff0000u))));
+}
 /// Rounds to nearest, ties to even; NaN stays NaN.
 STROBE_INLINE void store_bfloat16(std::uint16_t* to, Floats x) {
   const __m256i bits = _mm256_castps_si256(x);

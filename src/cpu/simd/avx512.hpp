@@ -118,6 +118,12 @@ STROBE_INLINE Floats load_bfloat16(const std::uint16_t* from) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
+/// 2 kLanes values as those of even and those of odd index, for one instruction a vector less than in their order.
+STROBE_INLINE void load_bfloat16_split(const std::uint16_t* from, Floats& even, Floats& odd) {
+  const __m512i pairs = _mm512_loadu_si512(from);
+  even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(std::int32_t(0xffff0000u))));
+}
 /// Rounds to nearest, ties to even; NaN stays NaN.
 STROBE_INLINE void store_bfloat16(std::uint16_t* to, Floats x) {
   const __m512i bits = _mm512_castps_si512(x);
