@@ -39,6 +39,13 @@ constexpr int kValueRows = Operand::kInTiles ? 16 : kTileRows;
 constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 constexpr int round_down(int n, int unit) { return n / unit * unit; }
 
+/// Words between the pieces of a block's keys, of its values, of a tile's queries and of its weights, where what
+/// products multiply is split (simd/operands.hpp).
+constexpr std::ptrdiff_t key_piece(int words) { return std::ptrdiff_t(kKeyBlock) * words; }
+constexpr std::ptrdiff_t value_piece(int dims) { return std::ptrdiff_t(kKeyBlock / 2) * round_up(dims, kLanes); }
+constexpr std::ptrdiff_t query_piece(int words) { return std::ptrdiff_t(kTileWidth) * words; }
+constexpr std::ptrdiff_t kWeightPiece = kKeyBlock / 2 * kTileWidth;
+
 /// Query tiles that share a staged key block. The more, the less often keys and values are fetched and laid out, which
 /// costs most where a head's rows lie in pages of their own.
 inline int max_tiles(int head_dim, int value_dim) {

@@ -5,12 +5,17 @@
 #include "cpu/forward/scores.hpp"
 #include "cpu/forward/softmax.hpp"
 
+#if STROBE_ISA_ID == 4
+#include "cpu/forward/split_staging.hpp"
+#endif
+
 namespace strobe::cpu::STROBE_ISA {
 namespace {
 
 template <class Operand>
 class Prefill {
   using Word = typename Operand::Word;
+  static constexpr int kPieces = Operand::kPieces;
 
  public:
   Prefill(const ForwardTask& task, void* scratch) : task_(task), words_(words_of(task.head_dim)) {
@@ -22,9 +27,10 @@ class Prefill {
     };
     const auto dims = std::size_t(round_up(task.value_dim, kLanes));
     const auto words = std::size_t(round_up(words_, kLanes));
-    query_stride_ = words * kTileWidth;
+    query_stride_ = kPieces * words * kTileWidth;
     output_stride_ = dims * kTileWidth;
     scores_ = take(kKeyBlock * kTileWidth);
+    weights_ = kPieces > 1 ? take(kPieces * kKeyBlock / 2 * kTileWidth) : scores_;
     const auto tiles = std::size_t(max_tiles(task.head_dim, task.value_dim));
     query_ = reinterpret_cast<Word*>(take(tiles * query_stride_));
     output_ = take(tiles * output_stride_);
@@ -32,23 +38,28 @@ class Prefill {
   }
 
   static std::size_t scratch_bytes(int head_dim, int value_dim) {
-    const auto dims = std::size_t(round_up(head_dim, kLanes) + round_up(value_dim, kLanes));
+    const auto dims = std::size_t(kPieces * round_up(words_of(head_dim), kLanes) + round_up(value_dim, kLanes));
     const auto rows = std::size_t(max_tiles(head_dim, value_dim) * kTileWidth);
-    return sizeof(float) * (kKeyBlock * kTileWidth + rows * dims) + kSpanBlocks * packed_bytes(head_dim, value_dim);
+    const std::size_t scores = (kPieces > 1 ? 2 + kPieces : 2) * kKeyBlock / 2 * kTileWidth;
+    return sizeof(float) * (scores + rows * dims) + kSpanBlocks * packed_bytes(head_dim, value_dim);
   }
 
-  /// Of a key block as the products read it: keys [kKeyBlock][words], then
-  /// values [value_dim / kValueRows][kKeyBlock / kPerWord][kValueRows].
+  /// Of a key block as the products read it: keys [kPieces][kKeyBlock][words], then
+  /// values [kPieces][value_dim / kValueRows][kKeyBlock / kPerWord][kValueRows].
   static std::size_t packed_bytes(int head_dim, int value_dim) {
-    return key_bytes(words_of(head_dim)) +
-           sizeof(Word) * std::size_t(kKeyBlock / Operand::kPerWord) * std::size_t(round_up(value_dim, kLanes));
+    return key_bytes(words_of(head_dim)) + sizeof(Word) * std::size_t(kPieces * kKeyBlock / Operand::kPerWord) *
+                                               std::size_t(round_up(value_dim, kLanes));
   }
 
   /// ForwardUnit::pack.
   static void pack(const ForwardTask& task, std::int64_t block, int first, int last, char* to) {
     const int words = words_of(task.head_dim);
-    stage_block(task, int(block), first, last, words, reinterpret_cast<Word*>(to),
-                reinterpret_cast<Word*>(to + key_bytes(words)));
+    Word *const keys = reinterpret_cast<Word*>(to), *const values = reinterpret_cast<Word*>(to + key_bytes(words));
+    if constexpr (kPieces > 1) {
+      stage_split_block<kPieces>(task, int(block), first, last, words, keys, values);
+    } else {
+      stage_block(task, int(block), first, last, words, keys, values);
+    }
   }
 
   void run() {
@@ -76,7 +87,7 @@ class Prefill {
     return Operand::kInTiles ? round_up(words, kLanes) : words;
   }
   static std::size_t key_bytes(int words) {
-    return sizeof(Word) * std::size_t(kKeyBlock) * std::size_t(round_up(words, kLanes));
+    return sizeof(Word) * std::size_t(kPieces * kKeyBlock) * std::size_t(round_up(words, kLanes));
   }
   static std::int64_t round_down_key(std::int64_t key) { return key / kKeyBlock * kKeyBlock; }
 
@@ -96,12 +107,17 @@ class Prefill {
   }
 
   void begin(int t) {
-    stage_query(task_, tile_[t], unit_, query_ + t * query_stride_);
+    Word* const query = query_ + t * query_stride_;
+    if constexpr (kPieces > 1) {
+      stage_split_query<kPieces>(task_, tile_[t], unit_, words_, query);
+    } else {
+      stage_query(task_, tile_[t], unit_, query);
+    }
     __builtin_memset(output_ + t * output_stride_, 0, sizeof(float) * output_stride_);
   }
 
-  /// What products must still be multiplied by: float32 queries carry the scale already.
-  float stage_query_factor() const { return Operand::kPerWord == 1 ? 1.0f : __builtin_fabsf(unit_); }
+  /// What products must still be multiplied by: exact queries carry the scale already.
+  float stage_query_factor() const { return Operand::kExact ? 1.0f : __builtin_fabsf(unit_); }
 
   /// A key block in the layouts that the products read, and what each tile sees of it.
   struct Staged {
@@ -169,7 +185,7 @@ class Prefill {
     for (int v = 0; v < kTileVectors; ++v) largest[v] = broadcast(kMinusInfinity);
     // S^T = K Q^T
     if constexpr (Operand::kInTiles) {
-      multiply_keys_in_tiles(query, staged.keys, words_, visit.first, visit.last, scores_, largest);
+      multiply_keys_in_tiles<Operand>(query, staged.keys, words_, visit.first, visit.last, scores_, largest);
     } else {
       for (int key = visit.first; key < visit.last; key += kTileRows) {
         multiply_keys<Operand, kVectors>(query, staged.keys + key * words_, words_, words_, scores_ + key * kTileWidth,
@@ -188,15 +204,15 @@ class Prefill {
       multiply_seen_values(staged.values, visit, kVectors, rescale, output);
       return;
     }
-    auto* const weights = reinterpret_cast<Word*>(scores_);
+    auto* const weights = reinterpret_cast<Word*>(weights_);
     soften<Operand, kVectors>(task_, tile, staged.block.first, visit, factor, largest, scores_, weights, rescale);
     // O^T = O^T * rescale + V^T P^T
     if constexpr (Operand::kInTiles) {
-      if (changes(rescale)) rescale_output(rescale, output);
+      if (kPieces == 1 && changes(rescale)) rescale_output(rescale, output);
       for (int d = 0; d < task_.value_dim; d += 2 * kValueRows<Operand>) {
         prefetch_next();
-        multiply_values_in_tiles(staged.values + d * kKeyBlock / Operand::kPerWord, weights, task_.value_dim - d,
-                                 visit.first, visit.last, output + d * kTileWidth);
+        multiply_values_in_tiles<Operand>(staged.values, weights, d, task_.value_dim, visit.first, visit.last, rescale,
+                                          output);
       }
     } else {
       const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
@@ -206,6 +222,16 @@ class Prefill {
                                            weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
       }
     }
+  }
+
+  float value_at(const Word* values, int key, int d) const {
+    float value = staged_value(values, key, d);
+    if constexpr (kPieces > 1) {
+      for (int piece = 1; piece < kPieces; ++piece) {
+        value += staged_value(values + piece * value_piece(task_.value_dim), key, d);
+      }
+    }
+    return value;
   }
 
   static bool changes(const Floats (&rescale)[kTileVectors]) {
@@ -253,7 +279,7 @@ class Prefill {
         Floats sum = mul(load(at), rescale[v]);
         for (int key = visit.first; key < visit.last; ++key) {
           const Floats weight = load(scores_ + key * kTileWidth + v * kLanes);
-          const Floats value = broadcast(staged_value(values, key, d));
+          const Floats value = broadcast(value_at(values, key, d));
           sum = select(equal(weight, zero()), sum, fma(weight, value, sum));
         }
         store(at, sum);
@@ -302,8 +328,9 @@ class Prefill {
   int rows_ahead_ = 1;                        // rows to read ahead at a time
   std::int64_t next_row_ = 0, rows_end_ = 0;  // the next row to read ahead, and where to stop
   std::int64_t first_ = 0, last_ = 0;         // keys that some row sees by position
-  float* scores_;                             // [kKeyBlock][kTileWidth]; then the weights, in the same place
-  Word* query_;                               // [tile][words_][kTileWidth]
+  float* scores_;                             // [kKeyBlock][kTileWidth]
+  float* weights_;                            // [kPieces][kKeyBlock / kPerWord][kTileWidth]; of one piece, in the same place
+  Word* query_;                               // [tile][kPieces][words_][kTileWidth]
   float* output_;                             // [tile][value_dim][kTileWidth]
   char* blocks_;                              // of a span, where keys are not packed
   Tile tile_[kMaxTiles];

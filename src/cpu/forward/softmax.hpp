@@ -22,13 +22,24 @@ inline void drop(const ForwardTask& task, const Tile& tile, int key, int lane, F
   for (int i = 0; i < 4; ++i) weights[i] = select(at_least_unsigned(draws[i], threshold), weights[i], zero());
 }
 
+template <class Operand>
 STROBE_INLINE void store_weights(float* weights, int key, int lane, const Floats (&p)[4]) {
   for (int i = 0; i < 4; ++i) store(weights + (key + i) * kTileWidth + lane, p[i]);
 }
 #if STROBE_ISA_ID >= 3
+template <class Operand>
 STROBE_INLINE void store_weights(std::uint32_t* weights, int key, int lane, const Floats (&p)[4]) {
   for (int i = 0; i < 2; ++i) {
-    store_pairs(weights + (key / 2 + i) * kTileWidth + lane, pack_pairs(p[2 * i], p[2 * i + 1]));
+    std::uint32_t* const to = weights + (key / 2 + i) * kTileWidth + lane;
+#if STROBE_ISA_ID == 4
+    if constexpr (Operand::kPieces > 1) {
+      Pairs pieces[Operand::kPieces];
+      cut_pairs(p[2 * i], p[2 * i + 1], pieces);
+      for (int piece = 0; piece < Operand::kPieces; ++piece) store_pairs(to + piece * kWeightPiece, pieces[piece]);
+      continue;
+    }
+#endif
+    store_pairs(to, pack_pairs(p[2 * i], p[2 * i + 1]));
   }
 }
 #endif
@@ -37,7 +48,7 @@ STROBE_INLINE void store_weights(std::uint32_t* weights, int key, int lane, cons
 /// old maximum stays until it is exceeded by much: weights up to 2^8 lose nothing in bf16 or float32.
 template <class Operand>
 STROBE_INLINE Floats running_maximum(Floats seen, Floats old) {
-  if constexpr (!Operand::kInTiles) return max(seen, old);
+  if constexpr (!Operand::kInTiles || Operand::kExact) return max(seen, old);
   return select(less(add(old, broadcast(8.0f)), seen), seen, old);
 }
 
@@ -45,13 +56,13 @@ STROBE_INLINE Floats running_maximum(Floats seen, Floats old) {
 template <class Operand>
 STROBE_INLINE Floats exp2_of(Floats x) {
 #if STROBE_ISA_ID == 4
-  if constexpr (Operand::kInTiles) return exp2_coarse(x);
+  if constexpr (Operand::kInTiles && !Operand::kExact) return exp2_coarse(x);
 #endif
   return exp2(x);
 }
 
 /// Turns scores into weights exp2(score * factor - max), kept as words of the operand, and updates the tile's maximum
-/// and sum. Float operands take scores that carry the factor already. `rescale` is what earlier results must be
+/// and sum. Exact operands take scores that carry the factor already. `rescale` is what earlier results must be
 /// multiplied by. `weights` may be the scores' own memory. Only the first kVectors vectors of the tile count.
 template <class Operand, int kVectors>
 STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, const Visit& visit, float factor,
@@ -74,7 +85,7 @@ STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, 
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
         const Floats score = load(scores + (key + i) * kTileWidth + v * kLanes);
-        if constexpr (Operand::kPerWord == 2) {
+        if constexpr (!Operand::kExact) {
           p[i] = exp2_of<Operand>(fma(score, unit, sub(zero(), origin[v])));
         } else {
           p[i] = exp2(sub(score, origin[v]));
@@ -82,7 +93,7 @@ STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, 
       }
       sums[v] = add(sums[v], add(add(p[0], p[1]), add(p[2], p[3])));
       if (task.dropout) drop(task, tile, block_first + key, v * kLanes, p);
-      store_weights(weights, key, v * kLanes, p);
+      store_weights<Operand>(weights, key, v * kLanes, p);
     }
   }
   for (int v = 0; v < kVectors; ++v) store(tile.sum + v * kLanes, sums[v]);

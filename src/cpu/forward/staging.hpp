@@ -297,7 +297,7 @@ STROBE_INLINE float staged_value(const std::uint32_t* values, int key, int d) {
 }
 #endif
 
-/// Whether every staged value of keys [first, last) is a number.
+/// Whether every staged value of keys [first, last) is a number. A sum of pieces is one if its first piece is.
 template <class Operand>
 bool values_are_finite(const typename Operand::Word* values, int dims, int first, int last) {
   constexpr int kWords = kKeyBlock / Operand::kPerWord, kRows = kValueRows<Operand>;

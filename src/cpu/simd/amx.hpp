@@ -23,6 +23,54 @@ STROBE_INLINE Floats exp2_coarse(Floats x) {
   return _mm512_maskz_scalef_ps(normal, p, x);
 }
 
+/// Pairs of two vectors' elements, lane by lane, as sums of kPieces pairs of bf16 values, the largest first; exact with
+/// three. Weights only: cut off, not rounded, so values must not be infinite.
+template <int kPieces>
+STROBE_INLINE void cut_pairs(Floats low, Floats high, Pairs (&pieces)[kPieces]) {
+  const __m512i upper = _mm512_set1_epi32(std::int32_t(0xffff0000u));
+  __m512i a = _mm512_castps_si512(low), b = _mm512_castps_si512(high);
+  for (int piece = 0; piece < kPieces; ++piece) {
+    constexpr int kSelect = 0xea;  // (b & upper) | a, of b, upper and a
+    pieces[piece] = _mm512_ternarylogic_epi32(b, upper, _mm512_srli_epi32(a, 16), kSelect);
+    if (piece + 1 == kPieces) break;
+    a = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(_mm512_and_si512(a, upper))));
+    b = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(b), _mm512_castsi512_ps(_mm512_and_si512(b, upper))));
+  }
+}
+
+/// What x is to be rounded to bf16 from: rounding must not make an infinity of a finite number.
+STROBE_INLINE Floats roundable(Floats x) {
+  const Floats most = _mm512_castsi512_ps(_mm512_set1_epi32(0x7f7f0000));
+  const Mask infinite = equal(abs(x), broadcast(__builtin_huge_valf()));
+  return select(infinite, x, max(sub(zero(), most), min(most, x)));  // NaN comes through
+}
+/// x without what it was rounded to; infinities have no rest.
+STROBE_INLINE Floats rest(Floats x, __m512i rounded) {
+  const Mask infinite = equal(abs(x), broadcast(__builtin_huge_valf()));
+  return select(infinite, zero(), sub(x, _mm512_castsi512_ps(rounded)));
+}
+
+/// Pairs of two vectors' elements, lane by lane, as sums of kPieces pairs of bf16 values, the largest first. Three make
+/// float32 exactly, two float16.
+template <int kPieces>
+STROBE_INLINE void split_pairs(Floats low, Floats high, Pairs (&pieces)[kPieces]) {
+  for (int piece = 0; piece < kPieces; ++piece) {
+    pieces[piece] = pack_pairs(roundable(low), roundable(high));
+    low = rest(low, _mm512_slli_epi32(pieces[piece], 16));
+    high = rest(high, _mm512_and_si512(pieces[piece], _mm512_set1_epi32(std::int32_t(0xffff0000u))));
+  }
+}
+/// The same of 32 elements in their order, as pairs of neighbours.
+template <int kPieces>
+STROBE_INLINE void split_row(Floats first, Floats last, Pairs (&pieces)[kPieces]) {
+  for (int piece = 0; piece < kPieces; ++piece) {
+    pieces[piece] = round_both(roundable(first), roundable(last));
+    const auto wide = [](__m256i half) { return _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16); };
+    first = rest(first, wide(_mm512_castsi512_si256(pieces[piece])));
+    last = rest(last, wide(_mm512_extracti64x4_epi64(pieces[piece], 1)));
+  }
+}
+
 constexpr int kTileEdge = 16;  // rows of a tile register, and 32-bit words of a row
 
 /// The operand of LDTILECFG: palette 1, the one there is.
@@ -73,6 +121,21 @@ constexpr int kLeftTile = 4, kRightTile = 6;
 /// Up to 2 x 2 tiles of sums, which stay in their registers from begin to end.
 template <int kRows, int kColumns>
 struct TileProduct {
+  static STROBE_INLINE void load_left(const std::uint32_t* from, const TileFactor& left) {
+    load_tile<kLeftTile>(from, left.stride);
+    if constexpr (kRows > 1) load_tile<kLeftTile + 1>(from + left.next, left.stride);
+  }
+  static STROBE_INLINE void load_right(const std::uint32_t* from, const TileFactor& right) {
+    load_tile<kRightTile>(from, right.stride);
+    if constexpr (kColumns > 1) load_tile<kRightTile + 1>(from + right.next, right.stride);
+  }
+  static STROBE_INLINE void multiply_add() {
+    multiply_add_tile<0, kLeftTile, kRightTile>();
+    if constexpr (kColumns > 1) multiply_add_tile<1, kLeftTile, kRightTile + 1>();
+    if constexpr (kRows > 1) multiply_add_tile<2, kLeftTile + 1, kRightTile>();
+    if constexpr (kRows > 1 && kColumns > 1) multiply_add_tile<3, kLeftTile + 1, kRightTile + 1>();
+  }
+
   static STROBE_INLINE void clear() {
     clear_tile<0>();
     if constexpr (kColumns > 1) clear_tile<1>();
@@ -90,6 +153,30 @@ struct TileProduct {
     if constexpr (kColumns > 1) store_tile<1>(to + kTileEdge, stride);
     if constexpr (kRows > 1) store_tile<2>(to + kTileEdge * stride, stride);
     if constexpr (kRows > 1 && kColumns > 1) store_tile<3>(to + kTileEdge * stride + kTileEdge, stride);
+  }
+  /// Adds the smaller parts of a product of factors whose values are sums of kPieces pieces, `left_piece` and
+  /// `right_piece` words apart: the n-th tiles' products of pieces i and j with 0 < i + j < kPieces. The largest, of both
+  /// first pieces, is add's: it comes last, so that sums round while they are small. What is left out is 2^-24 of the
+  /// product with three pieces (float32) and 2^-17 with two.
+  template <int kPieces>
+  static STROBE_INLINE void add_small(TileFactor left, std::ptrdiff_t left_piece, TileFactor right,
+                                      std::ptrdiff_t right_piece, int n) {
+    const std::uint32_t *const a = left.at + n * left.step, *const b = right.at + n * right.step;
+    load_left(a, left);
+    if constexpr (kPieces > 2) {
+      load_right(b + 2 * right_piece, right);
+      multiply_add();
+    }
+    load_right(b + right_piece, right);
+    multiply_add();
+    load_left(a + left_piece, left);
+    if constexpr (kPieces > 2) multiply_add();
+    load_right(b, right);
+    multiply_add();
+    if constexpr (kPieces > 2) {
+      load_left(a + 2 * left_piece, left);
+      multiply_add();
+    }
   }
   /// Adds the product of the factors' n-th tiles along the sum.
   static STROBE_INLINE void add(const TileFactor& left, const TileFactor& right, int n) {

@@ -11,7 +11,9 @@ struct FloatOperand {
   using Word = float;
   using Vector = Floats;
   static constexpr int kPerWord = 1;
+  static constexpr int kPieces = 1;        // words that stand for one, as their sum
   static constexpr bool kInTiles = false;  // whether products run on tile registers
+  static constexpr bool kExact = true;     // whether a word holds what it stands for
   static STROBE_INLINE Vector load(const Word* from) { return hold(STROBE_ISA::load(from)); }
   static STROBE_INLINE Vector broadcast(Word x) { return STROBE_ISA::broadcast(x); }
   static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return fma(a, b, sum); }
@@ -22,10 +24,22 @@ struct PairOperand {
   using Word = std::uint32_t;
   using Vector = Pairs;
   static constexpr int kPerWord = 2;
+  static constexpr int kPieces = 1;
   static constexpr bool kInTiles = STROBE_ISA_ID == 4;
+  static constexpr bool kExact = false;
   static STROBE_INLINE Vector load(const Word* from) { return load_pairs(from); }
   static STROBE_INLINE Vector broadcast(Word x) { return broadcast_pair(x); }
   static STROBE_INLINE Floats multiply_add(Floats sum, Vector a, Vector b) { return dot(sum, a, b); }
+};
+#endif
+
+#if STROBE_ISA_ID == 4
+/// float32 (three pieces) or float16 (two) as sums of bf16 values, the largest first: a piece has 8 bits of the 24 or 11.
+/// A product is the sum of the products of pieces, as far as they can matter (simd/amx.hpp).
+template <int kParts>
+struct SplitOperand : PairOperand {
+  static constexpr int kPieces = kParts;
+  static constexpr bool kExact = true;
 };
 #endif
 
