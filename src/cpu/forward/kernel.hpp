@@ -16,6 +16,8 @@ template <class Operand>
 class Prefill {
   using Word = typename Operand::Word;
   static constexpr int kPieces = Operand::kPieces;
+  static constexpr std::size_t kSteps = Operand::kInTiles ? kSpanBlocks : 1;  // that a tile takes together
+  static constexpr std::size_t kStepFloats = (kPieces > 1 ? 2 + kPieces : 2) * kKeyBlock / 2 * kTileWidth;
 
  public:
   Prefill(const ForwardTask& task, void* scratch) : task_(task), words_(words_of(task.head_dim)) {
@@ -29,8 +31,7 @@ class Prefill {
     const auto words = std::size_t(round_up(words_, kLanes));
     query_stride_ = kPieces * words * kTileWidth;
     output_stride_ = dims * kTileWidth;
-    scores_ = take(kKeyBlock * kTileWidth);
-    weights_ = kPieces > 1 ? take(kPieces * kKeyBlock / 2 * kTileWidth) : scores_;
+    scores_ = take(kSteps * kStepFloats);
     const auto tiles = std::size_t(max_tiles(task.head_dim, task.value_dim));
     query_ = reinterpret_cast<Word*>(take(tiles * query_stride_));
     output_ = take(tiles * output_stride_);
@@ -40,8 +41,7 @@ class Prefill {
   static std::size_t scratch_bytes(int head_dim, int value_dim) {
     const auto dims = std::size_t(kPieces * round_up(words_of(head_dim), kLanes) + round_up(value_dim, kLanes));
     const auto rows = std::size_t(max_tiles(head_dim, value_dim) * kTileWidth);
-    const std::size_t scores = (kPieces > 1 ? 2 + kPieces : 2) * kKeyBlock / 2 * kTileWidth;
-    return sizeof(float) * (scores + rows * dims) + kSpanBlocks * packed_bytes(head_dim, value_dim);
+    return sizeof(float) * (kSteps * kStepFloats + rows * dims) + kSpanBlocks * packed_bytes(head_dim, value_dim);
   }
 
   /// Of a key block as the products read it: keys [kPieces][kKeyBlock][words], then
@@ -142,9 +142,7 @@ class Prefill {
       if (begins) begin(t);
       if (begins && t + 1 < tiles_) prefetch_queries(t + 1);
       if (closes) prefetch_outputs(t);
-      for (int b = 0; b < blocks; ++b) {
-        if (staged[b].visits[t].sees()) visit_tile(staged[b], t);
-      }
+      visit_tile(staged, blocks, t);
       if (!closes) continue;
       close(t);
       closed_ = t + 1;
@@ -171,55 +169,98 @@ class Prefill {
     return true;
   }
 
-  /// A tile with few rows computes fewer vectors, except on tile registers.
+  /// A tile's way through one key block.
+  struct Step {
+    float* scores;                 // [kKeyBlock][kTileWidth]
+    float* weights;                // [kPieces][kKeyBlock / kPerWord][kTileWidth]; one piece lies in the scores' place
+    Floats largest[kTileVectors];  // of the scores
+    Floats rescale[kTileVectors];  // what the block's maximum makes of earlier results
+    bool by_key;                   // weights are floats: some values must not be touched where they are hidden
+  };
+
+  /// On tile registers the blocks of a span take each step together: whenever products begin after other work, the
+  /// first ones are slow (README.md). A tile with few rows computes fewer vectors, except there.
   template <int kVectors = kTileVectors>
-  void visit_tile(const Staged& staged, int t) {
+  void visit_tile(const Staged* staged, int blocks, int t) {
     if constexpr (kVectors > 1 && !Operand::kInTiles) {
-      if (tile_[t].vectors < kVectors) return visit_tile<kVectors - 1>(staged, t);
+      if (tile_[t].vectors < kVectors) return visit_tile<kVectors - 1>(staged, blocks, t);
     }
-    Tile& tile = tile_[t];
+    constexpr int kTogether = int(kSteps);
+    Step steps[kTogether];
+    for (int first = 0; first < blocks; first += kTogether) {
+      const int last = first + kTogether < blocks ? first + kTogether : blocks;
+      const auto for_blocks = [&](auto take) {
+        for (int b = first; b < last; ++b) {
+          if (staged[b].visits[t].sees()) take(staged[b], steps[b - first], b - first);
+        }
+      };
+      for_blocks([&](const Staged& block, Step& step, int place) {
+        step.scores = scores_ + place * kStepFloats;
+        step.weights = kPieces > 1 ? step.scores + kKeyBlock * kTileWidth : step.scores;
+        score<kVectors>(block, t, step);
+      });
+      for_blocks([&](const Staged& block, Step& step, int) { weigh<kVectors>(block, t, step); });
+      for_blocks([&](const Staged& block, Step& step, int) { add<kVectors>(block, t, step); });
+    }
+  }
+
+  /// S^T = K Q^T
+  template <int kVectors>
+  STROBE_INLINE void score(const Staged& staged, int t, Step& step) {
     const Visit& visit = staged.visits[t];
     const Word* const query = query_ + t * query_stride_;
-    float* const output = output_ + t * output_stride_;
-    Floats largest[kTileVectors], rescale[kTileVectors];
-    for (int v = 0; v < kTileVectors; ++v) largest[v] = broadcast(kMinusInfinity);
-    // S^T = K Q^T
+    for (int v = 0; v < kTileVectors; ++v) step.largest[v] = broadcast(kMinusInfinity);
     if constexpr (Operand::kInTiles) {
-      multiply_keys_in_tiles<Operand>(query, staged.keys, words_, visit.first, visit.last, scores_, largest);
+      multiply_keys_in_tiles<Operand>(query, staged.keys, words_, visit.first, visit.last, step.scores, step.largest);
     } else {
       for (int key = visit.first; key < visit.last; key += kTileRows) {
-        multiply_keys<Operand, kVectors>(query, staged.keys + key * words_, words_, words_, scores_ + key * kTileWidth,
-                                         largest);
+        multiply_keys<Operand, kVectors>(query, staged.keys + key * words_, words_, words_,
+                                         step.scores + key * kTileWidth, step.largest);
       }
     }
+  }
+
+  /// P^T = exp2(S^T - max)
+  template <int kVectors>
+  STROBE_INLINE void weigh(const Staged& staged, int t, Step& step) {
+    Tile& tile = tile_[t];
+    const Visit& visit = staged.visits[t];
     float factor = factor_;
     if (changes_scores(task_, visit)) {
-      finish_scores(task_, tile, staged.block, visit, factor_, scores_, largest);
+      finish_scores(task_, tile, staged.block, visit, factor_, step.scores, step.largest);
       factor = 1.0f;
     }
-    // P^T = exp2(S^T - max)
-    if (visit.hides && !values_are_finite<Operand>(staged.values, task_.value_dim, visit.first, visit.last)) {
-      soften<FloatOperand, kVectors>(task_, tile, staged.block.first, visit, factor, largest, scores_, scores_,
-                                     rescale);
-      multiply_seen_values(staged.values, visit, kVectors, rescale, output);
-      return;
+    step.by_key = visit.hides && !values_are_finite<Operand>(staged.values, task_.value_dim, visit.first, visit.last);
+    if (step.by_key) {
+      soften<FloatOperand, kVectors>(task_, tile, staged.block.first, visit, factor, step.largest, step.scores,
+                                     step.scores, step.rescale);
+    } else {
+      soften<Operand, kVectors>(task_, tile, staged.block.first, visit, factor, step.largest, step.scores,
+                                reinterpret_cast<Word*>(step.weights), step.rescale);
     }
-    auto* const weights = reinterpret_cast<Word*>(weights_);
-    soften<Operand, kVectors>(task_, tile, staged.block.first, visit, factor, largest, scores_, weights, rescale);
-    // O^T = O^T * rescale + V^T P^T
+  }
+
+  /// O^T = O^T * rescale + V^T P^T
+  template <int kVectors>
+  STROBE_INLINE void add(const Staged& staged, int t, const Step& step) {
+    const Visit& visit = staged.visits[t];
+    float* const output = output_ + t * output_stride_;
+    if (step.by_key) return multiply_seen_values(staged.values, visit, kVectors, step, output);
+    const auto* const weights = reinterpret_cast<const Word*>(step.weights);
     if constexpr (Operand::kInTiles) {
-      if (kPieces == 1 && changes(rescale)) rescale_output(rescale, output);
+      if (kPieces == 1 && changes(step.rescale)) rescale_output(step.rescale, output);
       for (int d = 0; d < task_.value_dim; d += 2 * kValueRows<Operand>) {
         prefetch_next();
-        multiply_values_in_tiles<Operand>(staged.values, weights, d, task_.value_dim, visit.first, visit.last, rescale,
-                                          output);
+        multiply_values_in_tiles<Operand>(staged.values, weights, d, task_.value_dim, visit.first, visit.last,
+                                          step.rescale, output);
       }
     } else {
       const int skipped = visit.first / Operand::kPerWord, words = visit.last / Operand::kPerWord - skipped;
       for (int d = 0; d < task_.value_dim; d += kTileRows) {
         prefetch_next();
         multiply_values<Operand, kVectors>(staged.values + (d * kKeyBlock / Operand::kPerWord + skipped * kTileRows),
-                                           weights + skipped * kTileWidth, words, rescale, output + d * kTileWidth);
+                                           weights + skipped * kTileWidth, words, step.rescale,
+                                           output + d * kTileWidth);
       }
     }
   }
@@ -271,14 +312,13 @@ class Prefill {
   }
 
   /// multiply_values where a hidden key's value may be infinite or NaN: weight zero must not touch it.
-  void multiply_seen_values(const Word* values, const Visit& visit, int vectors, const Floats (&rescale)[kTileVectors],
-                            float* output) {
+  void multiply_seen_values(const Word* values, const Visit& visit, int vectors, const Step& step, float* output) {
     for (int d = 0; d < task_.value_dim; ++d) {
       for (int v = 0; v < vectors; ++v) {
         float* const at = output + d * kTileWidth + v * kLanes;
-        Floats sum = mul(load(at), rescale[v]);
+        Floats sum = mul(load(at), step.rescale[v]);
         for (int key = visit.first; key < visit.last; ++key) {
-          const Floats weight = load(scores_ + key * kTileWidth + v * kLanes);
+          const Floats weight = load(step.scores + key * kTileWidth + v * kLanes);
           const Floats value = broadcast(value_at(values, key, d));
           sum = select(equal(weight, zero()), sum, fma(weight, value, sum));
         }
@@ -328,8 +368,7 @@ class Prefill {
   int rows_ahead_ = 1;                        // rows to read ahead at a time
   std::int64_t next_row_ = 0, rows_end_ = 0;  // the next row to read ahead, and where to stop
   std::int64_t first_ = 0, last_ = 0;         // keys that some row sees by position
-  float* scores_;                             // [kKeyBlock][kTileWidth]
-  float* weights_;                            // [kPieces][kKeyBlock / kPerWord][kTileWidth]; of one piece, in the same place
+  float* scores_;                             // [kSteps][kStepFloats]
   Word* query_;                               // [tile][kPieces][words_][kTileWidth]
   float* output_;                             // [tile][value_dim][kTileWidth]
   char* blocks_;                              // of a span, where keys are not packed

@@ -31,11 +31,10 @@ template <class Operand, class Product>
 STROBE_INLINE void add_product(const TileFactor& left, std::ptrdiff_t left_piece, const TileFactor& right,
                                std::ptrdiff_t right_piece, int first, int last) {
   if constexpr (Operand::kPieces > 1) {
-    for (int n = first; n < last; ++n) {
-      Product::template add_small<Operand::kPieces>(left, left_piece, right, right_piece, n);
-    }
+    Product::template add_split<Operand::kPieces>(left, left_piece, right, right_piece, first, last);
+  } else {
+    for (int n = first; n < last; ++n) Product::add(left, right, n);
   }
-  for (int n = first; n < last; ++n) Product::add(left, right, n);
 }
 
 /// Scores of keys [first, last): scores [key][kTileWidth] = keys [key][words] * query [words][kTileWidth], where
@@ -90,8 +89,8 @@ STROBE_INLINE void multiply_value_rows(const std::uint32_t* values, std::ptrdiff
 /// weights [pairs][kTileWidth].
 template <class Operand>
 STROBE_NOINLINE void multiply_values_in_tiles(const std::uint32_t* values, const std::uint32_t* weights, int d,
-                                              int value_dim, int first, int last,
-                                              const Floats (&rescale)[kTileVectors], float* output) {
+                                              int value_dim, int first, int last, const Floats (&rescale)[kTileVectors],
+                                              float* output) {
   const std::uint32_t* const from = values + d * (kKeyBlock / 2);
   float* const to = output + d * kTileWidth;
   if (value_dim - d > kTileEdge) {

@@ -13,8 +13,10 @@ STROBE_INLINE auto with_kernel(DataType query_type, DataType key_type, Use use) 
   }
 #endif
 #if STROBE_ISA_ID == 4
-  if (query_type == key_type && key_type == DataType::kFloat32) return use(static_cast<Prefill<SplitOperand<3>>*>(nullptr));
-  if (query_type == key_type && key_type == DataType::kFloat16) return use(static_cast<Prefill<SplitOperand<2>>*>(nullptr));
+  if (query_type == key_type && key_type == DataType::kFloat32)
+    return use(static_cast<Prefill<SplitOperand<3>>*>(nullptr));
+  if (query_type == key_type && key_type == DataType::kFloat16)
+    return use(static_cast<Prefill<SplitOperand<2>>*>(nullptr));
 #endif
   (void)query_type, (void)key_type;
   return use(static_cast<Prefill<FloatOperand>*>(nullptr));
@@ -43,8 +45,8 @@ void pack(const ForwardTask& task, std::int64_t block, int first, int last, char
 std::size_t scratch_bytes(int head_dim, int value_dim) {
   std::size_t most = 0;
   for (const DataType type : {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat8E4M3}) {
-    const std::size_t bytes = with_kernel(
-        type, type, [&]<class Kernel>(Kernel*) { return Kernel::scratch_bytes(head_dim, value_dim); });
+    const std::size_t bytes =
+        with_kernel(type, type, [&]<class Kernel>(Kernel*) { return Kernel::scratch_bytes(head_dim, value_dim); });
     most = bytes > most ? bytes : most;
   }
   return most;

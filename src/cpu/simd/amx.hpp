@@ -121,21 +121,6 @@ constexpr int kLeftTile = 4, kRightTile = 6;
 /// Up to 2 x 2 tiles of sums, which stay in their registers from begin to end.
 template <int kRows, int kColumns>
 struct TileProduct {
-  static STROBE_INLINE void load_left(const std::uint32_t* from, const TileFactor& left) {
-    load_tile<kLeftTile>(from, left.stride);
-    if constexpr (kRows > 1) load_tile<kLeftTile + 1>(from + left.next, left.stride);
-  }
-  static STROBE_INLINE void load_right(const std::uint32_t* from, const TileFactor& right) {
-    load_tile<kRightTile>(from, right.stride);
-    if constexpr (kColumns > 1) load_tile<kRightTile + 1>(from + right.next, right.stride);
-  }
-  static STROBE_INLINE void multiply_add() {
-    multiply_add_tile<0, kLeftTile, kRightTile>();
-    if constexpr (kColumns > 1) multiply_add_tile<1, kLeftTile, kRightTile + 1>();
-    if constexpr (kRows > 1) multiply_add_tile<2, kLeftTile + 1, kRightTile>();
-    if constexpr (kRows > 1 && kColumns > 1) multiply_add_tile<3, kLeftTile + 1, kRightTile + 1>();
-  }
-
   static STROBE_INLINE void clear() {
     clear_tile<0>();
     if constexpr (kColumns > 1) clear_tile<1>();
@@ -154,30 +139,6 @@ struct TileProduct {
     if constexpr (kRows > 1) store_tile<2>(to + kTileEdge * stride, stride);
     if constexpr (kRows > 1 && kColumns > 1) store_tile<3>(to + kTileEdge * stride + kTileEdge, stride);
   }
-  /// Adds the smaller parts of a product of factors whose values are sums of kPieces pieces, `left_piece` and
-  /// `right_piece` words apart: the n-th tiles' products of pieces i and j with 0 < i + j < kPieces. The largest, of both
-  /// first pieces, is add's: it comes last, so that sums round while they are small. What is left out is 2^-24 of the
-  /// product with three pieces (float32) and 2^-17 with two.
-  template <int kPieces>
-  static STROBE_INLINE void add_small(TileFactor left, std::ptrdiff_t left_piece, TileFactor right,
-                                      std::ptrdiff_t right_piece, int n) {
-    const std::uint32_t *const a = left.at + n * left.step, *const b = right.at + n * right.step;
-    load_left(a, left);
-    if constexpr (kPieces > 2) {
-      load_right(b + 2 * right_piece, right);
-      multiply_add();
-    }
-    load_right(b + right_piece, right);
-    multiply_add();
-    load_left(a + left_piece, left);
-    if constexpr (kPieces > 2) multiply_add();
-    load_right(b, right);
-    multiply_add();
-    if constexpr (kPieces > 2) {
-      load_left(a + 2 * left_piece, left);
-      multiply_add();
-    }
-  }
   /// Adds the product of the factors' n-th tiles along the sum.
   static STROBE_INLINE void add(const TileFactor& left, const TileFactor& right, int n) {
     const std::uint32_t *const a = left.at + n * left.step, *const b = right.at + n * right.step;
@@ -193,6 +154,75 @@ struct TileProduct {
       multiply_add_tile<2, kLeftTile + 1, kRightTile>();
     }
     if constexpr (kRows > 1 && kColumns > 1) multiply_add_tile<3, kLeftTile + 1, kRightTile + 1>();
+  }
+
+  /// The same for tiles [first, last) of factors whose values are sums of kPieces pieces, `left_piece` and
+  /// `right_piece` words apart: the products of pieces i and j with i + j < kPieces. What is left out is 2^-24 of the
+  /// product with three pieces, 2^-17 with two. From one product to the next only one factor changes, whose tiles are
+  /// loaded as soon as they are used up; the largest product comes last, so that sums round as late as they can.
+  template <int kPieces>
+  static STROBE_INLINE void add_split(const TileFactor& left, std::ptrdiff_t left_piece, const TileFactor& right,
+                                      std::ptrdiff_t right_piece, int first, int last) {
+    static_assert(kPieces == 2 || kPieces == 3);
+    const auto left_at = [&](int n, int piece) { return left.at + n * left.step + piece * left_piece; };
+    const auto right_at = [&](int n, int piece) { return right.at + n * right.step + piece * right_piece; };
+    const auto load_first = [&](int n) {
+      load_left<0>(left_at(n, kPieces - 1), left);
+      load_right<0>(right_at(n, 0), right);
+      load_left<1>(left_at(n, kPieces - 1), left);
+      load_right<1>(right_at(n, 0), right);
+    };
+    load_first(first);
+    for (int n = first; n < last; ++n) {
+      if constexpr (kPieces == 3) {
+        multiply_for_left(left_at(n, 1), left);
+        multiply_for_right(right_at(n, 1), right);
+        multiply_for_left(left_at(n, 0), left);
+        multiply_for_right(right_at(n, 2), right);
+        multiply_for_right(right_at(n, 0), right);
+      } else {
+        multiply_for_left(left_at(n, 0), left);
+        multiply_for_right(right_at(n, 1), right);
+      }
+      multiply<0, 0>();
+      multiply<0, 1>();
+      multiply<1, 0>();
+      multiply<1, 1>();
+      if (n + 1 < last) load_first(n + 1);
+    }
+  }
+
+ private:
+  template <int kRow>
+  static STROBE_INLINE void load_left(const std::uint32_t* from, const TileFactor& left) {
+    if constexpr (kRow < kRows) load_tile<kLeftTile + kRow>(from + kRow * left.next, left.stride);
+  }
+  template <int kColumn>
+  static STROBE_INLINE void load_right(const std::uint32_t* from, const TileFactor& right) {
+    if constexpr (kColumn < kColumns) load_tile<kRightTile + kColumn>(from + kColumn * right.next, right.stride);
+  }
+  template <int kRow, int kColumn>
+  static STROBE_INLINE void multiply() {
+    if constexpr (kRow < kRows && kColumn < kColumns) {
+      multiply_add_tile<2 * kRow + kColumn, kLeftTile + kRow, kRightTile + kColumn>();
+    }
+  }
+  /// Multiplies what is loaded, and loads the next product's left or right tiles.
+  static STROBE_INLINE void multiply_for_left(const std::uint32_t* next, const TileFactor& left) {
+    multiply<0, 0>();
+    multiply<0, 1>();
+    load_left<0>(next, left);
+    multiply<1, 0>();
+    multiply<1, 1>();
+    load_left<1>(next, left);
+  }
+  static STROBE_INLINE void multiply_for_right(const std::uint32_t* next, const TileFactor& right) {
+    multiply<0, 0>();
+    multiply<1, 0>();
+    load_right<0>(next, right);
+    multiply<0, 1>();
+    multiply<1, 1>();
+    load_right<1>(next, right);
   }
 };
 

@@ -34,8 +34,8 @@ struct PairOperand {
 #endif
 
 #if STROBE_ISA_ID == 4
-/// float32 (three pieces) or float16 (two) as sums of bf16 values, the largest first: a piece has 8 bits of the 24 or 11.
-/// A product is the sum of the products of pieces, as far as they can matter (simd/amx.hpp).
+/// float32 (three pieces) or float16 (two) as sums of bf16 values, the largest first: a piece has 8 bits of the 24
+/// or 11. A product is the sum of the products of pieces, as far as they can matter (simd/amx.hpp).
 template <int kParts>
 struct SplitOperand : PairOperand {
   static constexpr int kPieces = kParts;
