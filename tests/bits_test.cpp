@@ -49,7 +49,7 @@ TEST_P(BatchInvariance, ASequenceHasTheSameBitsAlone) {
           check::forward(alone.attention, {.output = output.tensor(), .lse = {}}, check::Data::kRequired);
       CpuDevice device = cpu::this_machine();
       device.best = isa;
-      device.dot_pays = true;
+      device.dot_pays = device.short_splits_pay = true;
       device.threads = executor().concurrency();
       const Decision decision = plan::choose(checked.problem, device).decision;
       std::vector<unsigned char> workspace(decision.workspace_bytes() + 64);

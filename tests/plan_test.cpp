@@ -28,7 +28,7 @@ TEST(Choice, TakesTheBestInstructionSetThatServesTheType) {
   EXPECT_EQ(chosen("q=100 k=100 dtype=bfloat16", Isa::kAvx512Bf16), "cpu.forward.avx512_bf16");
   EXPECT_EQ(chosen("q=100 k=100 dtype=float16", Isa::kAvx512Bf16), "cpu.forward.avx512");
   EXPECT_EQ(chosen("q=100 k=100 dtype=bfloat16", Isa::kAmxBf16), "cpu.forward.amx_bf16");
-  EXPECT_EQ(chosen("q=100 k=100 dtype=float16", Isa::kAmxBf16), "cpu.forward.avx512");
+  EXPECT_EQ(chosen("q=100 k=100 dtype=float16", Isa::kAmxBf16), "cpu.forward.amx_bf16");
   EXPECT_EQ(chosen("q=1 k=100 dtype=bfloat16", Isa::kAmxBf16), "cpu.decode.avx512_bf16");
   EXPECT_EQ(chosen("pass=backward q=100 k=100 dtype=bfloat16", Isa::kAmxBf16), "cpu.backward.amx_bf16");
   EXPECT_EQ(chosen("q=1 k=100", Isa::kAvx2), "cpu.decode.avx2");
@@ -45,6 +45,21 @@ TEST(Choice, LeavesTheDotProductWhereItIsSlow) {
   }
 }
 
+TEST(Choice, SplitsForTilesWhereSequencesAreLong) {
+  const CpuDevice device{.best = Isa::kAmxBf16, .short_splits_pay = false};
+  const auto isa = [&](const std::string& line) { return plan::choose(problem_of(line), device).decision.isa; };
+  EXPECT_EQ(isa("q=100 k=1000"), Isa::kAvx512);
+  EXPECT_EQ(isa("q=100 k=1024"), Isa::kAmxBf16);
+  EXPECT_EQ(isa("q=100 k=100 dtype=float16"), Isa::kAvx512);
+  EXPECT_EQ(isa("q=100 k=300 dtype=float16"), Isa::kAmxBf16);
+  EXPECT_EQ(isa("q=100 k=100 dtype=bfloat16"), Isa::kAmxBf16);
+  const std::string packed = "batch=2 packed_queries=100,100 packed_keys=3000,200";
+  EXPECT_EQ(isa(packed), Isa::kAmxBf16);
+  EXPECT_EQ(isa(packed + " batch_invariant"), Isa::kAvx512);
+  const Problem problem = problem_of("q=100 k=1000");
+  EXPECT_NE(plan::explain(problem, device, plan::choose(problem, device)).find("pays for longer"), std::string::npos);
+}
+
 TEST(Choice, TakesTheNextBestWhereTheSystemRefusesTiles) {
   const CpuDevice device{.best = Isa::kAmxBf16, .allows_tiles = [] { return false; }};
   for (const char* line : {"q=100 k=100 dtype=bfloat16", "pass=backward q=100 k=100 dtype=bfloat16"}) {
@@ -57,7 +72,7 @@ TEST(Choice, TakesTheNextBestWhereTheSystemRefusesTiles) {
 
 TEST(Choice, AsksForTilesOnlyWhereItWantsThem) {
   static int asked = 0;
-  const CpuDevice device{.best = Isa::kAmxBf16, .allows_tiles = [] { return ++asked > 0; }};
+  const CpuDevice device{.best = Isa::kAmxBf16, .short_splits_pay = false, .allows_tiles = [] { return ++asked > 0; }};
   for (const char* line : {"q=100 k=100", "q=1 k=100 dtype=bfloat16", "pass=backward q=100 k=100 dtype=float16"}) {
     const Problem problem = problem_of(line);
     plan::explain(problem, device, plan::choose(problem, device));

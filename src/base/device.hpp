@@ -16,6 +16,8 @@ struct CpuDevice {
   Isa best = Isa::kSse4;  // the highest instruction set that may be used: the machine's, or STROBE_CPU
   bool limited = false;   // STROBE_CPU lowered `best`
   bool dot_pays = true;   // the bf16 dot product is quicker than converting to float32
+  /// Splitting float32 and float16 into bf16 values for the tile registers of AMX is quicker for few keys, too.
+  bool short_splits_pay = true;
   /// Asks the system, once, to let this process use the registers of AMX. Null: there is no need to ask.
   bool (*allows_tiles)() = nullptr;
   int threads = 1;  // concurrency of the executor

@@ -61,12 +61,15 @@ Isa limited_by_environment(Isa supported) {
               "an instruction set that this machine has: " + available);
 }
 
+/// Whether STROBE_CPU names this very instruction set.
+bool insists_on(Isa isa) {
+  const char* wanted = std::getenv("STROBE_CPU");
+  return wanted != nullptr && std::strcmp(wanted, name_of(isa)) == 0;
+}
+
 /// Intel's cores with AVX512_BF16 (Emerald Rapids, measured) start one dot product every two cycles but two FMAs each
 /// cycle: 88 GFLOP/s a core against 165. AMD's Zen 4 and 5 start both at the same rate.
-bool dot_pays() {
-  const char* wanted = std::getenv("STROBE_CPU");
-  return !__builtin_cpu_is("intel") || (wanted != nullptr && std::strcmp(wanted, name_of(Isa::kAvx512Bf16)) == 0);
-}
+bool dot_pays() { return !__builtin_cpu_is("intel") || insists_on(Isa::kAvx512Bf16); }
 
 std::int64_t cache_bytes(int name, std::int64_t otherwise) {
   const long bytes = sysconf(name);
@@ -79,6 +82,7 @@ CpuDevice look() {
   device.best = limited_by_environment(supported);
   device.limited = device.best != supported;
   device.dot_pays = dot_pays();
+  device.short_splits_pay = insists_on(Isa::kAmxBf16);
   device.allows_tiles = allows_tiles;
   device.l1_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, device.l1_bytes);
   device.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE, device.l2_bytes);

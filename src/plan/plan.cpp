@@ -37,6 +37,10 @@ constexpr std::int64_t kDecodeRows = 8;
 /// Query rows a KV head from which on keys and values are packed.
 constexpr std::int64_t kPackingRows = 512;
 
+/// Keys of a sequence from which on float32 and float16 are quicker on tile registers, as sums of bf16 values, than in
+/// vectors (Granite Rapids, d64 and d128: at half as many they are slower).
+constexpr std::int64_t kFloat32SplitKeys = 1024, kFloat16SplitKeys = 256;
+
 /// Splits end on multiples of this, so that only the last block of a sequence is ragged.
 constexpr std::int64_t kSplitUnit = 128;
 
@@ -96,6 +100,15 @@ bool lacks_tiles(const Kernel& kernel, const CpuDevice& device) {
   return kernel.isa == Isa::kAmxBf16 && device.allows_tiles != nullptr && !device.allows_tiles();
 }
 
+/// A sequence's kernel must not depend on the others where the caller wants the same bits in any batch.
+bool splits_too_little(const Kernel& kernel, const Problem& problem, const CpuDevice& device) {
+  if (kernel.isa != Isa::kAmxBf16 || problem.query_type == DataType::kBFloat16 || device.short_splits_pay) return false;
+  if (problem.packed_keys && problem.batch_invariant) return true;
+  const std::int64_t keys =
+      problem.packed_keys ? problem.total_keys / std::max<std::int64_t>(problem.batch, 1) : problem.key_length;
+  return keys < (problem.query_type == DataType::kFloat32 ? kFloat32SplitKeys : kFloat16SplitKeys);
+}
+
 }  // namespace
 
 std::span<const Kernel> kernels() { return kKernels; }
@@ -104,7 +117,8 @@ Choice choose(const Problem& problem, const CpuDevice& device) {
   const Variant variant = variant_of(problem);
   for (const Kernel& kernel : kKernels) {
     if (kernel.variant != variant || kernel.isa > device.best || !serves(kernel, problem)) continue;
-    if (lacks_quick_dot(kernel, device) || lacks_tiles(kernel, device)) continue;
+    if (lacks_quick_dot(kernel, device) || splits_too_little(kernel, problem, device)) continue;
+    if (lacks_tiles(kernel, device)) continue;
     Choice choice{.kernel = &kernel, .why = reason_for(variant, problem), .decision = {}};
     Decision& decision = choice.decision;
     decision.variant = variant;
@@ -155,6 +169,9 @@ std::vector<Rejection> rejections(const Problem& problem, const CpuDevice& devic
       reason = "does not serve " + std::string(name_of(problem.query_type));
     } else if (lacks_quick_dot(kernel, device)) {
       reason = "this machine's bf16 dot product is slower than float32; STROBE_CPU=avx512_bf16 insists";
+    } else if (splits_too_little(kernel, problem, device)) {
+      reason = "splits " + std::string(name_of(problem.query_type)) +
+               " into bf16 values, which pays for longer sequences; STROBE_CPU=amx_bf16 insists";
     } else if (lacks_tiles(kernel, device)) {
       reason = "the system does not let this process use the registers of AMX";
     } else {

@@ -14,7 +14,7 @@ std::vector<Isa> instruction_sets() {
 plan::Choice choose(const Instance& instance, Isa isa, const Executor& executor) {
   CpuDevice device = cpu::this_machine();
   device.best = isa;
-  device.dot_pays = true;  // every kernel is to be tested
+  device.dot_pays = device.short_splits_pay = true;  // every kernel is to be tested
   device.threads = executor.concurrency();
   return plan::choose(instance.checked.problem, device);
 }

@@ -16,7 +16,7 @@ template <class Operand>
 class Prefill {
   using Word = typename Operand::Word;
   static constexpr int kPieces = Operand::kPieces;
-  static constexpr std::size_t kSteps = Operand::kInTiles ? kSpanBlocks : 1;  // that a tile takes together
+  static constexpr std::size_t kSteps = kPieces > 1 ? kSpanBlocks : 1;  // that a tile takes together
   static constexpr std::size_t kStepFloats = (kPieces > 1 ? 2 + kPieces : 2) * kKeyBlock / 2 * kTileWidth;
 
  public:
@@ -109,15 +109,16 @@ class Prefill {
   void begin(int t) {
     Word* const query = query_ + t * query_stride_;
     if constexpr (kPieces > 1) {
-      stage_split_query<kPieces>(task_, tile_[t], unit_, words_, query);
+      const float factor = Operand::kScaled ? unit_ : __builtin_copysignf(1.0f, unit_);
+      stage_split_query<kPieces>(task_, tile_[t], factor, words_, query);
     } else {
       stage_query(task_, tile_[t], unit_, query);
     }
     __builtin_memset(output_ + t * output_stride_, 0, sizeof(float) * output_stride_);
   }
 
-  /// What products must still be multiplied by: exact queries carry the scale already.
-  float stage_query_factor() const { return Operand::kExact ? 1.0f : __builtin_fabsf(unit_); }
+  /// What products must still be multiplied by: of queries that are not scaled, only the sign is turned.
+  float stage_query_factor() const { return Operand::kScaled ? 1.0f : __builtin_fabsf(unit_); }
 
   /// A key block in the layouts that the products read, and what each tile sees of it.
   struct Staged {
@@ -178,8 +179,8 @@ class Prefill {
     bool by_key;                   // weights are floats: some values must not be touched where they are hidden
   };
 
-  /// On tile registers the blocks of a span take each step together: whenever products begin after other work, the
-  /// first ones are slow (README.md). A tile with few rows computes fewer vectors, except there.
+  /// Where values are split, the blocks of a span take each step together: whenever tile registers multiply after other
+  /// work, the first products are slow (README.md). A tile with few rows computes fewer vectors, except on them.
   template <int kVectors = kTileVectors>
   void visit_tile(const Staged* staged, int blocks, int t) {
     if constexpr (kVectors > 1 && !Operand::kInTiles) {

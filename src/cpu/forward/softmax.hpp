@@ -62,7 +62,7 @@ STROBE_INLINE Floats exp2_of(Floats x) {
 }
 
 /// Turns scores into weights exp2(score * factor - max), kept as words of the operand, and updates the tile's maximum
-/// and sum. Exact operands take scores that carry the factor already. `rescale` is what earlier results must be
+/// and sum. Scaled operands take scores that carry the factor already. `rescale` is what earlier results must be
 /// multiplied by. `weights` may be the scores' own memory. Only the first kVectors vectors of the tile count.
 template <class Operand, int kVectors>
 STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, const Visit& visit, float factor,
@@ -85,7 +85,7 @@ STROBE_INLINE void soften(const ForwardTask& task, Tile& tile, int block_first, 
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
         const Floats score = load(scores + (key + i) * kTileWidth + v * kLanes);
-        if constexpr (!Operand::kExact) {
+        if constexpr (!Operand::kScaled) {
           p[i] = exp2_of<Operand>(fma(score, unit, sub(zero(), origin[v])));
         } else {
           p[i] = exp2(sub(score, origin[v]));

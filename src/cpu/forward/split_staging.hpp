@@ -48,6 +48,7 @@ void stage_split_block(const ForwardTask& task, int block, int first, int last, 
   const auto row_of = [&](const KeyRows& rows, int key) {
     return key < end ? row_address(rows, block + key) : nullptr;
   };
+  prefetch_rows(task, block + first, block + end);
   with_type(task.key.data, task.key_type, [&]<class T>(const T*) {
     Pairs pieces[kPieces];
     for (int key = first; key < last; ++key) {

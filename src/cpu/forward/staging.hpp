@@ -133,6 +133,15 @@ STROBE_INLINE void prefetch_row(const ForwardTask& task, std::int64_t j) {
   prefetch(row_address(task.value, j), task.value_dim * element);
 }
 
+/// Asks for rows that are staged next, all at once: staging spends most of its time waiting for memory.
+STROBE_INLINE void prefetch_rows(const ForwardTask& task, std::int64_t first, std::int64_t last) {
+  const std::int64_t element = element_bytes(task.key_type);
+  for (std::int64_t j = first; j < last; ++j) {
+    prefetch(row_address(task.key, j), task.head_dim * element);
+    prefetch(row_address(task.value, j), task.value_dim * element);
+  }
+}
+
 /// Rows [first, last) of the block that starts at key `block`; `last` is a multiple of the register tile's rows, and
 /// rows past the sequence's end are zeros: their memory may hold anything.
 inline void stage_block(const ForwardTask& task, int block, int first, int last, int key_stride, float* keys,
@@ -284,6 +293,7 @@ STROBE_INLINE std::uint32_t staged_pair(const std::uint32_t* values, int pair, i
 inline void stage_block(const ForwardTask& task, int block, int first, int last, int words, std::uint32_t* keys,
                         std::uint32_t* values) {
   const int end = block + last <= task.key_length ? last : int(task.key_length) - block;
+  prefetch_rows(task, block + first, block + end);
   stage_keys(task, block, first, last, end, words, keys);
   stage_values(task, block, first, last, end, values);
 }

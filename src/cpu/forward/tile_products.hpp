@@ -26,12 +26,13 @@ STROBE_INLINE void find_largest(const float* scores, Floats (&largest)[kTileVect
   for (int v = 0; v < kTileVectors; ++v) largest[v] = found[v];
 }
 
-/// Adds the product of all tiles [first, last) along the sum.
-template <class Operand, class Product>
+/// Adds the product of all tiles [first, last) along the sum. Of two pieces, scores need all products.
+template <class Operand, class Product, bool kScores>
 STROBE_INLINE void add_product(const TileFactor& left, std::ptrdiff_t left_piece, const TileFactor& right,
                                std::ptrdiff_t right_piece, int first, int last) {
   if constexpr (Operand::kPieces > 1) {
-    Product::template add_split<Operand::kPieces>(left, left_piece, right, right_piece, first, last);
+    Product::template add_split<Operand::kPieces, kScores && Operand::kPieces == 2>(left, left_piece, right,
+                                                                                    right_piece, first, last);
   } else {
     for (int n = first; n < last; ++n) Product::add(left, right, n);
   }
@@ -48,7 +49,7 @@ STROBE_NOINLINE void multiply_keys_in_tiles(const std::uint32_t* query, const st
   for (int key = first; key < last; key += kKeyRows) {
     const TileFactor left{.at = keys + key * words, .stride = kTileEdge, .step = kTileWords, .next = kTileEdge * words};
     Product::clear();
-    add_product<Operand, Product>(left, key_piece(words), right, query_piece(words), 0, words / kTileEdge);
+    add_product<Operand, Product, true>(left, key_piece(words), right, query_piece(words), 0, words / kTileEdge);
     if (key > first) find_largest(scores + (key - kKeyRows) * kTileWidth, largest);
     Product::store(scores + key * kTileWidth, kTileWidth);
   }
@@ -69,7 +70,7 @@ STROBE_INLINE void multiply_value_rows(const std::uint32_t* values, std::ptrdiff
   } else {
     Product::load(output, kTileWidth);
   }
-  add_product<Operand, Product>(left, piece, right, kWeightPiece, first / kKeyRows, last / kKeyRows);
+  add_product<Operand, Product, false>(left, piece, right, kWeightPiece, first / kKeyRows, last / kKeyRows);
   if constexpr (Operand::kPieces > 1) {
     alignas(64) float sums[kRows * kTileEdge * kTileWidth];
     Product::store(sums, kTileWidth);

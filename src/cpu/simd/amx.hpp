@@ -157,13 +157,13 @@ struct TileProduct {
   }
 
   /// The same for tiles [first, last) of factors whose values are sums of kPieces pieces, `left_piece` and
-  /// `right_piece` words apart: the products of pieces i and j with i + j < kPieces. What is left out is 2^-24 of the
-  /// product with three pieces, 2^-17 with two. From one product to the next only one factor changes, whose tiles are
-  /// loaded as soon as they are used up; the largest product comes last, so that sums round as late as they can.
-  template <int kPieces>
+  /// `right_piece` words apart: of pieces i and j the products with i + j < kPieces, or all four of two pieces, which
+  /// are exact. What is left out is 2^-24 of the product with three pieces, 2^-17 with two. From one product to the
+  /// next only one factor changes, whose tiles are loaded as soon as they are used up.
+  template <int kPieces, bool kAll = false>
   static STROBE_INLINE void add_split(const TileFactor& left, std::ptrdiff_t left_piece, const TileFactor& right,
                                       std::ptrdiff_t right_piece, int first, int last) {
-    static_assert(kPieces == 2 || kPieces == 3);
+    static_assert(kPieces == 2 || (kPieces == 3 && !kAll));
     const auto left_at = [&](int n, int piece) { return left.at + n * left.step + piece * left_piece; };
     const auto right_at = [&](int n, int piece) { return right.at + n * right.step + piece * right_piece; };
     const auto load_first = [&](int n) {
@@ -179,6 +179,10 @@ struct TileProduct {
         multiply_for_right(right_at(n, 1), right);
         multiply_for_left(left_at(n, 0), left);
         multiply_for_right(right_at(n, 2), right);
+        multiply_for_right(right_at(n, 0), right);
+      } else if constexpr (kAll) {
+        multiply_for_right(right_at(n, 1), right);
+        multiply_for_left(left_at(n, 0), left);
         multiply_for_right(right_at(n, 0), right);
       } else {
         multiply_for_left(left_at(n, 0), left);

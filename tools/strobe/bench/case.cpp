@@ -101,6 +101,7 @@ void BenchProblem::run() {
 Peak BenchProblem::peak() const {
   if (row_.pass == "decode") return {.kind = PeakKind::kRead, .isa = cpu::this_machine().best};
   const Isa isa = choice_.decision.isa;
+  if (row_.dtype != DataType::kBFloat16) return {.kind = PeakKind::kMultiplyAdd, .isa = isa};
   const PeakKind kind = isa == Isa::kAmxBf16      ? PeakKind::kTiles
                         : isa == Isa::kAvx512Bf16 ? PeakKind::kDot
                                                   : PeakKind::kMultiplyAdd;
