@@ -102,6 +102,13 @@ TEST(Backward, OfSeveralChunks) {
   expect_case("pass=backward dtype=bfloat16 q=2200 k=2100 heads=2/1 dim=8/8 bias=k dropout=0.25 seed=5");
 }
 
+/// Wide enough for several spans of queries in a chunk (2 MiB of rows at most).
+TEST(Backward, OfSeveralSpans) {
+  expect_case("pass=backward q=1500 k=300 heads=2/1 dim=256/240 seed=6");
+  expect_case("pass=backward q=1500 k=1400 heads=1/1 dim=256/256 causal softcap=10 seed=7");
+  expect_case("pass=backward dtype=bfloat16 q=1300 k=700 heads=2/1 dim=240/256 window=100,50 grads=q seed=8");
+}
+
 TEST(Sizes, Lengths) { expect_cases(length_cases()); }
 TEST(Sizes, HeadDims) { expect_cases(dim_cases()); }
 TEST(Sizes, Groups) { expect_cases(group_cases()); }

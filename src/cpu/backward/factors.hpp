@@ -47,6 +47,18 @@ STROBE_INLINE int panel_words(int dim) {
   return vectors_of(words_of<Operand>(dim)) * kLanes;
 }
 
+/// The same scratch, with the t-th tile of its queries first.
+STROBE_INLINE Scratch from_tile(const BackwardTask& task, const Scratch& at, int t) {
+  const std::ptrdiff_t rows = std::ptrdiff_t(t) * task.layout->query_tile;
+  Scratch part = at;
+  part.query += rows * task.layout->head_stride;
+  part.grad_query += rows * task.layout->head_stride;
+  part.grad_output += rows * task.layout->value_stride;
+  part.lse += rows;
+  part.delta += rows;
+  return part;
+}
+
 /// The same scratch, starting at a later key of the block (a multiple of kPanel).
 template <class Operand>
 STROBE_INLINE Scratch from_key(const BackwardTask& task, const Scratch& at, int first) {

@@ -55,7 +55,7 @@ void stage_queries(const BackwardTask& task, const QueryTile& tile, const Scratc
   stage_tile(task.grad_output, tile, task.value_dim, at.lse, rows, at.grad_output, layout.value_stride, kOperand);
 }
 
-using RegisterTile = Floats[kTileRows][kPanelVectors];
+using RegisterTile = Floats[kRegisterRows][kPanelVectors];
 
 /// P = exp(S + edits - LSE), where S = Q K^T * unit arrives without the unit: as part of the addition that follows it
 /// costs nothing, and no rounding. The change to base 2 comes after the difference, which is small: before it, rounding
@@ -64,7 +64,7 @@ template <bool kEdited>
 STROBE_INLINE void probabilities_of(const BackwardTask& task, const RegisterTile& s, const float* lse, float* edits,
                                     float* probabilities, int stride) {
   const Floats unit = broadcast(task.softcap > 0.0f ? task.scale / task.softcap : task.scale);
-  for (int r = 0; r < kTileRows; ++r) {
+  for (int r = 0; r < kRegisterRows; ++r) {
     const Floats shift = broadcast(lse[r]);
     for (int v = 0; v < kPanelVectors; ++v) {
       Floats x;
@@ -92,7 +92,7 @@ template <bool kEdited>
 STROBE_INLINE void grad_scores_of(const BackwardTask& task, const RegisterTile& dp, const float* delta,
                                   const float* dropout, float* probabilities, float* grad_scores, int stride,
                                   float factor) {
-  for (int r = 0; r < kTileRows; ++r) {
+  for (int r = 0; r < kRegisterRows; ++r) {
     const Floats shift = broadcast(delta[r]);
     for (int v = 0; v < kPanelVectors; ++v) {
       const int index = r * stride + v * kLanes;
@@ -112,24 +112,11 @@ STROBE_INLINE void grad_scores_of(const BackwardTask& task, const RegisterTile& 
   }
 }
 
-/// Asks for the rows of the next tile, and of dQ for this one, all at once: rows of a head lie far apart in memory
-/// ([batch, length, heads, dim]), where no hardware prefetcher follows, and requests spread over the products hold
-/// these up, each while its page is looked up.
-STROBE_INLINE void prefetch_rows(const BackwardTask& task, const QueryTile& tile) {
-  const std::int64_t ahead = tile.first + task.layout->query_tile;
-  for (int row = 0; row < tile.count; ++row) {
-    if (task.grad_query.data) prefetch_row(task.grad_query, tile.head, tile.first + row, task.head_dim);
-    if (ahead + row >= task.query_end) continue;
-    prefetch_row(task.query, tile.head, ahead + row, task.head_dim);
-    prefetch_row(task.grad_output, tile.head, ahead + row, task.value_dim);
-  }
-}
-
 /// P and dS of a tile, panel by panel: two products, the exponential and the derivative on the way out. First all rows
 /// of P, then all of dS, so that one panel at a time stays in the first-level cache.
 template <bool kEdited, class Operand>
 void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at,
-                const Operand* kOperand) {
+                RowsAhead& ahead, const Operand* kOperand) {
   const BackwardLayout& layout = *task.layout;
   const int stride = layout.score_stride;
   const float factor = finishes_apart(task) ? 1.0f : task.scale;
@@ -137,21 +124,25 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
   const auto query = staged_rows(at.query, layout.query_tile, layout.head_stride, kOperand);
   const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
   using Word = typename Operand::Word;
+  const int products = block.padded / kPanel * (tile.padded / kRegisterRows);  // of S; dP has as many more
+  const std::int64_t rows_ahead = (ahead.rows() + products - 1) / products;
   for (int key = 0; key < block.padded; key += kPanel) {
     const auto* key_panel = reinterpret_cast<const Word*>(at.key_panels) + key * panel_words<Operand>(task.head_dim);
     const auto* value_panel =
         reinterpret_cast<const Word*>(at.value_panels) + key * panel_words<Operand>(task.value_dim);
-    for (int row = 0; row < tile.padded; row += kTileRows) {
+    for (int row = 0; row < tile.padded; row += kRegisterRows) {
       const int index = row * stride + key;
-      Floats tile_sums[kTileRows][kPanelVectors];
+      Floats tile_sums[kRegisterRows][kPanelVectors];
+      ahead.ask((rows_ahead + 1) / 2);
       multiply_panel<Operand>(query.rows + row * query.row_stride, query.row_stride, key_panel,
                               words_of<Operand>(task.head_dim), tile_sums);
       probabilities_of<kEdited>(task, tile_sums, at.lse + row, at.edits + index, at.probabilities + index, stride);
     }
     if (!scores && !task.drops) continue;
-    for (int row = 0; row < tile.padded; row += kTileRows) {
+    for (int row = 0; row < tile.padded; row += kRegisterRows) {
       const int index = row * stride + key;
-      Floats tile_sums[kTileRows][kPanelVectors];
+      Floats tile_sums[kRegisterRows][kPanelVectors];
+      ahead.ask((rows_ahead + 1) / 2);
       multiply_panel<Operand>(grad_output.rows + row * grad_output.row_stride, grad_output.row_stride, value_panel,
                               words_of<Operand>(task.value_dim), tile_sums);
       grad_scores_of<kEdited>(task, tile_sums, at.delta + row, at.dropout + index, at.probabilities + index,
@@ -181,82 +172,130 @@ void multiply_gradients(const BackwardTask& task, const QueryTile& tile, const K
   const int depth = tile.padded / Operand::kPerWord;
   if (task.grad_value.data) {
     const auto p = score_words(task, tile, block, at.probabilities, nullptr, kOperand);
-    multiply<Left::kColumns, true>(Product<Operand>{.left = p.columns,
-                                                    .left_stride = p.column_stride,
-                                                    .right = grad_output.pairs,
-                                                    .right_stride = grad_output.pair_stride,
-                                                    .result = at.grad_value,
-                                                    .result_stride = layout.value_stride,
-                                                    .rows = block.padded,
-                                                    .vectors = vectors_of(task.value_dim),
-                                                    .depth = depth});
+    multiply<Left::kColumns>(Product<Operand>{.left = p.columns,
+                                              .left_stride = p.column_stride,
+                                              .right = grad_output.pairs,
+                                              .right_stride = grad_output.pair_stride,
+                                              .result = at.grad_value,
+                                              .result_stride = layout.value_stride,
+                                              .rows = block.padded,
+                                              .vectors = vectors_of(task.value_dim),
+                                              .depth = depth});
   }
   if (!wants_scores(task)) return;
   if (finishes_apart(task)) finish_scores(task, tile, block, at);
   const auto ds = score_words(task, tile, block, at.grad_scores, at.edits, kOperand);
   const auto query = staged_rows(at.query, layout.query_tile, layout.head_stride, kOperand);
   if (task.grad_key.data) {
-    multiply<Left::kColumns, true>(Product<Operand>{.left = ds.columns,
-                                                    .left_stride = ds.column_stride,
-                                                    .right = query.pairs,
-                                                    .right_stride = query.pair_stride,
-                                                    .result = at.grad_key,
-                                                    .result_stride = layout.head_stride,
-                                                    .rows = block.padded,
-                                                    .vectors = vectors_of(task.head_dim),
-                                                    .depth = depth});
+    multiply<Left::kColumns>(Product<Operand>{.left = ds.columns,
+                                              .left_stride = ds.column_stride,
+                                              .right = query.pairs,
+                                              .right_stride = query.pair_stride,
+                                              .result = at.grad_key,
+                                              .result_stride = layout.head_stride,
+                                              .rows = block.padded,
+                                              .vectors = vectors_of(task.head_dim),
+                                              .depth = depth});
   }
   if (task.grad_query.data) {
-    multiply<Left::kRows, false>(Product<Operand>{.left = ds.rows,
-                                                  .left_stride = ds.row_stride,
-                                                  .right = reinterpret_cast<const typename Operand::Word*>(at.key),
-                                                  .right_stride = layout.head_stride,
-                                                  .result = at.grad_query,
-                                                  .result_stride = layout.head_stride,
-                                                  .rows = tile.padded,
-                                                  .vectors = vectors_of(task.head_dim),
-                                                  .depth = words_of<Operand>(block.count)});
-    add_rows(at.grad_query, layout.head_stride, tile.count, task.head_dim, task.grad_query, tile.head, tile.first);
+    multiply<Left::kRows>(Product<Operand>{.left = ds.rows,
+                                           .left_stride = ds.row_stride,
+                                           .right = reinterpret_cast<const typename Operand::Word*>(at.key),
+                                           .right_stride = layout.head_stride,
+                                           .result = at.grad_query,
+                                           .result_stride = layout.head_stride,
+                                           .rows = tile.padded,
+                                           .vectors = vectors_of(task.head_dim),
+                                           .depth = words_of<Operand>(block.count)});
   }
 }
 
 template <class Operand>
 void tile_gradients(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, Coverage coverage,
-                    const Scratch& at) {
+                    const Scratch& at, RowsAhead& ahead) {
   constexpr const Operand* kOperand = nullptr;
-  stage_queries<Operand>(task, tile, at);
-  prefetch_rows(task, tile);
   const bool edited = coverage == Coverage::kSome || task.bias.data || task.slopes || task.softcap > 0.0f || task.drops;
   if (edited) {
     fill_edits(task, tile, block, coverage, at.edits);
     if (task.drops) fill_dropout(task, tile, block, at.dropout);
-    score_tile<true>(task, tile, block, at, kOperand);
+    score_tile<true>(task, tile, block, at, ahead, kOperand);
   } else {
-    score_tile<false>(task, tile, block, at, kOperand);
+    score_tile<false>(task, tile, block, at, ahead, kOperand);
   }
   multiply_gradients(task, tile, block, at, kOperand);
 }
 
+/// Query rows [first, last) of a head. Their tiles are staged when they are first met and stay through all key blocks,
+/// and dQ is added to memory at the end: rows of one head lie far apart in memory ([batch, length, heads, dim]), each
+/// in a page of its own.
+struct QuerySpan {
+  std::int64_t head, first, last;
+  bool staged[kMaxQueryTiles];
+};
+
 template <class Operand>
-void gradients(const BackwardTask& task) {
+STROBE_INLINE QueryTile tile_of(const BackwardTask& task, const QuerySpan& span, int t) {
+  const std::int64_t first = span.first + std::int64_t(t) * task.layout->query_tile;
+  const int rows = int(smaller(span.last - first, task.layout->query_tile));
+  return {span.head, first, rows, round_up(rows, Operand::kInTiles ? 2 * kLanes : kRegisterRows)};
+}
+
+/// Tiles over which the reading ahead of keys is spread, the last ones before their use.
+constexpr int kTilesAhead = 4;
+
+/// Rows of the keys' tensors that are needed after block [first, first + keys): what its sums are added to, and the
+/// next block. The tile that comes `left` tiles before the last one takes its share.
+STROBE_INLINE void add_keys_ahead(const BackwardTask& task, std::int64_t first, int keys, int left, RowsAhead& ahead) {
+  if (left >= kTilesAhead) return;
+  const std::int64_t begin = first + keys * (kTilesAhead - 1 - left) / kTilesAhead;
+  const std::int64_t end = first + keys * (kTilesAhead - left) / kTilesAhead;
+  const std::int64_t next = task.layout->key_block, last = smaller(end + next, task.key_end);
+  ahead.add(task.grad_key, 0, begin, end, task.head_dim);
+  ahead.add(task.grad_value, 0, begin, end, task.value_dim);
+  ahead.add(task.key, 0, begin + next, last, task.head_dim);
+  ahead.add(task.value, 0, begin + next, last, task.value_dim);
+}
+
+/// Stages a tile of the span, and asks for the next one.
+template <class Operand>
+void begin_tile(const BackwardTask& task, QuerySpan& span, int t, const Scratch& at, RowsAhead& ahead) {
+  const QueryTile tile = tile_of<Operand>(task, span, t), next = tile_of<Operand>(task, span, t + 1);
+  stage_queries<Operand>(task, tile, at);
+  if (task.grad_query.data) clear_rows(at.grad_query, tile.padded, task.head_dim, task.layout->head_stride);
+  span.staged[t] = true;
+  ahead.add(task.query, next.head, next.first, next.first + next.count, task.head_dim);
+  ahead.add(task.grad_output, next.head, next.first, next.first + next.count, task.value_dim);
+}
+
+/// The scores of one span of queries.
+template <class Operand>
+void span_gradients(const BackwardTask& task, QuerySpan& span, const Scratch& at) {
   constexpr const Operand* kOperand = nullptr;
   const BackwardLayout& layout = *task.layout;
-  const Scratch at(task);
+  const int tiles = int((span.last - span.first + layout.query_tile - 1) / layout.query_tile);
   for (std::int64_t first = task.key_begin; first < task.key_end; first += layout.key_block) {
     const int keys = int(smaller(task.key_end - first, layout.key_block));
     const KeyBlock block{first, keys, round_up(keys, kPanel)};
+    const bool ends = first + keys == task.key_end;
     bool staged = false;
-    for (std::int64_t head = 0; head < task.group; ++head) {
-      for (std::int64_t row = task.query_begin; row < task.query_end; row += layout.query_tile) {
-        const int rows = int(smaller(task.query_end - row, layout.query_tile));
-        const QueryTile tile{head, row, rows, round_up(rows, Operand::kInTiles ? 2 * kLanes : kTileRows)};
-        const KeyBlock part = reached_part(task, tile, block);
-        const Coverage coverage = part.count > 0 ? coverage_of(task, tile, part) : Coverage::kNothing;
-        if (coverage == Coverage::kNothing) continue;
+    for (int t = 0; t < tiles; ++t) {
+      const QueryTile tile = tile_of<Operand>(task, span, t);
+      const KeyBlock part = reached_part(task, tile, block);
+      const Coverage coverage = part.count > 0 ? coverage_of(task, tile, part) : Coverage::kNothing;
+      const Scratch from = from_tile(task, at, t);
+      RowsAhead ahead;
+      if (coverage != Coverage::kNothing) {
         if (!staged) stage_keys<Operand>(task, block, at);
         staged = true;
-        const Scratch from = from_key<Operand>(task, at, int(part.first - first));
-        tile_gradients<Operand>(task, tile, part, coverage, from);
+        if (!span.staged[t]) begin_tile<Operand>(task, span, t, from, ahead);
+        add_keys_ahead(task, first, keys, tiles - 1 - t, ahead);
+        if (ends) ahead.add(task.grad_query, tile.head, tile.first, tile.first + tile.count, task.head_dim);
+        tile_gradients<Operand>(task, tile, part, coverage, from_key<Operand>(task, from, int(part.first - first)),
+                                ahead);
+      }
+      if (ends && span.staged[t] && task.grad_query.data) {
+        add_rows(from.grad_query, layout.head_stride, tile.count, task.head_dim, task.grad_query, tile.head,
+                 tile.first);
       }
     }
     if (!staged) continue;
@@ -265,6 +304,20 @@ void gradients(const BackwardTask& task) {
     }
     if (task.grad_value.data) {
       add_sums(task, at.grad_value, layout.value_stride, keys, task.value_dim, task.grad_value, first, kOperand);
+    }
+  }
+}
+
+template <class Operand>
+void gradients(const BackwardTask& task) {
+  const Scratch at(task);
+  const std::int64_t queries = task.query_end - task.query_begin, most = task.layout->query_rows;
+  const std::int64_t spans = (queries + most - 1) / most, tile = task.layout->query_tile;
+  const std::int64_t rows = ((queries + spans - 1) / spans + tile - 1) / tile * tile;  // even shares
+  for (std::int64_t head = 0; head < task.group; ++head) {
+    for (std::int64_t first = task.query_begin; first < task.query_end; first += rows) {
+      QuerySpan span{.head = head, .first = first, .last = smaller(first + rows, task.query_end), .staged = {}};
+      span_gradients<Operand>(task, span, at);
     }
   }
 }

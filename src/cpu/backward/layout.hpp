@@ -14,7 +14,8 @@ inline constexpr std::int64_t kKeyBlock = 256;      // as many as a megabyte of 
 inline constexpr std::int64_t kWideKeyBlock = 128;  // with dims above kWideDim
 inline constexpr std::int64_t kWideDim = 128;
 inline constexpr std::int64_t kLeastKeyBlock = 64;
-inline constexpr int kStridePadding = 16;  // keeps rows off the same cache set
+inline constexpr std::int64_t kSpanBytes = 2 << 20;  // Q, dQ and dO of a span of queries, at most
+inline constexpr int kStridePadding = 16;            // keeps rows off the same cache set
 
 inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -29,6 +30,14 @@ inline std::int64_t key_block_of(const Problem& problem, const BackwardUnit& uni
   return columns >= kLeastKeyBlock ? columns : kLeastKeyBlock / columns * columns;
 }
 
+/// Query rows that are staged together, at most: whole tiles, and no more than the problem has.
+inline std::int64_t query_rows_of(const Problem& problem, const BackwardLayout& layout) {
+  const std::int64_t row_bytes = std::int64_t(sizeof(float)) * (2 * layout.head_stride + layout.value_stride);
+  const std::int64_t tiles = std::clamp<std::int64_t>(kSpanBytes / (row_bytes * layout.query_tile), 1, kMaxQueryTiles);
+  return std::clamp<std::int64_t>(round_up(problem.query_length, layout.query_tile), layout.query_tile,
+                                  tiles * layout.query_tile);
+}
+
 inline BackwardLayout layout_of(const Problem& problem, const BackwardUnit& unit) {
   const std::int64_t head_dim = round_up(problem.head_dim, unit.lanes);
   const std::int64_t value_dim = round_up(problem.value_dim, unit.lanes);
@@ -39,6 +48,7 @@ inline BackwardLayout layout_of(const Problem& problem, const BackwardUnit& unit
   layout.head_stride = int(head_dim) + kStridePadding;
   layout.value_stride = int(value_dim) + kStridePadding;
   layout.score_stride = int(keys) + kStridePadding;
+  layout.query_rows = int(query_rows_of(problem, layout));
   const auto place = [&](std::int64_t& offset, std::int64_t rows, std::int64_t stride) {
     offset = layout.floats;
     layout.floats += round_up(rows * stride, 16);
@@ -49,15 +59,15 @@ inline BackwardLayout layout_of(const Problem& problem, const BackwardUnit& unit
   // Room for the rows, or for the transposed.
   place(layout.grad_key, 1, std::max(keys * layout.head_stride, head_dim * layout.score_stride));
   place(layout.grad_value, 1, std::max(keys * layout.value_stride, value_dim * layout.score_stride));
-  place(layout.query, layout.query_tile, layout.head_stride);
-  place(layout.grad_query, layout.query_tile, layout.head_stride);
-  place(layout.grad_output, layout.query_tile, layout.value_stride);
+  place(layout.query, layout.query_rows, layout.head_stride);
+  place(layout.grad_query, layout.query_rows, layout.head_stride);
+  place(layout.grad_output, layout.query_rows, layout.value_stride);
   place(layout.probabilities, layout.query_tile, layout.score_stride);
   place(layout.grad_scores, layout.query_tile, layout.score_stride);
   place(layout.edits, layout.query_tile, layout.score_stride);
   place(layout.dropout, problem.dropout > 0.0f ? layout.query_tile : 0, layout.score_stride);
-  place(layout.lse, layout.query_tile, 1);
-  place(layout.delta, layout.query_tile, 1);
+  place(layout.lse, layout.query_rows, 1);
+  place(layout.delta, layout.query_rows, 1);
   return layout;
 }
 

@@ -71,12 +71,44 @@ void add_rows(const float* from, int from_stride, int count, int dim, const Task
   }
 }
 
-/// Asks for one row of a head to be brought into the cache.
-STROBE_INLINE void prefetch_row(const TaskRows& rows, std::int64_t head, std::int64_t row, int dim) {
-  const int bytes = rows.type == DataType::kFloat32 ? 4 : 2;
-  const char* from = rows.data + (head * rows.head_stride + row * rows.row_stride) * bytes;
-  for (int at = 0; at < dim * bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
-}
+/// Rows to be brought into the cache while products run, a few at a time: a core waits for no more than a dozen lines
+/// at once, so that asked for in one go they would take as long as if they were read. In [batch, length, heads, dim]
+/// each row lies in a page of its own, where no hardware prefetcher follows. All pages are looked up at once, when the
+/// rows are added: between products each would hold these up.
+class RowsAhead {
+ public:
+  /// Rows [first, last) of a head.
+  void add(const TaskRows& rows, std::int64_t head, std::int64_t first, std::int64_t last, int dim) {
+    if (!rows.data || first >= last) return;
+    const int bytes = rows.type == DataType::kFloat32 ? 4 : 2;
+    const std::int64_t stride = rows.row_stride * bytes;
+    const char* const from = rows.data + (head * rows.head_stride + first * rows.row_stride) * bytes;
+    for (std::int64_t row = 0; row < last - first; ++row) {
+      static_cast<void>(*static_cast<const volatile char*>(from + row * stride));
+    }
+    pieces_[pieces_added_++] = {from, stride, last - first, dim * bytes};
+    rows_ += last - first;
+  }
+  std::int64_t rows() const { return rows_; }
+  void ask(std::int64_t rows) {
+    for (; rows > 0 && rows_ > 0; --rows, --rows_) {
+      Piece& piece = pieces_[pieces_added_ - 1];
+      for (int at = 0; at < piece.bytes; at += 64) __builtin_prefetch(piece.next + at, 0, 2);
+      piece.next += piece.stride;
+      if (--piece.rows == 0) --pieces_added_;
+    }
+  }
+
+ private:
+  struct Piece {
+    const char* next;
+    std::int64_t stride, rows;
+    int bytes;
+  };
+  Piece pieces_[7];
+  int pieces_added_ = 0;
+  std::int64_t rows_ = 0;
+};
 
 template <typename T>
 STROBE_INLINE void round_typed(const RoundRowsTask& task) {

@@ -28,17 +28,21 @@ struct TaskScores {
 /// Tile sizes and where a worker's buffers lie in its scratch memory, all in floats.
 struct BackwardLayout {
   int key_block, query_tile;
+  int query_rows;                               // of a span: whole tiles, staged together
   int head_stride, value_stride, score_stride;  // between rows of the buffers below
   std::int64_t key;                             // K [key_block, head_stride]
   std::int64_t key_panels, value_panels;        // K^T and V^T [key_block / panel, dim, panel]
   std::int64_t grad_key, grad_value;            // dK, dV [key_block, head_stride | value_stride]
-  std::int64_t query, grad_query;               // Q, dQ [query_tile, head_stride]
-  std::int64_t grad_output;                     // dO [query_tile, value_stride]
+  std::int64_t query, grad_query;               // Q, dQ [query_rows, head_stride]
+  std::int64_t grad_output;                     // dO [query_rows, value_stride]
   std::int64_t probabilities, grad_scores;      // P, dS [query_tile, score_stride]
   std::int64_t edits, dropout;                  // what is added to S, what multiplies P [query_tile, score_stride]
-  std::int64_t lse, delta;                      // [query_tile]
+  std::int64_t lse, delta;                      // [query_rows]
   std::int64_t floats;                          // in all
 };
+
+/// Query tiles of a span, at most.
+inline constexpr int kMaxQueryTiles = 64;
 
 /// The gradients that come from one rectangle of scores, for all query heads of one KV head.
 struct BackwardTask {

@@ -23,10 +23,10 @@ struct ScoreProducts {
   alignas(64) float dp[kTileSide * kPanel];
 };
 
-/// kTileRows rows of a product.
+/// kRegisterRows rows of a product.
 STROBE_INLINE void load_rows(const float* product, int row, RegisterTile& c) {
-  for (int r = 0; r < kTileRows; ++r) {
-    for (int v = 0; v < kTileVectors; ++v) c[r][v] = load(product + (row + r) * kPanel + v * kLanes);
+  for (int r = 0; r < kRegisterRows; ++r) {
+    for (int v = 0; v < kPanelVectors; ++v) c[r][v] = load(product + (row + r) * kPanel + v * kLanes);
   }
 }
 
@@ -37,7 +37,7 @@ STROBE_INLINE void round_plain_scores(const BackwardTask& task, const ScoreProdu
                                       int stride) {
   const Floats unit = broadcast(task.scale);
   for (int row = 0; row < kTileSide; row += 2) {
-    for (int v = 0; v < kTileVectors; ++v) {
+    for (int v = 0; v < kPanelVectors; ++v) {
       Floats p[2], ds[2];
       for (int i = 0; i < 2; ++i) {
         const int from = (row + i) * kPanel + v * kLanes;
@@ -56,7 +56,7 @@ STROBE_INLINE void round_plain_scores(const BackwardTask& task, const ScoreProdu
 /// score_tile on tile registers. P is left rounded, and dS unless it is finished apart.
 template <bool kEdited>
 void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock& block, const Scratch& at,
-                const PairOperand* kOperand) {
+                RowsAhead& ahead, const PairOperand* kOperand) {
   const BackwardLayout& layout = *task.layout;
   const int stride = layout.score_stride;
   const bool apart = finishes_apart(task), scores = wants_scores(task), wants_dp = scores || task.drops;
@@ -64,6 +64,8 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
   const auto grad_output = staged_rows(at.grad_output, layout.query_tile, layout.value_stride, kOperand);
   const int head_words = panel_words<PairOperand>(task.head_dim);
   const int value_words = panel_words<PairOperand>(task.value_dim);
+  const int steps = block.padded / kPanel * (tile.padded / kTileSide);
+  const std::int64_t rows_ahead = (ahead.rows() + steps - 1) / steps;
   ScoreProducts products;
   const auto multiply_rows = [&](const auto& rows, int row, const float* panels, int key, int words, float* product) {
     multiply_side<false, 2, 2>(
@@ -78,6 +80,7 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
   };
   for (int key = 0; key < block.padded; key += kPanel) {
     for (int first = 0; first < tile.padded; first += kTileSide) {
+      ahead.ask(rows_ahead);
       multiply_rows(query, first, at.key_panels, key, head_words, products.s);
       if (wants_dp) multiply_rows(grad_output, first, at.value_panels, key, value_words, products.dp);
       const int corner = first * stride + key;
@@ -87,7 +90,7 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
                            at.grad_scores + corner, rows, stride);
         continue;
       }
-      for (int row = first; row < first + kTileSide; row += kTileRows) {
+      for (int row = first; row < first + kTileSide; row += kRegisterRows) {
         const int index = row * stride + key;
         RegisterTile c;
         load_rows(products.s, row - first, c);
@@ -112,13 +115,13 @@ void multiply_gradients(const BackwardTask& task, const QueryTile& tile, const K
   const int head_dims = vectors_of(task.head_dim) * kLanes, value_dims = vectors_of(task.value_dim) * kLanes;
   if (task.grad_value.data) {
     const auto p = rounded_scores(task, at.probabilities, nullptr);
-    multiply_in_tiles<true>({.left = tile_rows_of(grad_output.pairs, grad_output.pair_stride),
-                             .right = tile_columns_of(p.columns, p.column_stride),
-                             .result = at.grad_value,
-                             .result_stride = layout.score_stride,
-                             .rows = value_dims,
-                             .columns = block.padded,
-                             .depth = tile.padded / kTileSide});
+    multiply_in_tiles({.left = tile_rows_of(grad_output.pairs, grad_output.pair_stride),
+                       .right = tile_columns_of(p.columns, p.column_stride),
+                       .result = at.grad_value,
+                       .result_stride = layout.score_stride,
+                       .rows = value_dims,
+                       .columns = block.padded,
+                       .depth = tile.padded / kTileSide});
   }
   if (!wants_scores(task)) return;
   if (finishes_apart(task)) {
@@ -127,24 +130,22 @@ void multiply_gradients(const BackwardTask& task, const QueryTile& tile, const K
   }
   const auto ds = rounded_scores(task, at.grad_scores, at.edits);
   if (task.grad_key.data) {
-    multiply_in_tiles<true>({.left = tile_rows_of(query.pairs, query.pair_stride),
-                             .right = tile_columns_of(ds.columns, ds.column_stride),
-                             .result = at.grad_key,
-                             .result_stride = layout.score_stride,
-                             .rows = head_dims,
-                             .columns = block.padded,
-                             .depth = tile.padded / kTileSide});
+    multiply_in_tiles({.left = tile_rows_of(query.pairs, query.pair_stride),
+                       .right = tile_columns_of(ds.columns, ds.column_stride),
+                       .result = at.grad_key,
+                       .result_stride = layout.score_stride,
+                       .rows = head_dims,
+                       .columns = block.padded,
+                       .depth = tile.padded / kTileSide});
   }
   if (task.grad_query.data) {
-    multiply_in_tiles<false>(
-        {.left = tile_rows_of(ds.rows, ds.row_stride),
-         .right = tile_columns_of(reinterpret_cast<const std::uint32_t*>(at.key), layout.head_stride),
-         .result = at.grad_query,
-         .result_stride = layout.head_stride,
-         .rows = tile.padded,
-         .columns = head_dims,
-         .depth = block.padded / kTileSide});
-    add_rows(at.grad_query, layout.head_stride, tile.count, task.head_dim, task.grad_query, tile.head, tile.first);
+    multiply_in_tiles({.left = tile_rows_of(ds.rows, ds.row_stride),
+                       .right = tile_columns_of(reinterpret_cast<const std::uint32_t*>(at.key), layout.head_stride),
+                       .result = at.grad_query,
+                       .result_stride = layout.head_stride,
+                       .rows = tile.padded,
+                       .columns = head_dims,
+                       .depth = block.padded / kTileSide});
   }
 }
 

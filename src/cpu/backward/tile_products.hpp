@@ -9,7 +9,7 @@ namespace {
 /// Rows and columns of 2 x 2 tile registers of sums.
 constexpr int kTileSide = 2 * kTileEdge;
 
-/// result [rows, columns] = left * right, or added to it; rows and columns are whole tiles, depth counts tiles.
+/// result [rows, columns] and what is added to it, left * right; rows and columns are whole tiles, depth counts tiles.
 struct TileMatrices {
   TileFactor left, right;
   float* result;
@@ -33,20 +33,19 @@ STROBE_INLINE void multiply_side(const TileMatrices& m, int row, int column) {
   Sums::store(result, m.result_stride);
 }
 
-template <bool kAdd>
 void multiply_in_tiles(const TileMatrices& m) {
   for (int column = 0; column < m.columns; column += kTileSide) {
     const bool wide = column + kTileSide <= m.columns;
     for (int row = 0; row < m.rows; row += kTileSide) {
       const bool high = row + kTileSide <= m.rows;
       if (high && wide) {
-        multiply_side<kAdd, 2, 2>(m, row, column);
+        multiply_side<true, 2, 2>(m, row, column);
       } else if (high) {
-        multiply_side<kAdd, 2, 1>(m, row, column);
+        multiply_side<true, 2, 1>(m, row, column);
       } else if (wide) {
-        multiply_side<kAdd, 1, 2>(m, row, column);
+        multiply_side<true, 1, 2>(m, row, column);
       } else {
-        multiply_side<kAdd, 1, 1>(m, row, column);
+        multiply_side<true, 1, 1>(m, row, column);
       }
     }
   }

@@ -30,8 +30,10 @@ void run_gradients(const BackwardTask& task) {
 const BackwardUnit& backward_unit() {
   static constexpr BackwardUnit unit{.lanes = kLanes,
                                      .panel = kPanel,
-                                     .tile_rows = kTileRows,
-                                     .query_tile = STROBE_ISA_ID == 4 ? 128 : 64,
+                                     .tile_rows = kRegisterRows,
+                                     .query_tile = STROBE_ISA_ID == 4   ? 128
+                                                   : STROBE_ISA_ID == 2 ? 96
+                                                                        : 64,
                                      .row_facts = row_facts,
                                      .gradients = run_gradients,
                                      .round_rows = round_rows};

@@ -396,6 +396,11 @@ void forward(const Problem& problem, const Buffers& buffers, const Decision& dec
     std::fill(lses, lses + parts.splits * parts.part_lse_stride, -__builtin_huge_valf());
   }
 
+  // Keys that a single row group reads are staged once anyway.
+  const std::int64_t longest_rows = batch_rows * problem.group();
+  if (group_rows_for(problem, job.prefill, {0, problem.batch, 0, problem.kv_heads}, workers) >= longest_rows) {
+    job.packed = nullptr;
+  }
   const std::int64_t sequences = job.packed != nullptr ? decision.packed_sequences : problem.batch;
   const std::int64_t kv_heads = job.packed != nullptr ? decision.packed_heads : problem.kv_heads;
   for (std::int64_t b = 0; b < problem.batch; b += sequences) {

@@ -67,8 +67,8 @@ class Prefill {
     const std::int64_t first = task_.prefix > 0 ? task_.keys.first : max_of(task_.keys.first, round_down_key(first_));
     const std::int64_t last = min_of(task_.keys.last, max_of(last_, task_.prefix));
     constexpr int kDims = Operand::kInTiles ? 2 * kValueRows<Operand> : kTileRows;  // of a step
-    const int steps = tiles_ * ((task_.value_dim + kDims - 1) / kDims);
-    rows_ahead_ = (kKeyBlock + steps - 1) / steps;
+    steps_ = (task_.value_dim + kDims - 1) / kDims;
+    rows_ahead_ = (kKeyBlock + tiles_ * steps_ - 1) / (tiles_ * steps_);
     std::int64_t key = first;
     do {  // once without any keys too: every tile must be begun and closed
       const std::int64_t end = min_of(key + kSpan, last);
@@ -103,7 +103,9 @@ class Prefill {
       first_ = t == 0 ? tile.first_min : min_of(first_, tile.first_min);
       last_ = t == 0 ? tile.last_max : max_of(last_, tile.last_max);
     }
-    prefetch_queries(0);
+    add_queries_ahead(0);
+    ahead_.begin(1);
+    ahead_.ask();
   }
 
   void begin(int t) {
@@ -141,8 +143,12 @@ class Prefill {
       // Ends of tiles ascend: those that close are the first ones.
       const bool closes = ends || max_of(tile_[t].last_max, task_.prefix) <= last;
       if (begins) begin(t);
-      if (begins && t + 1 < tiles_) prefetch_queries(t + 1);
-      if (closes) prefetch_outputs(t);
+      ahead_.clear();
+      if (begins && t + 1 < tiles_) add_queries_ahead(t + 1);
+      if (closes) add_outputs_ahead(t);
+      int visits = 0;
+      for (int b = 0; b < blocks; ++b) visits += staged[b].visits[t].sees();
+      ahead_.begin(visits * steps_);
       visit_tile(staged, blocks, t);
       if (!closes) continue;
       close(t);
@@ -215,8 +221,9 @@ class Prefill {
       multiply_keys_in_tiles<Operand>(query, staged.keys, words_, visit.first, visit.last, step.scores, step.largest);
     } else {
       for (int key = visit.first; key < visit.last; key += kTileRows) {
-        multiply_keys<Operand, kVectors>(query, staged.keys + key * words_, words_, words_,
-                                         step.scores + key * kTileWidth, step.largest);
+        const int hidden = visit.by_position ? hidden_vectors(task_, tile_[t], staged.block.first + key) : 0;
+        multiply_seen_keys<kVectors>(hidden, query, staged.keys + key * words_, step.scores + key * kTileWidth,
+                                     step.largest);
       }
     }
   }
@@ -276,6 +283,19 @@ class Prefill {
     return value;
   }
 
+  /// multiply_keys for all but the first `hidden` vectors of queries. Where a vector is left out its scores are hidden
+  /// later, and all maxima found again.
+  template <int kVectors>
+  void multiply_seen_keys(int hidden, const Word* query, const Word* keys, float* scores,
+                          Floats (&largest)[kTileVectors]) const {
+    if constexpr (kVectors > 1) {
+      if (hidden > 0) {
+        return multiply_seen_keys<kVectors - 1>(hidden - 1, query + kLanes, keys, scores + kLanes, largest);
+      }
+    }
+    multiply_keys<Operand, kVectors>(query, keys, words_, words_, scores, largest);
+  }
+
   static bool changes(const Floats (&rescale)[kTileVectors]) {
     Mask same = equal(rescale[0], broadcast(1.0f));
     for (int v = 1; v < kTileVectors; ++v) same = both(same, equal(rescale[v], broadcast(1.0f)));
@@ -291,25 +311,23 @@ class Prefill {
     }
   }
 
-  /// Spreads the reading ahead of the next span over the work on this one: rows of a strided tensor lie pages apart,
-  /// where the hardware does not look ahead by itself.
+  /// Spreads the reading ahead of the next span, of the next tile's queries and of this tile's output over the work on
+  /// this tile: rows of a strided tensor lie pages apart, where the hardware does not look ahead by itself.
   void prefetch_next() {
-    for (int i = 0; i < rows_ahead_ && next_row_ < rows_end_; ++i) prefetch_row(task_, next_row_++);
+    ahead_.ask();
+    rows_due_ += rows_ahead_;
+    if (task_.packed == nullptr && rows_due_ < kKeysAtOnce) return;
+    for (; rows_due_ > 0 && next_row_ < rows_end_; --rows_due_) prefetch_row(task_, next_row_++);
+    rows_due_ = 0;
   }
 
-  /// Touches and asks for the rows of a tile all at once: their transposition alone would wait for a few of them at a
-  /// time, and requests spread over the products hold these up, each while its page is looked up.
-  void prefetch_queries(int t) const {
-    const Tile& tile = tile_[t];
+  void add_queries_ahead(int t) {
     const std::int64_t bytes = task_.head_dim * element_bytes(task_.query_type);
-    for (int lane = 0; lane < tile.rows; ++lane) touch(query_row(task_, tile, lane));
-    for (int lane = 0; lane < tile.rows; ++lane) prefetch(query_row(task_, tile, lane), bytes);
+    for (int lane = 0; lane < tile_[t].rows; ++lane) ahead_.add(query_row(task_, tile_[t], lane), bytes);
   }
-  void prefetch_outputs(int t) const {
-    const Tile& tile = tile_[t];
+  void add_outputs_ahead(int t) {
     const std::int64_t bytes = task_.value_dim * element_bytes(task_.output_type);
-    for (int lane = 0; lane < tile.rows; ++lane) touch(output_row(tile, lane));
-    for (int lane = 0; lane < tile.rows; ++lane) prefetch(output_row(tile, lane), bytes);
+    for (int lane = 0; lane < tile_[t].rows; ++lane) ahead_.add(output_row(tile_[t], lane), bytes);
   }
 
   /// multiply_values where a hidden key's value may be infinite or NaN: weight zero must not touch it.
@@ -366,13 +384,15 @@ class Prefill {
   float factor_ = 1.0f;                       // what products must still be multiplied by
   int tiles_ = 0;
   int closed_ = 0;                            // tiles that are done
-  int rows_ahead_ = 1;                        // rows to read ahead at a time
+  int steps_ = 1;                             // products with values in a visit
+  int rows_ahead_ = 1, rows_due_ = 0;         // keys to read ahead a product, and by now
   std::int64_t next_row_ = 0, rows_end_ = 0;  // the next row to read ahead, and where to stop
   std::int64_t first_ = 0, last_ = 0;         // keys that some row sees by position
   float* scores_;                             // [kSteps][kStepFloats]
   Word* query_;                               // [tile][kPieces][words_][kTileWidth]
   float* output_;                             // [tile][value_dim][kTileWidth]
   char* blocks_;                              // of a span, where keys are not packed
+  RowsAhead ahead_;
   Tile tile_[kMaxTiles];
 };
 

@@ -119,8 +119,36 @@ STROBE_INLINE void prefetch(const char* from, std::int64_t bytes) {
   for (std::int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(from + byte, 0, 2);
 }
 
-/// Reads a byte for its page's sake: a request for a line whose page must be looked up first may be dropped.
-STROBE_INLINE void touch(const char* at) { static_cast<void>(*static_cast<const volatile char*>(at)); }
+/// Keys that tasks which stage for themselves ask for at a time, so that their pages are looked up side by side.
+constexpr int kKeysAtOnce = 8;
+
+/// Query and output rows to be brought into the cache while products run, a few at a time: a core waits for no more
+/// than about 16 lines at once, so that all in one go would take as long as reading them.
+class RowsAhead {
+ public:
+  void clear() { count_ = 0; }
+  void add(const char* at, std::int64_t bytes) { rows_[count_++] = {at, bytes}; }
+  /// Shares out what was added over `steps` calls of ask(). Pages are looked up here, all together, by reading a byte
+  /// of each: between products each look-up would hold these up.
+  void begin(int steps) {
+    for (int i = 0; i < count_; ++i) static_cast<void>(*static_cast<const volatile char*>(rows_[i].at));
+    share_ = steps > 0 ? (count_ + steps - 1) / steps : 0;
+  }
+  void ask() {
+    for (int i = 0; i < share_ && count_ > 0; ++i) {
+      --count_;
+      prefetch(rows_[count_].at, rows_[count_].bytes);
+    }
+  }
+
+ private:
+  struct Row {
+    const char* at;
+    std::int64_t bytes;
+  };
+  Row rows_[2 * kTileWidth];
+  int count_ = 0, share_ = 0;
+};
 
 /// Asks for one row of the keys and values, or its share of a packed block, ahead of its use.
 STROBE_INLINE void prefetch_row(const ForwardTask& task, std::int64_t j) {

@@ -21,6 +21,7 @@ struct Tile {
   float max[kTileWidth];          // running maximum of the scores, in units of log2
   float sum[kTileWidth];          // running sum of exp2(score - max)
   int first_min, first_max, last_min, last_max;
+  int vector_last[kTileVectors];  // the largest `last` of each vector
   std::int32_t document_min, document_max;
 };
 
@@ -53,6 +54,7 @@ inline void open_tile(const ForwardTask& task, std::int64_t first_row, int rows,
   }
   tile.first_min = tile.first_max = tile.first[0];
   tile.last_min = tile.last_max = tile.last[0];
+  for (int v = 0; v < kTileVectors; ++v) tile.vector_last[v] = tile.last[v * kLanes + kLanes - 1];
   tile.document_min = tile.document_max = tile.document[0];
   for (int lane = 1; lane < kTileWidth; ++lane) {
     tile.first_min = tile.first[lane] < tile.first_min ? tile.first[lane] : tile.first_min;

@@ -68,6 +68,13 @@ inline bool narrow_by_block_mask(const ForwardTask& task, const Tile& tile, int&
   return all;
 }
 
+/// Vectors of a tile, of its first ones, whose positions are before those that see key j or any after it.
+STROBE_INLINE int hidden_vectors(const ForwardTask& task, const Tile& tile, std::int64_t j) {
+  int hidden = 0;
+  while (j >= task.prefix && hidden < kTileVectors && tile.vector_last[hidden] <= j) ++hidden;
+  return hidden;
+}
+
 inline Visit visit_of(const ForwardTask& task, const Tile& tile, const Block& block) {
   int first = tile.first_min > block.first ? tile.first_min : block.first;
   int last = tile.last_max < block.last ? tile.last_max : block.last;
