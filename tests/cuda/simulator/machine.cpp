@@ -3,126 +3,75 @@
 #include "cuda/simulator/machine.hpp"
 
 #include <algorithm>
-#include <array>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
-#include <deque>
 #include <mutex>
-#include <random>
-#include <vector>
 
 #include <sys/mman.h>
-#include <ucontext.h>
 
-#include "cuda/simulator/races.hpp"
+#include "cuda/simulator/block.hpp"
 
 namespace strobe::simulator {
 
 Index thread_index, block_index, block_size, grid_size;
-alignas(128) char shared_memory[kMostShared];
+alignas(1024) static char memory_of_block[kMostShared];
+char* shared_memory = memory_of_block;
+Block block;
+int current = 0;
+std::mt19937 chance;
 
 namespace {
 
 constexpr std::size_t kStackBytes = 256 << 10;
-constexpr int kBarriers = 16, kSpins = 1000;
+constexpr int kIdleRounds = 1000;
+constexpr int kRegisters = 64 << 10, kMostOfThread = 255;
 
-struct Copy {
-  std::uint32_t to;
-  const void* from;
-  bool wanted;
-};
-
-struct Fiber {
-  std::jmp_buf state;
-  ucontext_t start;
-  char* stack = nullptr;
-  bool started = false, ready = true, done = false, spins = false;
-  const char* waits_for = "";
-  int spin_count = 0;
-  std::vector<Copy> open;
-  std::deque<std::vector<Copy>> groups;
-};
-
-/// Lanes that wait for each other, by the lowest lane of their mask.
-struct Meeting {
-  std::uint32_t mask = 0, here = 0;
-  void* brought[kLanes] = {};
-};
-
-struct Barrier {
-  int here = 0;
-  bool some = false, answer = false;
-  Clock clock{};
-  std::vector<int> waiting;
-};
-
-struct Block {
-  std::vector<Fiber> fibers;
-  std::vector<std::array<Meeting, kLanes>> meetings;
-  Barrier barriers[kBarriers];
-  Races races;
-  std::size_t shared_bytes = 0;
-  int live = 0;
-  void (*kernel)(const void*) = nullptr;
-  const void* params = nullptr;
-  std::jmp_buf scheduler;
-  bool failed = false;
-};
-
-Block block;
-int current = 0;
-
-Fiber& self() { return block.fibers[std::size_t(current)]; }
+void (*kernel_to_run)(const void*) = nullptr;
+const void* kernel_params = nullptr;
+std::jmp_buf scheduler;
+bool failed = false;
 
 void leave() {
-  if (_setjmp(self().state) == 0) std::longjmp(block.scheduler, 1);
-}
-
-void wait_for(const char* what) {
-  self().ready = false;
-  self().spin_count = 0;
-  self().waits_for = what;
-  leave();
+  if (_setjmp(self().state) == 0) std::longjmp(scheduler, 1);
 }
 
 void open_barrier(Barrier& barrier) {
   barrier.answer = barrier.some;
   barrier.some = false;
   barrier.here = 0;
-  for (const int thread : barrier.waiting) {
-    block.fibers[std::size_t(thread)].ready = true;
-    block.races.leave(thread / kLanes, barrier.clock);
-  }
-  barrier.waiting.clear();
-  barrier.clock = {};
+  for (const int thread : barrier.waiting) block.races.leave(thread / kLanes, barrier.knowledge);
+  wake_all(barrier.waiting);
+  barrier.knowledge = {};
 }
 
 /// Counts the thread that runs, which `waits` or does not; true if it was the last one.
 bool count(Barrier& barrier, int threads, bool waits) {
-  block.races.arrive(current / kLanes, barrier.clock);
+  block.races.arrive(current_warp(), barrier.knowledge);
   const int wanted = threads > 0 ? (threads + kLanes - 1) / kLanes * kLanes : block.live;
   if (++barrier.here < wanted) return false;
-  if (waits) block.races.leave(current / kLanes, barrier.clock);
+  if (waits) block.races.leave(current_warp(), barrier.knowledge);
   open_barrier(barrier);
   return true;
 }
 
 void run_thread() {
-  block.kernel(block.params);
+  kernel_to_run(kernel_params);
+  block.copy_engine.end_thread();
+  block.matrix_units.end_thread(current_warp());
   self().done = true;
   self().ready = false;
   --block.live;
   Barrier& whole = block.barriers[0];
   if (!whole.waiting.empty() && whole.here >= block.live) open_barrier(whole);
-  std::longjmp(block.scheduler, 1);
+  std::longjmp(scheduler, 1);
 }
 
 void resume(int thread) {
   current = thread;
   thread_index = {unsigned(thread), 0, 0};
   Fiber& fiber = self();
-  if (_setjmp(block.scheduler) != 0) return;
+  if (_setjmp(scheduler) != 0) return;
   if (fiber.started) std::longjmp(fiber.state, 1);
   fiber.started = true;
   setcontext(&fiber.start);
@@ -145,65 +94,106 @@ void prepare(Fiber& fiber) {
   makecontext(&fiber.start, run_thread, 0);
 }
 
-/// Runs the lanes of a warp until all wait or are done. Whether any of them did something.
-bool run_warp(int warp) {
-  bool some = false;
+enum class Progress { kNone, kSpun, kSome };
+
+/// Runs the lanes of a warp until all wait or are done.
+Progress run_warp(int warp) {
+  Progress progress = Progress::kNone;
   for (bool again = true; again;) {
     again = false;
-    for (int lane = 0; lane < kLanes && !block.failed; ++lane) {
+    for (int lane = 0; lane < kLanes && !failed; ++lane) {
       const int thread = warp * kLanes + lane;
       if (std::size_t(thread) >= block.fibers.size() || !block.fibers[std::size_t(thread)].ready) continue;
       resume(thread);
-      some = true;
+      progress = std::max(progress, self().spins ? Progress::kSpun : Progress::kSome);
       again |= !self().spins;  // one that spins lets other warps run first
     }
   }
-  return some;
+  return progress;
 }
 
-/// Where an address lies. Ends the block with an error if [address, address + bytes) is outside of its shared memory,
-/// or not aligned to its size.
-char* shared(std::uint32_t address, std::size_t bytes) {
-  if (address + bytes > block.shared_bytes) fail("leaves the shared memory of its block");
-  if (address % bytes != 0) fail("takes shared memory at an address that is not aligned");
-  return shared_memory + address;
-}
-
-void report_deadlock() {
-  std::fprintf(stderr, "simulated GPU: block (%u, %u, %u) cannot go on:", block_index.x, block_index.y, block_index.z);
+void report_deadlock(const char* what) {
+  std::fprintf(stderr, "simulated GPU: block (%u, %u, %u) %s:", block_index.x, block_index.y, block_index.z, what);
   for (std::size_t thread = 0; thread < block.fibers.size(); thread += kLanes) {
-    const Fiber& fiber = block.fibers[thread];
-    std::fprintf(stderr, " thread %zu %s%s;", thread, fiber.done ? "is done" : "waits for ",
-                 fiber.done ? "" : fiber.waits_for);
+    // Of a warp, the first thread that has not returned.
+    std::size_t first = thread;
+    const std::size_t end = std::min(thread + kLanes, block.fibers.size());
+    while (first + 1 < end && block.fibers[first].done) ++first;
+    const Fiber& fiber = block.fibers[first];
+    if (fiber.done) continue;
+    std::fprintf(stderr, " thread %zu waits for ", first);
+    std::fprintf(stderr, fiber.spins ? "global memory" : fiber.waits_for, fiber.waits_for_number);
+    std::fprintf(stderr, ";");
   }
-  std::fprintf(stderr, "\n");
-  block.failed = true;
+  std::fprintf(stderr, "%s\n", block.copy_engine.describe_barriers().c_str());
+  failed = true;
 }
 
-void run_block(unsigned threads, std::mt19937& random) {
-  std::memset(shared_memory, 0xff, sizeof shared_memory);
+void run_block(unsigned threads) {
+  std::memset(shared_memory, 0xff, kMostShared);
   block.fibers.resize(threads);
   block.meetings.assign((threads + kLanes - 1) / kLanes, {});
+  const int warps = int(block.meetings.size());
   for (Barrier& barrier : block.barriers) barrier = {};
-  block.races.start(int(block.meetings.size()), block.shared_bytes);
-  for (Fiber& fiber : block.fibers) prepare(fiber);
+  block.races.start(warps, block.shared_bytes);
+  block.copy_engine.start();
+  block.matrix_units.start(warps);
+  const int registers = std::min(kRegisters / int(threads) / 8 * 8, kMostOfThread);
+  block.free_registers = 0;
+  block.waiting_for_registers.clear();
+  for (Fiber& fiber : block.fibers) {
+    prepare(fiber);
+    fiber.registers = registers;
+  }
   block.live = int(threads);
   std::vector<int> order(block.meetings.size());
   for (std::size_t n = 0; n < order.size(); ++n) order[n] = int(n);
-  while (block.live > 0 && !block.failed) {
-    std::shuffle(order.begin(), order.end(), random);
-    bool some = false;
-    for (const int warp : order) some |= run_warp(warp);
-    if (!some && block.live > 0 && !block.failed) report_deadlock();
+  for (int idle = 0; block.live > 0 && !failed;) {
+    std::shuffle(order.begin(), order.end(), chance);
+    Progress progress = Progress::kNone;
+    for (const int warp : order) {
+      progress = std::max(progress, run_warp(warp));
+      if (block.copy_engine.work()) progress = Progress::kSome;
+    }
+    if (progress == Progress::kSome || block.live == 0 || failed) {
+      idle = 0;
+    } else if (block.copy_engine.work_at_once()) {
+      continue;
+    } else if (progress == Progress::kNone) {
+      report_deadlock("cannot go on");
+    } else if (++idle > kIdleRounds) {
+      report_deadlock("waits for another block that has not run");
+    }
   }
+  if (!failed) block.copy_engine.end_block();
 }
 
 }  // namespace
 
+void wait_for(const char* what, std::uint32_t number) {
+  self().ready = false;
+  self().waits_for = what;
+  self().waits_for_number = number;
+  leave();
+}
+
+void wake(int thread) { block.fibers[std::size_t(thread)].ready = true; }
+
+void wake_all(std::vector<int>& threads) {
+  for (const int thread : threads) wake(thread);
+  threads.clear();
+}
+
+char* shared(std::uint32_t address, std::size_t bytes, std::size_t alignment) {
+  if (address + bytes > block.shared_bytes) fail("leaves the shared memory of its block");
+  if (address % alignment != 0) fail("takes shared memory at an address that is not aligned");
+  return shared_memory + address;
+}
+
 void together(std::uint32_t mask, void* mine, void (*act)(void* const* lanes)) {
   const int lane = current % kLanes;
   if ((mask >> lane & 1) == 0) fail("takes part in a step of its warp whose mask leaves it out");
-  Meeting& meeting = block.meetings[std::size_t(current / kLanes)][std::size_t(__builtin_ctz(mask))];
+  Meeting& meeting = block.meetings[std::size_t(current_warp())][std::size_t(__builtin_ctz(mask))];
   if (meeting.here != 0 && meeting.mask != mask) fail("meets lanes of its warp that name another mask");
   if (meeting.here == 0) std::fill(std::begin(meeting.brought), std::end(meeting.brought), nullptr);
   meeting.mask = mask;
@@ -213,7 +203,7 @@ void together(std::uint32_t mask, void* mine, void (*act)(void* const* lanes)) {
   act(meeting.brought);
   meeting.here = 0;
   for (int other = 0; other < kLanes; ++other) {
-    if ((mask >> other & 1) != 0) block.fibers[std::size_t(current / kLanes * kLanes + other)].ready = true;
+    if ((mask >> other & 1) != 0) wake(current_warp() * kLanes + other);
   }
 }
 
@@ -221,7 +211,7 @@ void barrier_wait(int barrier, int threads) {
   Barrier& b = block.barriers[barrier];
   if (count(b, threads, true)) return;
   b.waiting.push_back(current);
-  wait_for("a barrier");
+  wait_for("named barrier %u", std::uint32_t(barrier));
 }
 
 void barrier_arrive(int barrier, int threads) { count(block.barriers[barrier], threads, false); }
@@ -257,22 +247,29 @@ void wait_for_copies(int pending) {
 }
 
 void spin() {
-  if (++self().spin_count > kSpins) fail("waits for another block that has not run");
   self().spins = true;
   leave();
   self().spins = false;
 }
 
 const char* read(std::uint32_t address, std::size_t bytes) {
-  char* const place = shared(address, bytes);
-  if (!block.races.read(current / kLanes, address, bytes)) fail("reads what another warp may still write");
+  char* const place = shared(address, bytes, bytes);
+  if (!block.races.read(current_warp(), address, bytes)) fail("reads what another warp may still write");
   return place;
 }
 
 char* written(std::uint32_t address, std::size_t bytes) {
-  char* const place = shared(address, bytes);
-  if (!block.races.write(current / kLanes, address, bytes)) fail("writes what another warp may still read or write");
+  char* const place = shared(address, bytes, bytes);
+  if (!block.races.write(current_warp(), address, bytes)) fail("writes what another warp may still read or write");
   return place;
+}
+
+void store(std::uint32_t address, const void* value, std::size_t bytes) {
+  char* const place = shared(address, bytes, bytes);
+  const bool free = std::memcmp(place, value, bytes) == 0 ? block.races.write_same(current_warp(), address, bytes)
+                                                          : block.races.write(current_warp(), address, bytes);
+  if (!free) fail("writes what another warp may still read or write");
+  std::memcpy(place, value, bytes);
 }
 
 std::uint32_t shared_address(const void* pointer) {
@@ -284,31 +281,31 @@ std::uint32_t shared_address(const void* pointer) {
 void fail(const char* what) {
   std::fprintf(stderr, "simulated GPU: thread %d of block (%u, %u, %u) %s\n", current, block_index.x, block_index.y,
                block_index.z, what);
-  block.failed = true;
+  failed = true;
   self().ready = false;
-  std::longjmp(block.scheduler, 1);
+  std::longjmp(scheduler, 1);
 }
 
 bool run(void (*kernel)(const void* params), const void* params, Index grid, unsigned threads, std::size_t shared_bytes,
          unsigned seed) {
   static std::mutex& mutex = *new std::mutex;
   const std::lock_guard lock(mutex);
-  std::mt19937 random(seed);
-  block.kernel = kernel;
-  block.params = params;
+  chance.seed(seed);
+  kernel_to_run = kernel;
+  kernel_params = params;
   block.shared_bytes = shared_bytes;
-  block.failed = false;
+  failed = false;
   block_size = {threads, 1, 1};
   grid_size = grid;
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x && !block.failed; ++x) {
+      for (unsigned x = 0; x < grid.x && !failed; ++x) {
         block_index = {x, y, z};
-        run_block(threads, random);
+        run_block(threads);
       }
     }
   }
-  return !block.failed;
+  return !failed;
 }
 
 }  // namespace strobe::simulator

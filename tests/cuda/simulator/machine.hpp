@@ -18,8 +18,8 @@ struct Index {
 /// Of the thread that runs at present, as the variables of CUDA of the same names.
 extern Index thread_index, block_index, block_size, grid_size;
 
-/// Dynamic shared memory. Each block finds it full of NaN.
-alignas(128) extern char shared_memory[kMostShared];
+/// Dynamic shared memory of the block that runs. Each block finds it full of NaN.
+extern char* shared_memory;
 
 /// Waits until all lanes of the mask have come here with a `mine` of their own; then `act` is called once with what
 /// they brought, by lane, and may write into it.
@@ -43,6 +43,8 @@ void spin();
 /// of the block's, not aligned to `bytes`, or if another warp may write, or read or write there at the same time.
 const char* read(std::uint32_t address, std::size_t bytes);
 char* written(std::uint32_t address, std::size_t bytes);
+/// Writes there. Warps may write the same at the same time.
+void store(std::uint32_t address, const void* value, std::size_t bytes);
 std::uint32_t shared_address(const void* pointer);
 
 /// Ends the launch with an error: prints which thread of which block did `what`.

@@ -27,15 +27,14 @@ std::string content(const fs::path& path) {
   return text.str();
 }
 
-void replace(std::string& text, const std::string& old_part, const std::string& new_part) {
-  const std::size_t at = text.find(old_part);
-  if (at != text.npos) text.replace(at, old_part.size(), new_part);
-}
-
 /// What a C++ compiler reads in place of a kernel's text.
 std::string translated(const std::string& path, std::string text) {
-  if (path == "cuda/device/ptx.cuh") return content(fs::path(STROBE_TESTS) / "cuda/simulator/ptx.cuh");
-  replace(text, "extern __shared__ __align__(128) char shared_memory[];", "using ::strobe::simulator::shared_memory;");
+  for (const char* name : {"ptx.cuh", "hopper.cuh"}) {
+    if (path == std::string("cuda/device/") + name) return content(fs::path(STROBE_TESTS) / "cuda/simulator" / name);
+  }
+  if (const std::size_t at = text.find("extern __shared__"); at != text.npos) {
+    text.replace(at, text.find(';', at) - at, "using ::strobe::simulator::shared_memory");
+  }
   const std::size_t kernel = text.find("__global__"), name = text.find("strobe_sm", kernel);
   if (kernel == text.npos || name == text.npos) return text;
   const std::string function = text.substr(name, text.find('(', name) - name);

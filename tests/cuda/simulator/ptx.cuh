@@ -25,7 +25,7 @@ inline T ld_shared(u32 from) {
 }
 template <typename T>
 inline void st_shared(u32 to, T value) {
-  std::memcpy(sim::written(to, sizeof(T)), &value, sizeof(T));
+  sim::store(to, &value, sizeof(T));
 }
 inline void st_shared_16(u32 to, uint4 value) { st_shared(to, value); }
 inline void st_shared_4(u32 to, u32 value) { st_shared(to, value); }
