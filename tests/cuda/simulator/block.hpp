@@ -56,25 +56,34 @@ struct Barrier {
 struct Block {
   static constexpr int kBarriers = 16;
 
+  /// Begins, with fibers that are ready to start.
+  void start(Index place, unsigned threads, std::size_t bytes);
+  /// The thread that runs has come to its end.
+  void end_thread();
+
+  Index index;
   std::vector<Fiber> fibers;
+  int live = 0;                                       // threads that have not ended
+  std::uint32_t laziness = 1;                         // runs once in so many rounds
+  std::vector<int> order;                             // of warps
   std::vector<std::array<Meeting, kLanes>> meetings;  // by warp
   Barrier barriers[kBarriers];
   Races races;
   CopyEngine copy_engine;
   MatrixUnits matrix_units;
   std::size_t shared_bytes = 0;
-  int live = 0;
   int free_registers = 0;
   std::vector<int> waiting_for_registers;
+  alignas(1024) char memory[kMostShared];
 };
 
-extern Block block;
+extern Block* block;
 /// The thread that runs.
 extern int current;
 /// What is left to chance.
 extern std::mt19937 chance;
 
-inline Fiber& self() { return block.fibers[std::size_t(current)]; }
+inline Fiber& self() { return block->fibers[std::size_t(current)]; }
 inline int current_warp() { return current / kLanes; }
 inline std::uint32_t draw(std::uint32_t below) { return std::uint32_t(chance() % below); }
 
@@ -86,5 +95,10 @@ void wake_all(std::vector<int>& threads);
 /// Where an address of shared memory lies. Ends the launch with an error if [address, address + bytes) is outside of
 /// the block's, or not aligned to `alignment`.
 char* shared(std::uint32_t address, std::size_t bytes, std::size_t alignment);
+
+/// Ends the launch with an error if an access to shared memory is not free of races. `what` the thread does then; or
+/// what it does whatever lies there, as in "multiplies".
+void require_free(bool free, const char* what);
+void require_free(Races::Answer answer, const char* does);
 
 }  // namespace strobe::simulator

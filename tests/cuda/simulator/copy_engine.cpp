@@ -14,11 +14,6 @@ constexpr std::size_t kBoxAlignment = 128;
 /// Where the copy engine and wgmma find what an address says, under the 128-byte swizzle.
 std::uint32_t swizzled(std::uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
-void require_free(Races::Answer answer, const char* what_races, const char* what_lacks_a_fence) {
-  if (answer == Races::Answer::kRace) fail(what_races);
-  if (answer == Races::Answer::kNoFence) fail(what_lacks_a_fence);
-}
-
 Place box_of(const void* map, const int (&at)[4]) {
   Place place{.is_box = true};
   std::memcpy(&place.tensor, map, sizeof place.tensor);
@@ -92,9 +87,7 @@ void take(BulkStore& store) {
 /// A thread that waits for its store to have read has shared memory for itself again.
 void release(BulkStore& store) {
   if (store.released) return;
-  require_free(block.races.read_later(current_warp(), store.from, store.to.bytes),
-               "has a store read what another warp may still write",
-               "has a store read what warps wrote without fence.proxy.async");
+  require_free(block->races.read_later(current_warp(), store.from, store.to.bytes), "stores");
   take(store);
   store.released = true;
 }
@@ -119,8 +112,7 @@ void deliver(const BulkStore& store) {
 
 void ask_to_store(std::uint32_t from, Place to, bool adds) {
   shared(from, to.bytes, to.is_box ? kBoxAlignment : kChunk);
-  require_free(block.races.read_later(current_warp(), from, to.bytes), "stores what another warp may still write",
-               "stores what warps wrote without fence.proxy.async");
+  require_free(block->races.read_later(current_warp(), from, to.bytes), "stores");
   BulkStore store{.to = to, .from = from, .adds = adds};
   self().stores.open.push_back(store);
 }
@@ -172,7 +164,8 @@ void CopyEngine::end_block() {
 Mbarrier& CopyEngine::barrier(std::uint32_t address) {
   const auto place = barriers_.find(address);
   if (place == barriers_.end()) fail("takes something else for a barrier in shared memory");
-  if (!block.races.read(current_warp(), address, kBarrierBytes)) fail("uses a barrier that may not be initialised yet");
+  if (!block->races.read(current_warp(), address, kBarrierBytes))
+    fail("uses a barrier that may not be initialised yet");
   return place->second;
 }
 
@@ -204,7 +197,7 @@ void CopyEngine::end_phase_if_complete(Mbarrier& mbarrier) {
 void CopyEngine::arrive(std::uint32_t address, int bytes) {
   Mbarrier& mbarrier = barrier(address);
   if (mbarrier.missing == 0) fail("arrives at a barrier that all have come to, in a phase that bytes are missing of");
-  block.races.arrive(current_warp(), mbarrier.arriving);
+  block->races.arrive(current_warp(), mbarrier.arriving);
   mbarrier.bytes += bytes;
   --mbarrier.missing;
   end_phase_if_complete(mbarrier);
@@ -214,9 +207,8 @@ void CopyEngine::ask(std::uint32_t to, Place from, std::uint32_t address) {
   Mbarrier& mbarrier = barrier(address);
   if (!mbarrier.announced) fail("gives the copy engine a barrier without fence.mbarrier_init");
   shared(to, from.bytes, from.is_box ? kBoxAlignment : kChunk);
-  require_free(block.races.write_later(current_warp(), to, from.bytes, mbarrier.number, mbarrier.phases + 1),
-               "has the copy engine write what a warp may still read or write",
-               "has the copy engine write what warps wrote without fence.proxy.async");
+  require_free(block->races.write_later(current_warp(), to, from.bytes, mbarrier.number, mbarrier.phases + 1),
+               "has the copy engine write over");
   loads_.push_back({to, from, address});
 }
 
@@ -235,29 +227,29 @@ std::string CopyEngine::describe_barriers() const {
   return text;
 }
 
-void mbarrier_init(std::uint32_t barrier, int arrivals) { block.copy_engine.initialise(barrier, arrivals); }
-void fence_mbarrier_init() { block.copy_engine.announce(); }
-void mbarrier_arrive(std::uint32_t barrier) { block.copy_engine.arrive(barrier, 0); }
-void mbarrier_arrive_expect_tx(std::uint32_t barrier, int bytes) { block.copy_engine.arrive(barrier, bytes); }
+void mbarrier_init(std::uint32_t barrier, int arrivals) { block->copy_engine.initialise(barrier, arrivals); }
+void fence_mbarrier_init() { block->copy_engine.announce(); }
+void mbarrier_arrive(std::uint32_t barrier) { block->copy_engine.arrive(barrier, 0); }
+void mbarrier_arrive_expect_tx(std::uint32_t barrier, int bytes) { block->copy_engine.arrive(barrier, bytes); }
 
 bool mbarrier_try_wait_parity(std::uint32_t barrier, std::uint32_t parity) {
-  Mbarrier& mbarrier = block.copy_engine.barrier(barrier);
+  Mbarrier& mbarrier = block->copy_engine.barrier(barrier);
   if (mbarrier.phases % 2 == parity) {
     mbarrier.waiting.push_back(current);
     wait_for("the barrier at byte %u", barrier);
   }
   if (mbarrier.phases % 2 == parity) return false;
-  block.races.leave(current_warp(), mbarrier.knowledge);
+  block->races.leave(current_warp(), mbarrier.knowledge);
   return true;
 }
 
-void fence_proxy_async() { block.races.fence(current_warp()); }
+void fence_proxy_async() { block->races.fence(current_warp()); }
 
 void bulk_tensor_load(std::uint32_t to, const void* map, std::uint32_t barrier, const int (&at)[4]) {
-  block.copy_engine.ask(to, box_of(map, at), barrier);
+  block->copy_engine.ask(to, box_of(map, at), barrier);
 }
 void bulk_load(std::uint32_t to, const void* from, std::uint32_t barrier, int bytes) {
-  block.copy_engine.ask(to, bytes_at(from, bytes), barrier);
+  block->copy_engine.ask(to, bytes_at(from, bytes), barrier);
 }
 void bulk_tensor_store(const void* map, std::uint32_t from, const int (&at)[4]) {
   ask_to_store(from, box_of(map, at), false);

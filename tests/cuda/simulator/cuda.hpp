@@ -14,7 +14,10 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
-#define __shared__ static  // one block runs at a time
+/// A block that comes here keeps such memory for itself until it ends.
+#define __shared__                          \
+  ::strobe::simulator::own_static_memory(); \
+  static
 
 #define threadIdx ::strobe::simulator::thread_index
 #define blockIdx ::strobe::simulator::block_index

@@ -1,11 +1,12 @@
 // Fibers are made by makecontext and switched by _setjmp and _longjmp, which call no system function. One grid runs at
-// a time.
+// a time, a few of its blocks side by side: those with the lowest numbers that have not ended.
 #include "cuda/simulator/machine.hpp"
 
 #include <algorithm>
 #include <csetjmp>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
+#include <memory>
 #include <mutex>
 
 #include <sys/mman.h>
@@ -15,9 +16,8 @@
 namespace strobe::simulator {
 
 Index thread_index, block_index, block_size, grid_size;
-alignas(1024) static char memory_of_block[kMostShared];
-char* shared_memory = memory_of_block;
-Block block;
+char* shared_memory = nullptr;
+Block* block = nullptr;
 int current = 0;
 std::mt19937 chance;
 
@@ -25,45 +25,23 @@ namespace {
 
 constexpr std::size_t kStackBytes = 256 << 10;
 constexpr int kIdleRounds = 1000;
-constexpr int kRegisters = 64 << 10, kMostOfThread = 255;
+constexpr int kRegisters = 64 << 10, kMostOfThread = 255, kRegisterUnit = 8;
 
 void (*kernel_to_run)(const void*) = nullptr;
 const void* kernel_params = nullptr;
 std::jmp_buf scheduler;
 bool failed = false;
 
+std::vector<Block*> running;
+Block* owner_of_static_memory = nullptr;
+
 void leave() {
   if (_setjmp(self().state) == 0) std::longjmp(scheduler, 1);
 }
 
-void open_barrier(Barrier& barrier) {
-  barrier.answer = barrier.some;
-  barrier.some = false;
-  barrier.here = 0;
-  for (const int thread : barrier.waiting) block.races.leave(thread / kLanes, barrier.knowledge);
-  wake_all(barrier.waiting);
-  barrier.knowledge = {};
-}
-
-/// Counts the thread that runs, which `waits` or does not; true if it was the last one.
-bool count(Barrier& barrier, int threads, bool waits) {
-  block.races.arrive(current_warp(), barrier.knowledge);
-  const int wanted = threads > 0 ? (threads + kLanes - 1) / kLanes * kLanes : block.live;
-  if (++barrier.here < wanted) return false;
-  if (waits) block.races.leave(current_warp(), barrier.knowledge);
-  open_barrier(barrier);
-  return true;
-}
-
 void run_thread() {
   kernel_to_run(kernel_params);
-  block.copy_engine.end_thread();
-  block.matrix_units.end_thread(current_warp());
-  self().done = true;
-  self().ready = false;
-  --block.live;
-  Barrier& whole = block.barriers[0];
-  if (!whole.waiting.empty() && whole.here >= block.live) open_barrier(whole);
+  block->end_thread();
   std::longjmp(scheduler, 1);
 }
 
@@ -77,9 +55,10 @@ void resume(int thread) {
   setcontext(&fiber.start);
 }
 
-void prepare(Fiber& fiber) {
+void prepare(Fiber& fiber, int registers) {
   char* const stack = fiber.stack;
   fiber = Fiber();
+  fiber.registers = registers;
   fiber.stack = stack;
   if (stack == nullptr) {
     void* memory =
@@ -94,6 +73,12 @@ void prepare(Fiber& fiber) {
   makecontext(&fiber.start, run_thread, 0);
 }
 
+void enter(Block& next) {
+  block = &next;
+  block_index = next.index;
+  shared_memory = next.memory;
+}
+
 enum class Progress { kNone, kSpun, kSome };
 
 /// Runs the lanes of a warp until all wait or are done.
@@ -103,7 +88,7 @@ Progress run_warp(int warp) {
     again = false;
     for (int lane = 0; lane < kLanes && !failed; ++lane) {
       const int thread = warp * kLanes + lane;
-      if (std::size_t(thread) >= block.fibers.size() || !block.fibers[std::size_t(thread)].ready) continue;
+      if (std::size_t(thread) >= block->fibers.size() || !block->fibers[std::size_t(thread)].ready) continue;
       resume(thread);
       progress = std::max(progress, self().spins ? Progress::kSpun : Progress::kSome);
       again |= !self().spins;  // one that spins lets other warps run first
@@ -112,60 +97,77 @@ Progress run_warp(int warp) {
   return progress;
 }
 
-void report_deadlock(const char* what) {
-  std::fprintf(stderr, "simulated GPU: block (%u, %u, %u) %s:", block_index.x, block_index.y, block_index.z, what);
-  for (std::size_t thread = 0; thread < block.fibers.size(); thread += kLanes) {
-    // Of a warp, the first thread that has not returned.
-    std::size_t first = thread;
-    const std::size_t end = std::min(thread + kLanes, block.fibers.size());
-    while (first + 1 < end && block.fibers[first].done) ++first;
-    const Fiber& fiber = block.fibers[first];
-    if (fiber.done) continue;
-    std::fprintf(stderr, " thread %zu waits for ", first);
-    std::fprintf(stderr, fiber.spins ? "global memory" : fiber.waits_for, fiber.waits_for_number);
-    std::fprintf(stderr, ";");
+/// Runs all warps of a block once.
+Progress run_warps(Block& one) {
+  enter(one);
+  std::shuffle(one.order.begin(), one.order.end(), chance);
+  Progress progress = Progress::kNone;
+  for (const int warp : one.order) {
+    progress = std::max(progress, run_warp(warp));
+    if (!failed && one.copy_engine.work()) progress = Progress::kSome;
   }
-  std::fprintf(stderr, "%s\n", block.copy_engine.describe_barriers().c_str());
-  failed = true;
+  return progress;
 }
 
-void run_block(unsigned threads) {
-  std::memset(shared_memory, 0xff, kMostShared);
-  block.fibers.resize(threads);
-  block.meetings.assign((threads + kLanes - 1) / kLanes, {});
-  const int warps = int(block.meetings.size());
-  for (Barrier& barrier : block.barriers) barrier = {};
-  block.races.start(warps, block.shared_bytes);
-  block.copy_engine.start();
-  block.matrix_units.start(warps);
-  const int registers = std::min(kRegisters / int(threads) / 8 * 8, kMostOfThread);
-  block.free_registers = 0;
-  block.waiting_for_registers.clear();
-  for (Fiber& fiber : block.fibers) {
-    prepare(fiber);
-    fiber.registers = registers;
+/// Runs blocks once: all, or those that do not let others go first.
+Progress run_blocks(bool all) {
+  Progress progress = Progress::kNone;
+  std::shuffle(running.begin(), running.end(), chance);
+  for (Block* const one : running) {
+    const bool runs = all || draw(one->laziness) == 0;
+    progress = std::max(progress, runs ? run_warps(*one) : Progress::kSpun);
   }
-  block.live = int(threads);
-  std::vector<int> order(block.meetings.size());
-  for (std::size_t n = 0; n < order.size(); ++n) order[n] = int(n);
-  for (int idle = 0; block.live > 0 && !failed;) {
-    std::shuffle(order.begin(), order.end(), chance);
-    Progress progress = Progress::kNone;
-    for (const int warp : order) {
-      progress = std::max(progress, run_warp(warp));
-      if (block.copy_engine.work()) progress = Progress::kSome;
-    }
-    if (progress == Progress::kSome || block.live == 0 || failed) {
-      idle = 0;
-    } else if (block.copy_engine.work_at_once()) {
-      continue;
-    } else if (progress == Progress::kNone) {
-      report_deadlock("cannot go on");
-    } else if (++idle > kIdleRounds) {
-      report_deadlock("waits for another block that has not run");
-    }
+  for (Block* const one : running) {
+    if (progress == Progress::kSome || failed) break;
+    enter(*one);
+    if (one->copy_engine.work_at_once()) progress = Progress::kSome;
   }
-  if (!failed) block.copy_engine.end_block();
+  return progress;
+}
+
+void start_block(Index place, unsigned threads, std::size_t shared_bytes) {
+  static auto& blocks = *new std::vector<std::unique_ptr<Block>>;
+  auto unused = std::find_if(blocks.begin(), blocks.end(), [](const auto& one) { return one->live == 0; });
+  if (unused == blocks.end()) unused = blocks.insert(blocks.end(), std::make_unique<Block>());
+  Block& one = **unused;
+  one.fibers.resize(threads);
+  const int registers = kRegisters / int(threads) / kRegisterUnit * kRegisterUnit;
+  for (Fiber& fiber : one.fibers) prepare(fiber, std::min(registers, kMostOfThread));
+  one.start(place, threads, shared_bytes);
+  running.push_back(&one);
+}
+
+/// Blocks that have come to their end make room for others.
+void end_blocks() {
+  for (Block* const one : running) {
+    if (one->live > 0) continue;
+    enter(*one);
+    one->copy_engine.end_block();
+    if (owner_of_static_memory == one) owner_of_static_memory = nullptr;
+  }
+  running.erase(std::remove_if(running.begin(), running.end(), [](const Block* one) { return one->live == 0; }),
+                running.end());
+}
+
+void report(const Block& one, const char* what) {
+  std::fprintf(stderr, "simulated GPU: block (%u, %u, %u) %s:", one.index.x, one.index.y, one.index.z, what);
+  for (std::size_t thread = 0; thread < one.fibers.size(); thread += kLanes) {
+    // Of a warp, the first thread that has not returned.
+    std::size_t first = thread;
+    const std::size_t end = std::min(thread + kLanes, one.fibers.size());
+    while (first + 1 < end && one.fibers[first].done) ++first;
+    const Fiber& fiber = one.fibers[first];
+    if (fiber.done) continue;
+    std::fprintf(stderr, " thread %zu waits for ", first);
+    std::fprintf(stderr, fiber.spins ? "other blocks" : fiber.waits_for, fiber.waits_for_number);
+    std::fprintf(stderr, ";");
+  }
+  std::fprintf(stderr, "%s\n", one.copy_engine.describe_barriers().c_str());
+}
+
+unsigned number_from_environment(const char* name, unsigned otherwise) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? unsigned(std::atoi(text)) : otherwise;
 }
 
 }  // namespace
@@ -177,73 +179,11 @@ void wait_for(const char* what, std::uint32_t number) {
   leave();
 }
 
-void wake(int thread) { block.fibers[std::size_t(thread)].ready = true; }
+void wake(int thread) { block->fibers[std::size_t(thread)].ready = true; }
 
 void wake_all(std::vector<int>& threads) {
   for (const int thread : threads) wake(thread);
   threads.clear();
-}
-
-char* shared(std::uint32_t address, std::size_t bytes, std::size_t alignment) {
-  if (address + bytes > block.shared_bytes) fail("leaves the shared memory of its block");
-  if (address % alignment != 0) fail("takes shared memory at an address that is not aligned");
-  return shared_memory + address;
-}
-
-void together(std::uint32_t mask, void* mine, void (*act)(void* const* lanes)) {
-  const int lane = current % kLanes;
-  if ((mask >> lane & 1) == 0) fail("takes part in a step of its warp whose mask leaves it out");
-  Meeting& meeting = block.meetings[std::size_t(current_warp())][std::size_t(__builtin_ctz(mask))];
-  if (meeting.here != 0 && meeting.mask != mask) fail("meets lanes of its warp that name another mask");
-  if (meeting.here == 0) std::fill(std::begin(meeting.brought), std::end(meeting.brought), nullptr);
-  meeting.mask = mask;
-  meeting.here |= 1u << lane;
-  meeting.brought[lane] = mine;
-  if (meeting.here != mask) return wait_for("the other lanes of its warp");
-  act(meeting.brought);
-  meeting.here = 0;
-  for (int other = 0; other < kLanes; ++other) {
-    if ((mask >> other & 1) != 0) wake(current_warp() * kLanes + other);
-  }
-}
-
-void barrier_wait(int barrier, int threads) {
-  Barrier& b = block.barriers[barrier];
-  if (count(b, threads, true)) return;
-  b.waiting.push_back(current);
-  wait_for("named barrier %u", std::uint32_t(barrier));
-}
-
-void barrier_arrive(int barrier, int threads) { count(block.barriers[barrier], threads, false); }
-
-bool any_of_block(bool value) {
-  block.barriers[0].some |= value;
-  barrier_wait(0, 0);
-  return block.barriers[0].answer;
-}
-
-void copy_later(std::uint32_t to, const void* from, bool wanted) {
-  written(to, 16);
-  if (wanted && reinterpret_cast<std::uintptr_t>(from) % 16 != 0) fail("copies from an address that is not aligned");
-  self().open.push_back({to, from, wanted});
-}
-
-void commit_copies() {
-  self().groups.push_back(std::move(self().open));
-  self().open.clear();
-}
-
-void wait_for_copies(int pending) {
-  for (auto& groups = self().groups; int(groups.size()) > pending; groups.pop_front()) {
-    for (const Copy& copy : groups.front()) {
-      written(copy.to, 16);
-      if (copy.wanted) {
-        std::memcpy(shared_memory + copy.to, copy.from, 16);
-      } else {
-        std::memset(shared_memory + copy.to, 0, 16);
-      }
-    }
-  }
 }
 
 void spin() {
@@ -252,30 +192,9 @@ void spin() {
   self().spins = false;
 }
 
-const char* read(std::uint32_t address, std::size_t bytes) {
-  char* const place = shared(address, bytes, bytes);
-  if (!block.races.read(current_warp(), address, bytes)) fail("reads what another warp may still write");
-  return place;
-}
-
-char* written(std::uint32_t address, std::size_t bytes) {
-  char* const place = shared(address, bytes, bytes);
-  if (!block.races.write(current_warp(), address, bytes)) fail("writes what another warp may still read or write");
-  return place;
-}
-
-void store(std::uint32_t address, const void* value, std::size_t bytes) {
-  char* const place = shared(address, bytes, bytes);
-  const bool free = std::memcmp(place, value, bytes) == 0 ? block.races.write_same(current_warp(), address, bytes)
-                                                          : block.races.write(current_warp(), address, bytes);
-  if (!free) fail("writes what another warp may still read or write");
-  std::memcpy(place, value, bytes);
-}
-
-std::uint32_t shared_address(const void* pointer) {
-  const std::ptrdiff_t offset = static_cast<const char*>(pointer) - shared_memory;
-  if (offset < 0 || std::size_t(offset) > kMostShared) fail("takes other memory for dynamic shared memory");
-  return std::uint32_t(offset);
+void own_static_memory() {
+  while (owner_of_static_memory != nullptr && owner_of_static_memory != block) spin();
+  owner_of_static_memory = block;
 }
 
 void fail(const char* what) {
@@ -290,22 +209,31 @@ bool run(void (*kernel)(const void* params), const void* params, Index grid, uns
          unsigned seed) {
   static std::mutex& mutex = *new std::mutex;
   const std::lock_guard lock(mutex);
+  const std::size_t side_by_side = number_from_environment("STROBE_SIMULATED_BLOCKS", 2);
   chance.seed(seed);
   kernel_to_run = kernel;
   kernel_params = params;
-  block.shared_bytes = shared_bytes;
+  owner_of_static_memory = nullptr;
   failed = false;
   block_size = {threads, 1, 1};
   grid_size = grid;
-  for (unsigned z = 0; z < grid.z; ++z) {
-    for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x && !failed; ++x) {
-        block_index = {x, y, z};
-        run_block(threads);
-      }
+  const std::size_t blocks = std::size_t(grid.x) * grid.y * grid.z;
+  std::size_t started = 0;
+  for (int idle = 0; !failed; end_blocks()) {
+    for (; started < blocks && running.size() < side_by_side; ++started) {
+      const unsigned x = unsigned(started % grid.x), yz = unsigned(started / grid.x);
+      start_block({x, yz % grid.y, yz / grid.y}, threads, shared_bytes);
     }
+    if (running.empty()) return true;
+    const Progress progress = run_blocks(idle > 0);
+    idle = progress == Progress::kSome ? 0 : idle + 1;
+    if (idle == 0 || (progress == Progress::kSpun && idle <= kIdleRounds)) continue;
+    for (const Block* one : running) report(*one, "cannot go on");
+    failed = true;
   }
-  return !failed;
+  for (Block* const one : running) one->live = 0;
+  running.clear();
+  return false;
 }
 
 }  // namespace strobe::simulator

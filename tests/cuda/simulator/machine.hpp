@@ -36,8 +36,11 @@ void copy_later(std::uint32_t to, const void* from, bool wanted);
 void commit_copies();
 void wait_for_copies(int pending);
 
-/// Lets other threads run. A thread that does so too often waits for something that will not come.
+/// Lets other threads run. Where all do nothing else, they wait for something that will not come.
 void spin();
+
+/// Waits until no other block has static shared memory, of which there is one for all.
+void own_static_memory();
 
 /// Where an address of shared memory lies, to read from or to write to. Ends the launch with an error if it is outside
 /// of the block's, not aligned to `bytes`, or if another warp may write, or read or write there at the same time.

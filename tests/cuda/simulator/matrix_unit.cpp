@@ -65,9 +65,7 @@ void read_tile(const Tile& tile, Operand operand, int first, int count, float* t
 void look_at(const Tile& tile, int first, int count) {
   tile.for_chunks(first, count, [](int, int, std::uint32_t address) {
     shared(address, kChunkBytes, kChunkBytes);
-    const Races::Answer answer = block.races.read_later(current_warp(), address, kChunkBytes);
-    if (answer == Races::Answer::kRace) fail("multiplies what another warp may still write");
-    if (answer == Races::Answer::kNoFence) fail("multiplies what warps wrote without fence.proxy.async");
+    require_free(block->races.read_later(current_warp(), address, kChunkBytes), "multiplies");
   });
 }
 
@@ -200,32 +198,32 @@ void wgmma(const WarpgroupProduct& product) {
   together(~0u, &mine, [](void* const* lanes) {
     WarpgroupProduct all[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) all[lane] = *static_cast<const WarpgroupProduct*>(lanes[lane]);
-    block.matrix_units.ask(current_warp(), all);
+    block->matrix_units.ask(current_warp(), all);
   });
 }
 
 void wgmma_fence() {
-  together(~0u, nullptr, [](void* const*) { block.matrix_units.fence(current_warp()); });
+  together(~0u, nullptr, [](void* const*) { block->matrix_units.fence(current_warp()); });
 }
 void wgmma_commit_group() {
-  together(~0u, nullptr, [](void* const*) { block.matrix_units.commit(current_warp()); });
+  together(~0u, nullptr, [](void* const*) { block->matrix_units.commit(current_warp()); });
 }
 void wgmma_wait_group(int pending) {
   together(~0u, &pending,
-           [](void* const* lanes) { block.matrix_units.wait(current_warp(), *static_cast<const int*>(lanes[0])); });
+           [](void* const* lanes) { block->matrix_units.wait(current_warp(), *static_cast<const int*>(lanes[0])); });
 }
 
 void set_most_registers(int count, bool increase) {
   if (count % 8 != 0 || count < 24 || count > 256) fail("sets a number of registers that setmaxnreg does not take");
   int& mine = self().registers;
   if (increase ? count < mine : count > mine) fail("has setmaxnreg go the other way");
-  while (increase && block.free_registers < count - mine) {
-    block.waiting_for_registers.push_back(current);
+  while (increase && block->free_registers < count - mine) {
+    block->waiting_for_registers.push_back(current);
     wait_for("registers");
   }
-  block.free_registers -= count - mine;
+  block->free_registers -= count - mine;
   mine = count;
-  wake_all(block.waiting_for_registers);
+  wake_all(block->waiting_for_registers);
 }
 
 }  // namespace strobe::simulator

@@ -60,13 +60,31 @@ bool Races::has_fence(int warp, std::size_t word) const {
   return std::any_of(others.begin(), others.end(), fenced);
 }
 
+/// Remembers the word. Returns true.
+bool Races::conflicts(std::size_t word) {
+  conflict_ = word;
+  return true;
+}
+
+std::string Races::last_conflict() const {
+  const Word& word = words_[conflict_];
+  std::string text = "byte " + std::to_string(conflict_ * kWordBytes);
+  const int writer = word.written.writer;
+  if (writer >= kMostWarps) text += ", written by the copy engine for barrier " + std::to_string(writer - kMostWarps);
+  if (writer >= 0 && writer < kMostWarps) text += ", written by warp " + std::to_string(writer);
+  std::string readers;
+  for (std::size_t warp = 0; warp < warps_.size(); ++warp) {
+    if (word.read[warp] > 0) readers += " " + std::to_string(warp);
+  }
+  return readers.empty() ? text : text + ", read by warps" + readers;
+}
+
 bool Races::read(int warp, std::uint32_t address, std::size_t bytes) {
-  bool known = true;
   for (std::size_t n = address / kWordBytes; n < (address + bytes) / kWordBytes; ++n) {
-    known &= knows_some_write(warp, n);
+    if (!knows_some_write(warp, n)) return !conflicts(n);
     words_[n].read[std::size_t(warp)] = time_of(warp);
   }
-  return known;
+  return true;
 }
 
 bool Races::write(int warp, std::uint32_t address, std::size_t bytes) { return write(warp, address, bytes, false); }
@@ -84,7 +102,7 @@ bool Races::write(int warp, std::uint32_t address, std::size_t bytes, bool same)
       word.same = true;
       same_[n].push_back(mine);
     } else {
-      return false;
+      return !conflicts(n);
     }
   }
   return true;
@@ -93,8 +111,8 @@ bool Races::write(int warp, std::uint32_t address, std::size_t bytes, bool same)
 Races::Answer Races::read_later(int warp, std::uint32_t address, std::size_t bytes) {
   Answer answer = Answer::kFree;
   for (std::size_t n = address / kWordBytes; n < (address + bytes) / kWordBytes; ++n) {
-    if (!knows_some_write(warp, n)) return Answer::kRace;
-    if (!has_fence(warp, n)) answer = Answer::kNoFence;
+    if (!knows_some_write(warp, n) && conflicts(n)) return Answer::kRace;
+    if (!has_fence(warp, n) && conflicts(n)) answer = Answer::kNoFence;
     words_[n].read[std::size_t(warp)] = time_of(warp);
   }
   return answer;
@@ -104,8 +122,8 @@ Races::Answer Races::write_later(int warp, std::uint32_t address, std::size_t by
                                  std::uint32_t time) {
   Answer answer = Answer::kFree;
   for (std::size_t n = address / kWordBytes; n < (address + bytes) / kWordBytes; ++n) {
-    if (!knows_all(warp, n)) return Answer::kRace;
-    if (!has_fence(warp, n)) answer = Answer::kNoFence;
+    if (!knows_all(warp, n) && conflicts(n)) return Answer::kRace;
+    if (!has_fence(warp, n) && conflicts(n)) answer = Answer::kNoFence;
     words_[n].written = {kMostWarps + copy_barrier, time};
     words_[n].same = false;
   }

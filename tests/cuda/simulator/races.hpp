@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -50,6 +51,9 @@ class Races {
   /// What the warp knows is known to the matrix units and to the copy engine, where they hear of it from the warp.
   void fence(int warp);
 
+  /// Of the last access that was not free: "byte 1024, written by warp 3".
+  std::string last_conflict() const;
+
   static void end_phase(int copy_barrier, std::uint32_t time, Knowledge& barrier);
 
  private:
@@ -67,11 +71,13 @@ class Races {
   bool knows_all(int warp, std::size_t word) const;
   bool has_fence(int warp, std::size_t word) const;
   bool write(int warp, std::uint32_t address, std::size_t bytes, bool same);
+  bool conflicts(std::size_t word);
   std::uint32_t time_of(int warp) const { return warps_[std::size_t(warp)].all[std::size_t(warp)]; }
 
   std::vector<Knowledge> warps_;
   std::vector<Word> words_;
   std::unordered_map<std::size_t, std::vector<Write>> same_;  // the others, by word
+  std::size_t conflict_ = 0;                                  // a word
 };
 
 }  // namespace strobe::simulator
