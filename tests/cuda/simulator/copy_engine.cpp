@@ -1,3 +1,4 @@
+// The copy engine: boxes and bytes to shared memory and back, and the barriers that count them.
 #include "cuda/simulator/copy_engine.hpp"
 
 #include <algorithm>

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include <sys/mman.h>
 
@@ -55,17 +56,27 @@ void resume(int thread) {
   setcontext(&fiber.start);
 }
 
-void prepare(Fiber& fiber, int registers) {
-  char* const stack = fiber.stack;
-  fiber = Fiber();
-  fiber.registers = registers;
-  fiber.stack = stack;
-  if (stack == nullptr) {
-    void* memory =
-        mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    fiber.stack = static_cast<char*>(memory);
-    mprotect(fiber.stack, 4096, PROT_NONE);  // catches a stack that grows too far
+std::vector<char*>& unused_stacks() {
+  static auto& stacks = *new std::vector<char*>;
+  return stacks;
+}
+
+char* take_stack() {
+  if (!unused_stacks().empty()) {
+    char* const stack = unused_stacks().back();
+    unused_stacks().pop_back();
+    return stack;
   }
+  void* const memory =
+      mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) std::abort();
+  mprotect(memory, 4096, PROT_NONE);  // catches a stack that grows too far
+  return static_cast<char*>(memory);
+}
+
+void prepare(Fiber& fiber, int registers) {
+  fiber.registers = registers;
+  fiber.stack = take_stack();
   getcontext(&fiber.start);
   fiber.start.uc_stack.ss_sp = fiber.stack;
   fiber.start.uc_stack.ss_size = kStackBytes;
@@ -130,20 +141,28 @@ void start_block(Index place, unsigned threads, std::size_t shared_bytes) {
   auto unused = std::find_if(blocks.begin(), blocks.end(), [](const auto& one) { return one->live == 0; });
   if (unused == blocks.end()) unused = blocks.insert(blocks.end(), std::make_unique<Block>());
   Block& one = **unused;
-  one.fibers.resize(threads);
+  one.fibers = std::vector<Fiber>(threads);
   const int registers = kRegisters / int(threads) / kRegisterUnit * kRegisterUnit;
   for (Fiber& fiber : one.fibers) prepare(fiber, std::min(registers, kMostOfThread));
   one.start(place, threads, shared_bytes);
   running.push_back(&one);
 }
 
-/// Blocks that have come to their end make room for others.
+/// The block has come to its end, or is given up.
+void end_block(Block& one) {
+  for (const Fiber& fiber : one.fibers) unused_stacks().push_back(fiber.stack);
+  one.fibers.clear();
+  one.live = 0;
+  if (owner_of_static_memory == &one) owner_of_static_memory = nullptr;
+}
+
+/// Blocks whose threads have all ended make room for others.
 void end_blocks() {
   for (Block* const one : running) {
     if (one->live > 0) continue;
     enter(*one);
     one->copy_engine.end_block();
-    if (owner_of_static_memory == one) owner_of_static_memory = nullptr;
+    end_block(*one);
   }
   running.erase(std::remove_if(running.begin(), running.end(), [](const Block* one) { return one->live == 0; }),
                 running.end());
@@ -231,7 +250,7 @@ bool run(void (*kernel)(const void* params), const void* params, Index grid, uns
     for (const Block* one : running) report(*one, "cannot go on");
     failed = true;
   }
-  for (Block* const one : running) one->live = 0;
+  for (Block* const one : running) end_block(*one);
   running.clear();
   return false;
 }

@@ -1,3 +1,4 @@
+// wgmma: descriptors of tiles, products under way, and what they want of fences.
 #include "cuda/simulator/matrix_unit.hpp"
 
 #include <algorithm>

@@ -26,11 +26,6 @@ void Races::start(int warps, std::size_t shared_bytes) {
   same_.clear();
 }
 
-bool Races::knows(int warp, const Write& write) const {
-  return write.writer < 0 || write.writer == warp ||
-         write.time <= warps_[std::size_t(warp)].all[std::size_t(write.writer)];
-}
-
 bool Races::knows_some_write(int warp, std::size_t word) const {
   if (knows(warp, words_[word].written)) return true;
   if (!words_[word].same) return false;

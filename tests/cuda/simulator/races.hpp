@@ -66,7 +66,10 @@ class Races {
     bool same = false;                             // others have written the same at the same time
     std::array<std::uint32_t, kMostWarps> read{};  // by each warp, at its time
   };
-  bool knows(int warp, const Write& write) const;
+  bool knows(int warp, const Write& write) const {
+    return write.writer < 0 || write.writer == warp ||
+           write.time <= warps_[std::size_t(warp)].all[std::size_t(write.writer)];
+  }
   bool knows_some_write(int warp, std::size_t word) const;
   bool knows_all(int warp, std::size_t word) const;
   bool has_fence(int warp, std::size_t word) const;
