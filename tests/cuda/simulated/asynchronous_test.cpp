@@ -420,21 +420,16 @@ TEST(Registers, AreGivenWhenOthersHaveGivenThemBack) {
 
 TEST(Blocks, MayWaitForThoseThatRunBesideThem) {
   static int turn;
-  turn = 2;
-  EXPECT_TRUE(run(
-                  [](const void*) {
-                    while (turn != int(block_index.x)) spin();
-                    --turn;
-                  },
-                  nullptr, {2, 1, 1}, 1, 0, 1) == false)
-      << "nobody has turn 2";
+  const auto wait_for_turn = [](const void*) {
+    while (turn != int(block_index.x)) spin();
+    --turn;
+  };
   turn = 1;
-  EXPECT_TRUE(run(
-      [](const void*) {
-        while (turn != int(block_index.x)) spin();
-        --turn;
-      },
-      nullptr, {2, 1, 1}, 1, 0, 1));
+  EXPECT_TRUE(run(wait_for_turn, nullptr, {2, 1, 1}, 1, 0, {.blocks = 2}));
+  turn = 1;
+  EXPECT_FALSE(run(wait_for_turn, nullptr, {2, 1, 1}, 1, 0, {.blocks = 1}));
+  turn = 2;
+  EXPECT_FALSE(run(wait_for_turn, nullptr, {2, 1, 1}, 1, 0, {.blocks = 2})) << "nobody has that turn";
 }
 
 TEST(Blocks, HaveStaticMemoryForThemselves) {
@@ -448,7 +443,7 @@ TEST(Blocks, HaveStaticMemoryForThemselves) {
           EXPECT_EQ(owner, block_index.x);
         }
       },
-      nullptr, {5, 1, 1}, 1, 0, 1));
+      nullptr, {5, 1, 1}, 1, 0, {.blocks = 3}));
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ std::uint32_t load(std::uint32_t address) {
 TEST(Machine, RunsEveryThreadOfEveryBlock) {
   static int count;
   count = 0;
-  EXPECT_TRUE(run([](const void*) { ++count; }, nullptr, {3, 2, 2}, 96, 0, 1));
+  EXPECT_TRUE(run([](const void*) { ++count; }, nullptr, {3, 2, 2}, 96, 0, {}));
   EXPECT_EQ(count, 3 * 2 * 2 * 96);
 }
 

@@ -184,11 +184,6 @@ void report(const Block& one, const char* what) {
   std::fprintf(stderr, "%s\n", one.copy_engine.describe_barriers().c_str());
 }
 
-unsigned number_from_environment(const char* name, unsigned otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? unsigned(std::atoi(text)) : otherwise;
-}
-
 }  // namespace
 
 void wait_for(const char* what, std::uint32_t number) {
@@ -225,11 +220,10 @@ void fail(const char* what) {
 }
 
 bool run(void (*kernel)(const void* params), const void* params, Index grid, unsigned threads, std::size_t shared_bytes,
-         unsigned seed) {
+         Order order) {
   static std::mutex& mutex = *new std::mutex;
   const std::lock_guard lock(mutex);
-  const std::size_t side_by_side = number_from_environment("STROBE_SIMULATED_BLOCKS", 2);
-  chance.seed(seed);
+  chance.seed(order.seed);
   kernel_to_run = kernel;
   kernel_params = params;
   owner_of_static_memory = nullptr;
@@ -239,7 +233,7 @@ bool run(void (*kernel)(const void* params), const void* params, Index grid, uns
   const std::size_t blocks = std::size_t(grid.x) * grid.y * grid.z;
   std::size_t started = 0;
   for (int idle = 0; !failed; end_blocks()) {
-    for (; started < blocks && running.size() < side_by_side; ++started) {
+    for (; started < blocks && running.size() < order.blocks; ++started) {
       const unsigned x = unsigned(started % grid.x), yz = unsigned(started / grid.x);
       start_block({x, yz % grid.y, yz / grid.y}, threads, shared_bytes);
     }

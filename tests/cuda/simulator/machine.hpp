@@ -53,9 +53,14 @@ std::uint32_t shared_address(const void* pointer);
 /// Ends the launch with an error: prints which thread of which block did `what`.
 [[noreturn]] void fail(const char* what);
 
-/// Runs a grid, block after block. The order of a block's warps depends on `seed`.
+/// What is left to chance depends on `seed`; so many blocks run side by side.
+struct Order {
+  unsigned seed = 1, blocks = 1;
+};
+
+/// Runs a grid.
 /// @return false after an error.
 bool run(void (*kernel)(const void* params), const void* params, Index grid, unsigned threads, std::size_t shared_bytes,
-         unsigned seed);
+         Order order);
 
 }  // namespace strobe::simulator
