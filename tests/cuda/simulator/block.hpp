@@ -92,6 +92,9 @@ void wait_for(const char* what, std::uint32_t number = 0);
 void wake(int thread);
 void wake_all(std::vector<int>& threads);
 
+/// Where the copy engine and wgmma find what an address says, under the 128-byte swizzle.
+inline std::uint32_t swizzled(std::uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+
 /// Where an address of shared memory lies. Ends the launch with an error if [address, address + bytes) is outside of
 /// the block's, or not aligned to `alignment`.
 char* shared(std::uint32_t address, std::size_t bytes, std::size_t alignment);

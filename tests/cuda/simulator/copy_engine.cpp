@@ -12,13 +12,11 @@ namespace {
 constexpr std::uint32_t kBarrierBytes = 8, kChunk = 16, kRow = 128;
 constexpr std::size_t kBoxAlignment = 128;
 
-/// Where the copy engine and wgmma find what an address says, under the 128-byte swizzle.
-std::uint32_t swizzled(std::uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
-
 Place box_of(const void* map, const int (&at)[4]) {
   Place place{.is_box = true};
   std::memcpy(&place.tensor, map, sizeof place.tensor);
   if (place.tensor.mark != TensorDescription::kMark) fail("takes something else for a description of a tensor");
+  if (place.tensor.box[0] * place.tensor.element_bytes != kRow) fail("copies a box whose rows are not 128 bytes");
   std::copy(std::begin(at), std::end(at), place.at);
   place.bytes = place.tensor.element_bytes;
   for (const unsigned size : place.tensor.box) place.bytes *= size;
@@ -43,11 +41,12 @@ void for_parts(const Place& place, std::uint32_t shared_address, Act act) {
       for (int line = 0; line < tensor.box[1]; ++line, row += kRow) {
         const long long at[] = {place.at[1] + line, place.at[2] + head, place.at[3] + batch};
         bool inside = true;
-        char* memory = tensor.data;
+        long long line_at = 0;
         for (int n = 0; n < 3; ++n) {
           inside &= at[n] >= 0 && at[n] < static_cast<long long>(tensor.sizes[n + 1]);
-          memory += at[n] * static_cast<long long>(tensor.strides[n]);
+          line_at += at[n] * static_cast<long long>(tensor.strides[n]);
         }
+        char* const memory = inside ? tensor.data + line_at : nullptr;
         for (int first = 0; first < tensor.box[0]; first += chunk) {
           char* const to = shared_memory + swizzled(row + std::uint32_t(first) * tensor.element_bytes);
           const long long column = place.at[0] + first;

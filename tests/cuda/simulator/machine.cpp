@@ -178,7 +178,11 @@ void report(const Block& one, const char* what) {
     const Fiber& fiber = one.fibers[first];
     if (fiber.done) continue;
     std::fprintf(stderr, " thread %zu waits for ", first);
-    std::fprintf(stderr, fiber.spins ? "other blocks" : fiber.waits_for, fiber.waits_for_number);
+    if (fiber.spins) {
+      std::fprintf(stderr, "other blocks");
+    } else {
+      std::fprintf(stderr, fiber.waits_for, fiber.waits_for_number);
+    }
     std::fprintf(stderr, ";");
   }
   std::fprintf(stderr, "%s\n", one.copy_engine.describe_barriers().c_str());

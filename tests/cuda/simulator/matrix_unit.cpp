@@ -35,7 +35,7 @@ struct Tile {
     const std::uint32_t address =
         start + rows * stride_bytes + row * kRowBytes +
         (transposed ? column / chunks * leading_bytes + column % chunks * kChunkBytes : column * kChunkBytes);
-    return address ^ (address >> 7 & 7) << 4;
+    return swizzled(address);
   }
 
   /// Calls `act(line, chunk, address)` for elements [first, first + count) along M or N, all along K.

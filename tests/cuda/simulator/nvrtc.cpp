@@ -1,5 +1,6 @@
 // An NVRTC that compiles kernels for the simulated GPU: with the C++ compiler, to a shared library whose
-// strobe_simulated_kernel runs one thread. Where the kernel includes ptx.cuh, it gets the one of this folder.
+// strobe_simulated_kernel runs one thread. Where the kernel includes ptx.cuh and hopper.cuh, it gets those of this
+// folder.
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -29,8 +30,8 @@ std::string content(const fs::path& path) {
 
 /// What a C++ compiler reads in place of a kernel's text.
 std::string translated(const std::string& path, std::string text) {
-  for (const char* name : {"ptx.cuh", "hopper.cuh"}) {
-    if (path == std::string("cuda/device/") + name) return content(fs::path(STROBE_TESTS) / "cuda/simulator" / name);
+  if (path == "cuda/device/ptx.cuh" || path == "cuda/device/hopper.cuh") {
+    return content(fs::path(STROBE_TESTS) / "cuda/simulator" / fs::path(path).filename());
   }
   if (const std::size_t at = text.find("extern __shared__"); at != text.npos) {
     text.replace(at, text.find(';', at) - at, "using ::strobe::simulator::shared_memory");
