@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <sstream>
 
 #include "cuda/simulator/block.hpp"
 
@@ -213,18 +214,17 @@ void CopyEngine::ask(std::uint32_t to, Place from, std::uint32_t address) {
 }
 
 std::string CopyEngine::describe_barriers() const {
-  std::string text;
+  std::ostringstream text;
   for (const auto& [address, one] : barriers_) {
     if (one.waiting.empty()) continue;
-    text += "\n  barrier " + std::to_string(one.number) + " at byte " + std::to_string(address) + ": phase " +
-            std::to_string(one.phases) + " misses " + std::to_string(one.missing) + " arrivals of " +
-            std::to_string(one.arrivals) + " and " + std::to_string(one.bytes) + " bytes; waited for by warps";
+    text << "\n  barrier " << one.number << " at byte " << address << ": phase " << one.phases << " misses "
+         << one.missing << " arrivals of " << one.arrivals << " and " << one.bytes << " bytes; waited for by warps";
     int last = -1;
     for (const int thread : one.waiting) {
-      if (thread / kLanes != last) text += " " + std::to_string(last = thread / kLanes);
+      if (thread / kLanes != last) text << " " << (last = thread / kLanes);
     }
   }
-  return text;
+  return text.str();
 }
 
 void mbarrier_init(std::uint32_t barrier, int arrivals) { block->copy_engine.initialise(barrier, arrivals); }

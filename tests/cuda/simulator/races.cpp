@@ -2,6 +2,7 @@
 #include "cuda/simulator/races.hpp"
 
 #include <algorithm>
+#include <sstream>
 
 namespace strobe::simulator {
 namespace {
@@ -63,15 +64,15 @@ bool Races::conflicts(std::size_t word) {
 
 std::string Races::last_conflict() const {
   const Word& word = words_[conflict_];
-  std::string text = "byte " + std::to_string(conflict_ * kWordBytes);
   const int writer = word.written.writer;
-  if (writer >= kMostWarps) text += ", written by the copy engine for barrier " + std::to_string(writer - kMostWarps);
-  if (writer >= 0 && writer < kMostWarps) text += ", written by warp " + std::to_string(writer);
-  std::string readers;
+  std::ostringstream text;
+  text << "byte " << conflict_ * kWordBytes;
+  if (writer >= kMostWarps) text << ", written by the copy engine for barrier " << writer - kMostWarps;
+  if (writer >= 0 && writer < kMostWarps) text << ", written by warp " << writer;
   for (std::size_t warp = 0; warp < warps_.size(); ++warp) {
-    if (word.read[warp] > 0) readers += " " + std::to_string(warp);
+    if (word.read[warp] > 0) text << ", read by warp " << warp;
   }
-  return readers.empty() ? text : text + ", read by warps" + readers;
+  return text.str();
 }
 
 bool Races::read(int warp, std::uint32_t address, std::size_t bytes) {
