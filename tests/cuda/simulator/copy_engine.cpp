@@ -176,6 +176,7 @@ void CopyEngine::initialise(std::uint32_t address, int arrivals) {
   if (int(barriers_.size()) >= kMostCopyBarriers) fail("initialises more barriers than the simulator has room for");
   if (barriers_.count(address) != 0) fail("initialises a barrier twice");
   const int number = int(barriers_.size());
+  block->races.start_barrier(number, address);
   Mbarrier& mbarrier = barriers_[address];
   mbarrier.number = number;
   mbarrier.arrivals = mbarrier.missing = arrivals;
@@ -215,10 +216,12 @@ void CopyEngine::ask(std::uint32_t to, Place from, std::uint32_t address) {
 
 std::string CopyEngine::describe_barriers() const {
   std::ostringstream text;
+  int place = -1;  // in memory
   for (const auto& [address, one] : barriers_) {
+    ++place;
     if (one.waiting.empty()) continue;
-    text << "\n  barrier " << one.number << " at byte " << address << ": phase " << one.phases << " misses "
-         << one.missing << " arrivals of " << one.arrivals << " and " << one.bytes << " bytes; waited for by warps";
+    text << "\n  barrier " << place << " at byte " << address << ": phase " << one.phases << " misses " << one.missing
+         << " arrivals of " << one.arrivals << " and " << one.bytes << " bytes; waited for by warps";
     int last = -1;
     for (const int thread : one.waiting) {
       if (thread / kLanes != last) text << " " << (last = thread / kLanes);

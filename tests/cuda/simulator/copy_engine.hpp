@@ -68,7 +68,7 @@ class CopyEngine {
   void announce();
   void arrive(std::uint32_t address, int bytes);
   void ask(std::uint32_t to, Place from, std::uint32_t barrier);
-  /// "barrier 3 at byte 1024: phase 2 misses 1 arrival and 0 bytes"
+  /// Of those that somebody waits for, in the order of memory: "barrier 3 at byte 1024: phase 2 misses 1 arrivals ..."
   std::string describe_barriers() const;
 
  private:

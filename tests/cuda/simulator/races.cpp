@@ -67,7 +67,9 @@ std::string Races::last_conflict() const {
   const int writer = word.written.writer;
   std::ostringstream text;
   text << "byte " << conflict_ * kWordBytes;
-  if (writer >= kMostWarps) text << ", written by the copy engine for barrier " << writer - kMostWarps;
+  if (writer >= kMostWarps) {
+    text << ", written by the copy engine for the barrier at byte " << barriers_[std::size_t(writer - kMostWarps)];
+  }
   if (writer >= 0 && writer < kMostWarps) text << ", written by warp " << writer;
   for (std::size_t warp = 0; warp < warps_.size(); ++warp) {
     if (word.read[warp] > 0) text << ", read by warp " << warp;

@@ -31,6 +31,8 @@ class Races {
  public:
   /// Forgets everything: a block of so many warps begins.
   void start(int warps, std::size_t shared_bytes);
+  /// There is a barrier that counts bytes, at this address.
+  void start_barrier(int copy_barrier, std::uint32_t address) { barriers_[std::size_t(copy_barrier)] = address; }
 
   /// Whether the access is free of races with those before it.
   bool read(int warp, std::uint32_t address, std::size_t bytes);
@@ -79,6 +81,7 @@ class Races {
 
   std::vector<Knowledge> warps_;
   std::vector<Word> words_;
+  std::array<std::uint32_t, kMostCopyBarriers> barriers_{};   // where they lie
   std::unordered_map<std::size_t, std::vector<Write>> same_;  // the others, by word
   std::size_t conflict_ = 0;                                  // a word
 };
