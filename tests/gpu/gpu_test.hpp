@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cases/cuda.hpp"
@@ -23,13 +24,16 @@ class OnGpu : public testing::Test {
   }
   cuda::Stream stream() const { return stream_->get(); }
 
-  /// Runs the case on every kernel family that serves it. Returns how many did.
-  int expect_case(const std::string& line) {
+  /// Runs the case on every kernel family that serves it and has `name` in its name. Returns how many did.
+  int expect_case(const std::string& line, const char* name = "") {
     SCOPED_TRACE("strobe check --device cuda --case \"" + line + "\"");
     const auto instance = build(parse_case(line));
     const std::vector<plan::CudaChoice> choices = plan::candidates(instance->checked.problem, cuda::device(0));
     std::optional<Judge> judge;
+    int served = 0;
     for (const plan::CudaChoice& choice : choices) {
+      if (std::string_view(choice.kernel->name).find(name) == std::string_view::npos) continue;
+      ++served;
       if (!judge) judge.emplace(*instance);
       reset(*instance);
       const std::string complaint = run_on_cuda(*instance, choice.decision, stream());
@@ -37,7 +41,7 @@ class OnGpu : public testing::Test {
       for (const std::string& failure : judge->judge().failures)
         ADD_FAILURE() << choice.kernel->name << ": " << failure;
     }
-    return int(choices.size());
+    return served;
   }
 
   /// The same, skipping the test where no kernel serves the case yet, with the reason.

@@ -41,8 +41,8 @@ class GpuArray:
         return capsule
 
 
-def problem(query_length=20):
-    normal = lambda length, heads: NUMBERS.standard_normal((1, length, heads, 64)).astype("float16")
+def problem(query_length=20, dtype="float16"):
+    normal = lambda length, heads: NUMBERS.standard_normal((1, length, heads, 64)).astype(dtype)
     return normal(query_length, 4), normal(40, 2), normal(40, 2)
 
 
@@ -50,10 +50,11 @@ def assert_close(actual, expected):
     numpy.testing.assert_allclose(actual, expected, rtol=4e-3, atol=4e-3)
 
 
-def test_results_that_are_given():
-    arrays = problem()
+@pytest.mark.parametrize("dtype, kernel", [("float16", "cuda.sm90.forward"), ("float32", "cuda.sm80.forward")])
+def test_results_that_are_given(dtype, kernel):
+    arrays = problem(dtype=dtype)
     query, key, value = map(GpuArray, arrays)
-    assert strobe.plan(query, key, value, causal=True).kernel.startswith("cuda.")
+    assert strobe.plan(query, key, value, causal=True).kernel == kernel
     with pytest.raises(TypeError, match="^query is of type GpuArray on a GPU"):
         strobe.attention(query, key, value)
     out = GpuArray(numpy.empty_like(arrays[0]))
@@ -61,7 +62,8 @@ def test_results_that_are_given():
     assert_close(out.array, reference.attention(*arrays, causal=True)[0])
 
 
-def test_results_that_the_library_allocates(monkeypatch):
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_results_that_the_library_allocates(monkeypatch, dtype):
     streams = []
 
     def current_stream():
@@ -71,7 +73,7 @@ def test_results_that_the_library_allocates(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(
         ndarray=GpuArray, empty=lambda shape, dtype: GpuArray(numpy.empty(shape, dtype)),
         cuda=types.SimpleNamespace(get_current_stream=current_stream)))
-    arrays, grad_out = problem(), problem()[0]
+    arrays, grad_out = problem(dtype=dtype), problem(dtype=dtype)[0]
     query, key, value = map(GpuArray, arrays)
     out, lse = strobe.attention(query, key, value, causal=True, return_lse=True)
     expected_out, expected_lse = reference.attention(*arrays, causal=True)

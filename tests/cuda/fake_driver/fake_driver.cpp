@@ -10,6 +10,7 @@
 
 #include "cuda/host/driver.hpp"
 #include "cuda/simulator/load.hpp"
+#include "cuda/simulator/tensor_map.hpp"
 
 // The driver's names lie outside namespaces, so its types do here.
 using namespace strobe::cuda;  // NOLINT
@@ -64,6 +65,11 @@ Object* kept(Object* object) {
 
 FakeContext* make_context(int device) { return kept(new FakeContext{device, next_context_id++}); }
 FakeContext* current() { return stack.empty() ? nullptr : stack.back(); }
+
+/// Of an image that is no kernel. The simulated GPU has static shared memory elsewhere.
+int static_shared(CuFunction function) {
+  return reinterpret_cast<const FakeModule*>(function)->kernel == nullptr ? kStaticShared : 0;
+}
 
 /// What a call that is not allowed during capture answers.
 bool capture_forbids() { return captures > 0 && capture_mode != 2; }
@@ -132,7 +138,7 @@ EXPORT CuResult cuDeviceGetName(char* name, int length, CuDevice) {
 EXPORT CuResult cuDeviceGetAttribute(int* value, int attribute, CuDevice) {
   switch (attribute) {
     case kCuMultiprocessors:
-      *value = 132;
+      *value = int(number_from_environment("STROBE_SIMULATED_MULTIPROCESSORS", 132));
       break;
     case kCuL2Bytes:
       *value = 50 << 20;
@@ -210,12 +216,13 @@ EXPORT CuResult cuModuleGetFunction(CuFunction* function, CuModule module, const
   *function = reinterpret_cast<CuFunction>(module);
   return kCuSuccess;
 }
-EXPORT CuResult cuFuncGetAttribute(int* value, int attribute, CuFunction) {
-  *value = attribute == kCuStaticShared ? kStaticShared : 0;
+EXPORT CuResult cuFuncGetAttribute(int* value, int attribute, CuFunction function) {
+  *value = attribute == kCuStaticShared ? static_shared(function) : 0;
   return kCuSuccess;
 }
-EXPORT CuResult cuFuncSetAttribute(CuFunction, int attribute, int value) {
-  if (attribute != kCuMaxDynamicShared || value > (shared_kib() << 10) - kStaticShared) return kCuInvalidValue;
+EXPORT CuResult cuFuncSetAttribute(CuFunction function, int attribute, int value) {
+  if (attribute != kCuMaxDynamicShared || value > (shared_kib() << 10) - static_shared(function))
+    return kCuInvalidValue;
   ++state.shared_limits;
   return kCuSuccess;
 }
@@ -241,10 +248,37 @@ EXPORT CuResult cuLaunchKernelEx(const CuLaunch* launch, CuFunction function, vo
   if (state.launch_result == kCuSuccess && module->kernel != nullptr) {
     const strobe::simulator::Index grid{launch->grid_x, launch->grid_y, launch->grid_z};
     const bool done = strobe::simulator::run(module->kernel, parameters[0], grid, launch->block_x, launch->shared_bytes,
-                                             number_from_environment("STROBE_SIMULATOR_SEED", 1));
+                                             {.seed = number_from_environment("STROBE_SIMULATOR_SEED", 1),
+                                              .blocks = number_from_environment("STROBE_SIMULATED_BLOCKS", 1)});
     return done ? kCuSuccess : kLaunchFailed;
   }
   return state.launch_result;
+}
+/// Four dimensions of 16-bit elements under the 128-byte swizzle, with the rules of CUDA's documentation.
+EXPORT CuResult cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* data, const unsigned long long* sizes,
+                                       const unsigned long long* strides, const unsigned* box, const unsigned* steps,
+                                       int interleave, int swizzle, int promotion, int fill) {
+  constexpr int kFloat16 = 6, kBFloat16 = 9, kSwizzle128 = 3, kElementBytes = 2, kSpan = 128;
+  constexpr unsigned long long kUnit = 16, kMostSize = 1ull << 32, kMostStride = 1ull << 40;
+  const auto address = [](const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); };
+  strobe::simulator::TensorDescription tensor;
+  tensor.data = static_cast<char*>(data);
+  tensor.element_bytes = kElementBytes;
+  if (rank != std::size(tensor.sizes) || (type != kFloat16 && type != kBFloat16)) return kCuInvalidValue;
+  if (interleave != 0 || swizzle != kSwizzle128 || promotion < 0 || promotion > 3 || fill != 0) return kCuInvalidValue;
+  if (address(map) % 64 != 0 || address(data) % kUnit != 0) return kCuInvalidValue;
+  for (unsigned n = 0; n < rank; ++n) {
+    if (sizes[n] < 1 || sizes[n] > kMostSize || box[n] < 1 || box[n] > 256 || steps[n] != 1) return kCuInvalidValue;
+    tensor.sizes[n] = sizes[n];
+    tensor.box[n] = std::uint16_t(box[n]);
+  }
+  if (box[0] * kElementBytes > kSpan || box[0] * kElementBytes % kUnit != 0) return kCuInvalidValue;
+  for (unsigned n = 0; n + 1 < rank; ++n) {
+    if (strides[n] % kUnit != 0 || strides[n] >= kMostStride) return kCuInvalidValue;
+    tensor.strides[n] = strides[n];
+  }
+  std::memcpy(map, &tensor, sizeof tensor);
+  return kCuSuccess;
 }
 EXPORT CuResult cuMemsetD8Async(CuPointer memory, unsigned char value, std::size_t bytes, CuStream stream) {
   if (const CuResult result = check_stream(stream); result != kCuSuccess) return result;

@@ -5,16 +5,11 @@
 
 #include <cstring>
 
+#include "cuda/simulated/one_block.hpp"
+
 namespace strobe::simulator {
 namespace {
 
-using Kernel = void (*)(const void* params);
-
-bool runs(Kernel kernel, const void* params = nullptr, unsigned threads = 64) {
-  return run(kernel, params, {1, 1, 1}, threads, 1024, 1);
-}
-
-unsigned thread() { return thread_index.x; }
 void store(std::uint32_t address, std::uint32_t value) { std::memcpy(written(address, 4), &value, 4); }
 std::uint32_t load(std::uint32_t address) {
   std::uint32_t value;
@@ -25,7 +20,7 @@ std::uint32_t load(std::uint32_t address) {
 TEST(Machine, RunsEveryThreadOfEveryBlock) {
   static int count;
   count = 0;
-  EXPECT_TRUE(run([](const void*) { ++count; }, nullptr, {3, 2, 2}, 96, 0, 1));
+  EXPECT_TRUE(run([](const void*) { ++count; }, nullptr, {3, 2, 2}, 96, 0, {}));
   EXPECT_EQ(count, 3 * 2 * 2 * 96);
 }
 

@@ -14,7 +14,10 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
-#define __shared__ static  // one block runs at a time
+/// A block that comes here keeps such memory for itself until it ends.
+#define __shared__                          \
+  ::strobe::simulator::own_static_memory(); \
+  static
 
 #define threadIdx ::strobe::simulator::thread_index
 #define blockIdx ::strobe::simulator::block_index
@@ -41,6 +44,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 // Not by <cmath>, which takes longer to read than most kernels take to compile.
 inline float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float fmaxf(float a, float b) { return __builtin_fmaxf(a, b); }
+inline float fminf(float a, float b) { return __builtin_fminf(a, b); }
 inline float fabsf(float x) { return __builtin_fabsf(x); }
 inline float logf(float x) { return __builtin_logf(x); }
 
@@ -58,6 +62,12 @@ inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(unsigned(bits)); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)a * b >> 32); }
+
+inline int atomicAdd(int* at, int value) {
+  const int before = *at;
+  *at += value;
+  return before;
+}
 
 inline void __syncthreads() { strobe::simulator::barrier_wait(0, 0); }
 inline int __syncthreads_or(int value) { return strobe::simulator::any_of_block(value != 0); }
@@ -122,3 +132,19 @@ inline unsigned __ballot_sync(unsigned mask, int value) {
 }
 inline int __any_sync(unsigned mask, int value) { return __ballot_sync(mask, value) != 0; }
 inline int __all_sync(unsigned mask, int value) { return __ballot_sync(mask, value) == mask; }
+
+inline int __reduce_add_sync(unsigned mask, int value) {
+  struct Addend {
+    int value, sum;
+  } mine{value, 0};
+  strobe::simulator::together(mask, &mine, [](void* const* lanes) {
+    int sum = 0;
+    for (int lane = 0; lane < strobe::simulator::kLanes; ++lane) {
+      if (lanes[lane] != nullptr) sum += static_cast<Addend*>(lanes[lane])->value;
+    }
+    for (int lane = 0; lane < strobe::simulator::kLanes; ++lane) {
+      if (lanes[lane] != nullptr) static_cast<Addend*>(lanes[lane])->sum = sum;
+    }
+  });
+  return mine.sum;
+}

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <vector>
 
 #include "base/half.hpp"
@@ -34,29 +33,30 @@ float as_float(std::uint32_t bits) {
 /// Element `n` of a word of operands.
 template <Operand kOperand>
 float value_of(std::uint32_t word, int n) {
-  const auto half = std::uint16_t(word >> 16 * n);
-  if (kOperand == Operand::kFloat16) return from_float16(half);
-  if (kOperand == Operand::kBFloat16) return as_float(std::uint32_t(half) << 16);
-  return as_float(word & 0xffffe000u);
+  if (kOperand == Operand::kTf32) return as_float(word & 0xffffe000u);
+  return to_float(kOperand, std::uint16_t(word >> 16 * n));
 }
 
-double cut(double x, double unit) { return std::trunc(x / unit) * unit; }
+std::uint32_t as_bits(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
 
-/// A sum as tensor cores make it, as far as is known (Fasi, Higham, Mikaitis and Pranesh, "Numerical behavior of NVIDIA
-/// tensor cores", PeerJ CS 2021): what lies below 24 bits of the largest addend is cut off each of them, and so is what
-/// float32 cannot hold of the sum.
-float tensor_core_sum(const double* addends, int count) {
-  double largest = 0;
-  for (int n = 0; n < count; ++n) {
-    if (!std::isfinite(addends[n])) return float(std::accumulate(addends, addends + count, 0.0));
-    largest = std::max(largest, std::fabs(addends[n]));
-  }
-  if (largest == 0) return 0.0f;
-  const double unit = std::ldexp(1.0, std::ilogb(largest) - 24);
-  double sum = 0;
-  for (int n = 0; n < count; ++n) sum += cut(addends[n], unit);
-  const auto rounded = float(sum);
-  return std::fabs(double(rounded)) > std::fabs(sum) ? std::nextafter(rounded, 0.0f) : rounded;
+/// Of sums' addends, the unit in which they are cut off: 2^-24 of the largest one, as its reciprocal and itself.
+struct Unit {
+  float scale, size;
+};
+Unit unit_of(float largest) {
+  constexpr int kBias = 127, kFirstBit = 23, kBits = 24, kLeast = 28;  // so that both are normal numbers
+  const int exponent = std::max(int(as_bits(largest) >> kFirstBit), kLeast);
+  return {as_float(std::uint32_t(2 * kBias + kBits - exponent) << kFirstBit),
+          as_float(std::uint32_t(exponent - kBits) << kFirstBit)};
+}
+
+float toward_zero(double exact) {
+  const auto rounded = float(exact);
+  return std::fabs(double(rounded)) > std::fabs(exact) ? as_float(as_bits(rounded) - 1) : rounded;
 }
 
 template <Operand kOperand>
@@ -74,14 +74,7 @@ void multiply(void* const* lanes) {
     }
     for (int n = 0; n < 4; ++n) d[row + n / 2 * 8][place * 2 + n % 2] = one.d[n];
   }
-  for (int i = 0; i < kRows; ++i) {
-    for (int j = 0; j < kColumns; ++j) {
-      double addends[kDepth + 1];
-      for (int k = 0; k < kDepth; ++k) addends[k] = double(a[i][k]) * double(b[k][j]);
-      addends[kDepth] = double(d[i][j]);
-      d[i][j] = tensor_core_sum(addends, kDepth + 1);
-    }
-  }
+  for (int i = 0; i < kRows; ++i) add_products(a[i], b[0], kDepth, kColumns, d[i]);
   for (int lane = 0; lane < kLanes; ++lane) {
     const auto& one = *static_cast<const Product*>(lanes[lane]);
     for (int n = 0; n < 4; ++n) one.d[n] = d[lane / 4 + n / 2 * 8][lane % 4 * 2 + n % 2];
@@ -106,6 +99,40 @@ void load_matrices(void* const* lanes) {
 }
 
 }  // namespace
+
+/// As far as is known (Fasi, Higham, Mikaitis and Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 2021):
+/// what lies below 24 bits of the largest addend is cut off each of them, and so is what float32 cannot hold of the
+/// sum. Products are exact in float32.
+void add_products(const float* left, const float* right, int depth, int columns, float* sums) {
+  float largest[kMostColumns], plain[kMostColumns];
+  std::int32_t units[kMostColumns];
+  Unit unit[kMostColumns];
+  for (int j = 0; j < columns; ++j) {
+    plain[j] = sums[j];
+    largest[j] = std::fabs(sums[j]);
+  }
+  for (int k = 0; k < depth; ++k) {
+    for (int j = 0; j < columns; ++j) {
+      const float product = left[k] * right[k * columns + j];
+      plain[j] += product;
+      largest[j] = std::max(largest[j], std::fabs(product));
+    }
+  }
+  for (int j = 0; j < columns; ++j) {
+    unit[j] = unit_of(largest[j]);
+    units[j] = std::int32_t(sums[j] * unit[j].scale);
+  }
+  for (int k = 0; k < depth; ++k) {
+    for (int j = 0; j < columns; ++j) units[j] += std::int32_t(left[k] * right[k * columns + j] * unit[j].scale);
+  }
+  for (int j = 0; j < columns; ++j) {
+    sums[j] = std::isfinite(plain[j]) ? toward_zero(double(units[j]) * double(unit[j].size)) : plain[j];
+  }
+}
+
+float to_float(Operand operand, std::uint16_t bits) {
+  return operand == Operand::kBFloat16 ? as_float(std::uint32_t(bits) << 16) : from_float16(bits);
+}
 
 void ldmatrix_x4(std::uint32_t address, std::uint32_t* r, bool trans) {
   read(address, 16);

@@ -13,6 +13,13 @@ enum class Operand { kFloat16, kBFloat16, kTf32 };
 /// d += a b: [16 x 16] [16 x 8], for tf32 [16 x 8] [8 x 8]. Sums are cut off, not rounded.
 void mma(Operand operand, float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1);
 
+/// sums[j] += the sum over k of left[k] right[k * columns + j], as the tensor cores make sums.
+constexpr int kMostColumns = 256;
+void add_products(const float* left, const float* right, int depth, int columns, float* sums);
+
+/// A 16-bit operand.
+float to_float(Operand operand, std::uint16_t bits);
+
 /// Rounded to nearest, ties to even.
 std::uint16_t to_bfloat16(float value);
 std::uint16_t to_float16(float value);

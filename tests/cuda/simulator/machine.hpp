@@ -18,8 +18,8 @@ struct Index {
 /// Of the thread that runs at present, as the variables of CUDA of the same names.
 extern Index thread_index, block_index, block_size, grid_size;
 
-/// Dynamic shared memory. Each block finds it full of NaN.
-alignas(128) extern char shared_memory[kMostShared];
+/// Dynamic shared memory of the block that runs. Each block finds it full of NaN.
+extern char* shared_memory;
 
 /// Waits until all lanes of the mask have come here with a `mine` of their own; then `act` is called once with what
 /// they brought, by lane, and may write into it.
@@ -36,21 +36,31 @@ void copy_later(std::uint32_t to, const void* from, bool wanted);
 void commit_copies();
 void wait_for_copies(int pending);
 
-/// Lets other threads run. A thread that does so too often waits for something that will not come.
+/// Lets other threads run. Where all do nothing else, they wait for something that will not come.
 void spin();
+
+/// Waits until no other block has static shared memory, of which there is one for all.
+void own_static_memory();
 
 /// Where an address of shared memory lies, to read from or to write to. Ends the launch with an error if it is outside
 /// of the block's, not aligned to `bytes`, or if another warp may write, or read or write there at the same time.
 const char* read(std::uint32_t address, std::size_t bytes);
 char* written(std::uint32_t address, std::size_t bytes);
+/// Writes there. Warps may write the same at the same time.
+void store(std::uint32_t address, const void* value, std::size_t bytes);
 std::uint32_t shared_address(const void* pointer);
 
 /// Ends the launch with an error: prints which thread of which block did `what`.
 [[noreturn]] void fail(const char* what);
 
-/// Runs a grid, block after block. The order of a block's warps depends on `seed`.
+/// What is left to chance depends on `seed`; so many blocks run side by side.
+struct Order {
+  unsigned seed = 1, blocks = 1;
+};
+
+/// Runs a grid.
 /// @return false after an error.
 bool run(void (*kernel)(const void* params), const void* params, Index grid, unsigned threads, std::size_t shared_bytes,
-         unsigned seed);
+         Order order);
 
 }  // namespace strobe::simulator

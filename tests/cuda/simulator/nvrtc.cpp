@@ -1,5 +1,6 @@
 // An NVRTC that compiles kernels for the simulated GPU: with the C++ compiler, to a shared library whose
-// strobe_simulated_kernel runs one thread. Where the kernel includes ptx.cuh, it gets the one of this folder.
+// strobe_simulated_kernel runs one thread. Where the kernel includes ptx.cuh and hopper.cuh, it gets those of this
+// folder.
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -27,15 +28,14 @@ std::string content(const fs::path& path) {
   return text.str();
 }
 
-void replace(std::string& text, const std::string& old_part, const std::string& new_part) {
-  const std::size_t at = text.find(old_part);
-  if (at != text.npos) text.replace(at, old_part.size(), new_part);
-}
-
 /// What a C++ compiler reads in place of a kernel's text.
 std::string translated(const std::string& path, std::string text) {
-  if (path == "cuda/device/ptx.cuh") return content(fs::path(STROBE_TESTS) / "cuda/simulator/ptx.cuh");
-  replace(text, "extern __shared__ __align__(128) char shared_memory[];", "using ::strobe::simulator::shared_memory;");
+  if (path == "cuda/device/ptx.cuh" || path == "cuda/device/hopper.cuh") {
+    return content(fs::path(STROBE_TESTS) / "cuda/simulator" / fs::path(path).filename());
+  }
+  if (const std::size_t at = text.find("extern __shared__"); at != text.npos) {
+    text.replace(at, text.find(';', at) - at, "using ::strobe::simulator::shared_memory");
+  }
   const std::size_t kernel = text.find("__global__"), name = text.find("strobe_sm", kernel);
   if (kernel == text.npos || name == text.npos) return text;
   const std::string function = text.substr(name, text.find('(', name) - name);

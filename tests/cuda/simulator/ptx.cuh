@@ -25,7 +25,7 @@ inline T ld_shared(u32 from) {
 }
 template <typename T>
 inline void st_shared(u32 to, T value) {
-  std::memcpy(sim::written(to, sizeof(T)), &value, sizeof(T));
+  sim::store(to, &value, sizeof(T));
 }
 inline void st_shared_16(u32 to, uint4 value) { st_shared(to, value); }
 inline void st_shared_4(u32 to, u32 value) { st_shared(to, value); }
@@ -85,7 +85,11 @@ inline int ld_acquire(const int* from) {
   sim::spin();
   return *from;
 }
-inline void st_release(int* to, int value) { *to = value; }
+/// Others see it before anything that the thread does later.
+inline void st_release(int* to, int value) {
+  *to = value;
+  sim::spin();
+}
 
 inline u64 ld_relaxed_u64(const u64* from) { return *from; }
 inline u64 atom_cas_relaxed_u64(u64* at, u64 expected, u64 value) {

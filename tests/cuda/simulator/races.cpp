@@ -2,58 +2,148 @@
 #include "cuda/simulator/races.hpp"
 
 #include <algorithm>
+#include <sstream>
 
 namespace strobe::simulator {
 namespace {
 
 constexpr std::size_t kWordBytes = 4;
 
-}  // namespace
-
-void Races::start(int warps, std::size_t shared_bytes) {
-  warps_ = warps;
-  clocks_.assign(std::size_t(warps), Clock{});
-  for (int warp = 0; warp < warps; ++warp) clocks_[std::size_t(warp)][std::size_t(warp)] = 1;
-  words_.assign((shared_bytes + kWordBytes - 1) / kWordBytes, Word());
+void take_latest(Clock& clock, const Clock& other) {
+  for (std::size_t n = 0; n < clock.size(); ++n) clock[n] = std::max(clock[n], other[n]);
 }
 
-bool Races::knows_write(int warp, const Word& word) const {
-  return word.writer < 0 || word.writer == warp || word.written <= clocks_[std::size_t(warp)][std::size_t(word.writer)];
+}  // namespace
+
+void Knowledge::take(const Knowledge& other) {
+  take_latest(all, other.all);
+  take_latest(fenced, other.fenced);
+}
+
+void Races::start(int warps, std::size_t shared_bytes) {
+  warps_.assign(std::size_t(warps), Knowledge());
+  for (int warp = 0; warp < warps; ++warp) warps_[std::size_t(warp)].all[std::size_t(warp)] = 1;
+  words_.assign((shared_bytes + kWordBytes - 1) / kWordBytes, Word());
+  same_.clear();
+}
+
+bool Races::knows_some_write(int warp, std::size_t word) const {
+  if (knows(warp, words_[word].written)) return true;
+  if (!words_[word].same) return false;
+  const std::vector<Write>& others = same_.at(word);
+  return std::any_of(others.begin(), others.end(), [&](const Write& other) { return knows(warp, other); });
+}
+
+bool Races::knows_all(int warp, std::size_t word) const {
+  if (!knows(warp, words_[word].written)) return false;
+  const Clock& clock = warps_[std::size_t(warp)].all;
+  for (std::size_t other = 0; other < warps_.size(); ++other) {
+    if (other != std::size_t(warp) && words_[word].read[other] > clock[other]) return false;
+  }
+  if (!words_[word].same) return true;
+  const std::vector<Write>& others = same_.at(word);
+  return std::all_of(others.begin(), others.end(), [&](const Write& other) { return knows(warp, other); });
+}
+
+bool Races::has_fence(int warp, std::size_t word) const {
+  const Clock& clock = warps_[std::size_t(warp)].fenced;
+  const auto fenced = [&](const Write& write) {
+    return write.writer < 0 || write.time <= clock[std::size_t(write.writer)];
+  };
+  if (fenced(words_[word].written)) return true;
+  if (!words_[word].same) return false;
+  const std::vector<Write>& others = same_.at(word);
+  return std::any_of(others.begin(), others.end(), fenced);
+}
+
+/// Remembers the word. Returns true.
+bool Races::conflicts(std::size_t word) {
+  conflict_ = word;
+  return true;
+}
+
+std::string Races::last_conflict() const {
+  const Word& word = words_[conflict_];
+  const int writer = word.written.writer;
+  std::ostringstream text;
+  text << "byte " << conflict_ * kWordBytes;
+  if (writer >= kMostWarps) {
+    text << ", written by the copy engine for the barrier at byte " << barriers_[std::size_t(writer - kMostWarps)];
+  }
+  if (writer >= 0 && writer < kMostWarps) text << ", written by warp " << writer;
+  for (std::size_t warp = 0; warp < warps_.size(); ++warp) {
+    if (word.read[warp] > 0) text << ", read by warp " << warp;
+  }
+  return text.str();
 }
 
 bool Races::read(int warp, std::uint32_t address, std::size_t bytes) {
-  bool known = true;
   for (std::size_t n = address / kWordBytes; n < (address + bytes) / kWordBytes; ++n) {
-    known &= knows_write(warp, words_[n]);
-    words_[n].read[std::size_t(warp)] = clocks_[std::size_t(warp)][std::size_t(warp)];
+    if (!knows_some_write(warp, n)) return !conflicts(n);
+    words_[n].read[std::size_t(warp)] = time_of(warp);
   }
-  return known;
+  return true;
 }
 
-bool Races::write(int warp, std::uint32_t address, std::size_t bytes) {
-  bool known = true;
-  const Clock& clock = clocks_[std::size_t(warp)];
+bool Races::write(int warp, std::uint32_t address, std::size_t bytes) { return write(warp, address, bytes, false); }
+bool Races::write_same(int warp, std::uint32_t address, std::size_t bytes) { return write(warp, address, bytes, true); }
+
+bool Races::write(int warp, std::uint32_t address, std::size_t bytes, bool same) {
   for (std::size_t n = address / kWordBytes; n < (address + bytes) / kWordBytes; ++n) {
     Word& word = words_[n];
-    known &= knows_write(warp, word);
-    for (int other = 0; other < warps_; ++other) {
-      known &= other == warp || word.read[std::size_t(other)] <= clock[std::size_t(other)];
+    const Write mine{warp, time_of(warp)};
+    if (knows_all(warp, n)) {
+      word.written = mine;
+      word.same = false;
+    } else if (same && word.written.writer < kMostWarps) {
+      if (!word.same) same_[n].clear();
+      word.same = true;
+      same_[n].push_back(mine);
+    } else {
+      return !conflicts(n);
     }
-    word.writer = warp;
-    word.written = clock[std::size_t(warp)];
   }
-  return known;
+  return true;
 }
 
-void Races::arrive(int warp, Clock& barrier) {
-  Clock& clock = clocks_[std::size_t(warp)];
-  for (std::size_t n = 0; n < clock.size(); ++n) barrier[n] = std::max(barrier[n], clock[n]);
-  ++clock[std::size_t(warp)];
+Races::Answer Races::read_later(int warp, std::uint32_t address, std::size_t bytes) {
+  Answer answer = Answer::kFree;
+  for (std::size_t n = address / kWordBytes; n < (address + bytes) / kWordBytes; ++n) {
+    if (!knows_some_write(warp, n) && conflicts(n)) return Answer::kRace;
+    if (!has_fence(warp, n) && conflicts(n)) answer = Answer::kNoFence;
+    words_[n].read[std::size_t(warp)] = time_of(warp);
+  }
+  return answer;
 }
 
-void Races::leave(int warp, const Clock& barrier) {
-  Clock& clock = clocks_[std::size_t(warp)];
-  for (std::size_t n = 0; n < clock.size(); ++n) clock[n] = std::max(clock[n], barrier[n]);
+Races::Answer Races::write_later(int warp, std::uint32_t address, std::size_t bytes, int copy_barrier,
+                                 std::uint32_t time) {
+  Answer answer = Answer::kFree;
+  for (std::size_t n = address / kWordBytes; n < (address + bytes) / kWordBytes; ++n) {
+    if (!knows_all(warp, n) && conflicts(n)) return Answer::kRace;
+    if (!has_fence(warp, n) && conflicts(n)) answer = Answer::kNoFence;
+    words_[n].written = {kMostWarps + copy_barrier, time};
+    words_[n].same = false;
+  }
+  return answer;
+}
+
+void Races::arrive(int warp, Knowledge& barrier) {
+  Knowledge& mine = warps_[std::size_t(warp)];
+  barrier.take(mine);
+  ++mine.all[std::size_t(warp)];
+}
+
+void Races::leave(int warp, const Knowledge& barrier) { warps_[std::size_t(warp)].take(barrier); }
+
+void Races::fence(int warp) {
+  Knowledge& mine = warps_[std::size_t(warp)];
+  mine.fenced = mine.all;
+  ++mine.all[std::size_t(warp)];
+}
+
+void Races::end_phase(int copy_barrier, std::uint32_t time, Knowledge& barrier) {
+  barrier.all[std::size_t(kMostWarps + copy_barrier)] = barrier.fenced[std::size_t(kMostWarps + copy_barrier)] = time;
 }
 
 }  // namespace strobe::simulator
