@@ -2,6 +2,8 @@
 // host when it plans. README.md has the arithmetic of registers and shared memory behind them.
 #pragma once
 
+#include "cuda/params.hpp"
+
 namespace strobe::cuda::sm90 {
 
 struct BackwardTile {
@@ -45,6 +47,11 @@ constexpr bool delays_grad_query(int dim) { return dim <= 64; }
 /// otherwise by way of where keys and values lay. (Not measured at d128.)
 constexpr bool frees_keys_early(int dim) { return dim <= 64 || dim > 128; }
 
+/// A feature of this kernel besides those of AttentionParams: keys before a prefix are seen by all.
+constexpr int kBackwardPrefix = 256;
+/// Those of the kernel that has all, and asks for each whether it is given.
+constexpr int kAllBackwardFeatures = kAllFeatures | kBackwardPrefix;
+
 /// What is known of a query tile's rows, as floats: as sm80/backward/prepare.cuh writes it.
 constexpr int backward_fact_floats(int query_tile) { return 2 * query_tile + 4; }
 
@@ -57,18 +64,19 @@ struct BackwardShared {
   int grad_query;             // dQ of a tile in float32, in the order of registers, if it is staged
   int facts;                  // [stages][fact_bytes]
   int fact_bytes;
-  int visits;    // [kBackwardVisits][kBackwardVisitBytes]
+  int visits;    // [kBackwardVisits][backward_visit_bytes]
   int items;     // [2][kBackwardItemBytes]
   int barriers;  // [kBackwardBarriers], 8 bytes each
   int bytes;     // with room to align the start
 };
 
 constexpr int kBackwardAlignment = 1024;  // the 128-byte swizzle wants it
-constexpr int kBackwardVisitBytes = 32, kBackwardItemBytes = 96, kBackwardBarriers = 25;
+constexpr int kBackwardItemBytes = 96, kBackwardBarriers = 25;
+constexpr int backward_visit_bytes(int features) { return features == 0 ? 32 : 48; }
 /// Consumers look at a visit until the next one is nearly done, and that after it may be told of before.
 constexpr int kBackwardVisits = 4;
 
-constexpr BackwardShared backward_shared(int dim) {
+constexpr BackwardShared backward_shared(int dim, int features) {
   const BackwardTile tile = backward_tile(dim);
   BackwardShared at{};
   at.fact_bytes = (backward_fact_floats(tile.query_tile) * 4 + 31) / 32 * 32;
@@ -80,7 +88,7 @@ constexpr BackwardShared backward_shared(int dim) {
   at.grad_query = at.weights + (shares_keys(dim) ? 2 * tile.query_tile * tile.key_block * 2 : 0);
   at.facts = at.grad_query + (stages_grad_query(dim) ? tile.query_tile * dim * 4 : 0);
   at.visits = at.facts + tile.stages * at.fact_bytes;
-  at.items = at.visits + kBackwardVisits * kBackwardVisitBytes;
+  at.items = at.visits + kBackwardVisits * backward_visit_bytes(features);
   at.barriers = at.items + 2 * kBackwardItemBytes;
   at.bytes = at.barriers + kBackwardBarriers * 8 + kBackwardAlignment;
   return at;
