@@ -50,6 +50,8 @@ struct BackwardConfig {
   static constexpr bool kSurveys = (kFeatures & (kDocuments | kBlockMask)) != 0;
   static constexpr bool kHasPrefix = (kFeatures & kBackwardPrefix) != 0;
   static constexpr bool kSoftcaps = (kFeatures & kSoftcap) != 0, kDrops = (kFeatures & kDropout) != 0;
+  /// Of the bias or the mask, where each warp brings its own keys' to shared memory.
+  static constexpr int kStagedRowBytes = staged_row_bytes(kDim_, kFeatures);
   /// Whether what dS is made of is not what dV is made of: P times softcap's derivative, or P before dropout.
   static constexpr bool kSplitsWeights = kSoftcaps || kDrops;
   static constexpr BackwardTile kTile = backward_tile(kDim);
@@ -116,6 +118,10 @@ struct BackwardMemory {
   /// stored.
   STROBE_DEVICE u32 written_values(int stage) const { return C::kFreesKeysEarly ? grad_scores(0) : values(stage); }
   STROBE_DEVICE u32 written_keys(int stage) const { return C::kFreesKeysEarly ? grad_scores(0) : keys(stage); }
+  /// Of one of the consumers' warps.
+  STROBE_DEVICE u32 staged(int warp) const {
+    return base + C::kAt.staged + warp * (C::kScoreQueries * C::kStagedRowBytes);
+  }
   STROBE_DEVICE u32 lse(int stage) const { return base + C::kAt.facts + stage * C::kAt.fact_bytes; }
   STROBE_DEVICE u32 delta(int stage) const { return lse(stage) + C::kQueryTile * 4; }
 

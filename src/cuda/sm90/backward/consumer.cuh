@@ -259,13 +259,23 @@ struct BackwardConsumer {
     return {query + 2 * (lane_index() % 4), key + lane_index() / 4, query, key};
   }
 
+  STROBE_DEVICE StagedRows<C> staged_rows() const { return {memory.staged(number * 4 + warp_index() % 4)}; }
+  /// Asks for the bias or the mask of a tile that has been told of.
+  STROBE_DEVICE void ask_ahead(const Ring<C::kStages>& tile) const {
+    if constexpr (C::kStagedRowBytes > 0) {
+      const typename C::Visit& visit = visit_of(tile);
+      staged_rows().ask(f.attention, item().s, visit.head, place_of(visit));
+    }
+  }
+
   /// The same with options, and what is hidden.
   STROBE_DEVICE void weigh_with_options(const typename C::Visit& visit, bool hides, HiddenScores<C>& hidden) {
     const ScorePlace place = place_of(visit);
-    weigh_edited<C>(f.attention, item().s, visit.head, visit.slope, place,
+    const StagedRows<C> staged = staged_rows();
+    weigh_edited<C>(f.attention, item().s, visit.head, visit.slope, place, staged,
                     memory.lse(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4, s);
     if (!hides) return;
-    hidden.find(f.attention, item(), visit, place);
+    hidden.find(f.attention, item(), visit, place, staged);
     hidden.clear(s);
   }
 
@@ -342,6 +352,7 @@ struct BackwardConsumer {
     give<2>(visit, last);
     start_scores<C::kDim / 32, C::kDim / 16>(ahead.stage());
     give<3>(visit, last);
+    if (more) ask_ahead(ahead);
     ptx::wgmma_wait_group<0>();
     hold(s);
     hold(grad_key[0]);
@@ -386,6 +397,7 @@ struct BackwardConsumer {
     } else {
       wait_for(memory.query_full(ahead.stage()), ahead.parity());
       start_scores(ahead.stage());
+      ask_ahead(ahead);
     }
     ptx::wgmma_wait_group<0>();
     hold(grad_key[0]);
@@ -427,6 +439,7 @@ struct BackwardConsumer {
     wait_for(memory.query_full(here.stage()), here.parity());
     ptx::wgmma_fence();
     start_scores(here.stage());
+    ask_ahead(here);
     ptx::wgmma_wait_group<0>();
     hold(s);
     wait_for(memory.values_full(keys.stage()), keys.parity());

@@ -28,6 +28,67 @@ struct SplitWeight {
   static STROBE_DEVICE u32 graded(float x, float y) { return word(x) >> 16 | (word(y) & 0xffff0000u); }
 };
 
+/// What a warp brings to shared memory of the bias or the boolean mask, a tile ahead: rows of its 16 keys, one for each
+/// query. Rows of 32 bytes have their halves exchanged in every other four, so that ldmatrix meets no bank twice.
+template <class C>
+struct StagedRows {
+  static constexpr int kRowBytes = C::kStagedRowBytes, kChunks = kRowBytes / kChunkBytes;
+  u32 rows;  // in shared memory
+
+  STROBE_DEVICE static const ScoresView& view(const AttentionParams& p) {
+    return C::kFeatures == kBias ? p.bias : p.mask;
+  }
+  /// Whether they come this way.
+  STROBE_DEVICE static bool given(const AttentionParams& p) {
+    if constexpr (kRowBytes == 0) return false;
+    return view(p).in_chunks && (C::kFeatures == kMask || view(p).type == p.query.type);
+  }
+  STROBE_DEVICE u32 chunk(int row, int n) const {
+    const int place = kChunks == 2 ? n ^ (row >> 2 & 1) : n;
+    return rows + row * kRowBytes + place * kChunkBytes;
+  }
+
+  /// Asks for those of a tile. The warp has left the tile before.
+  STROBE_DEVICE void ask(const AttentionParams& p, const Sequence& s, int head, const ScorePlace& place) const {
+    if constexpr (kRowBytes == 0) return;
+    if (!given(p)) return;
+    constexpr int kElementBytes = kRowBytes / 16;
+    const i64 first = s.batch * view(p).batch_stride + head * view(p).head_stride + place.warp_key;
+    const char* const data = view(p).data + first * kElementBytes;
+    __syncwarp();
+#pragma unroll
+    for (int n = lane_index(); n < C::kScoreQueries * kChunks; n += kWarpLanes) {
+      const int row = n / kChunks, half = n % kChunks, key = place.warp_key + half * (16 / kChunks);
+      const i64 at = smaller(place.warp_query + row, s.queries - 1) * view(p).row_stride + half * (16 / kChunks);
+      ptx::cp_async_16(chunk(row, half), data + at * kElementBytes, key < p.key_length);
+    }
+    ptx::cp_async_commit();
+  }
+  STROBE_DEVICE void wait() const {
+    ptx::cp_async_wait<0>();
+    __syncwarp();
+  }
+
+  /// Adds the bias, in powers of two, to products times the scale.
+  STROBE_DEVICE void add_to(const AttentionParams& p, typename C::Scores& scores) const {
+    const float unit = p.scale * kLog2E;
+    const int lane = lane_index();
+    wait();
+#pragma unroll
+    for (int t = 0; t < C::kScoreTiles; t += 2) {
+      u32 words[4];
+      ptx::ldmatrix_x4_trans(chunk(8 * t + lane / 16 * 8 + lane % 8, lane / 8 % 2), words);
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        float(&pair)[4] = scores[t + n / 2];
+        const int e = n % 2 * 2;
+        pair[e] = fmaf(pair[e], unit, C::Element::low(words[n]) * kLog2E);
+        pair[e + 1] = fmaf(pair[e + 1], unit, C::Element::high(words[n]) * kLog2E);
+      }
+    }
+  }
+};
+
 /// Adds the bias, in powers of two, to products times the scale. Queries and keys that are not there read others'.
 template <class C>
 STROBE_DEVICE void add_bias(const AttentionParams& p, const Sequence& s, int head, const ScorePlace& place,
@@ -55,14 +116,21 @@ STROBE_DEVICE void add_bias(const AttentionParams& p, const Sequence& s, int hea
 /// memory. Nothing is hidden yet.
 template <class C>
 STROBE_DEVICE void weigh_edited(const AttentionParams& p, const Sequence& s, int head, float slope,
-                                const ScorePlace& place, u32 lse, typename C::Scores& scores) {
+                                const ScorePlace& place, const StagedRows<C>& staged, u32 lse,
+                                typename C::Scores& scores) {
   using Element = typename C::Element;
   constexpr int kFeatures = C::kCommonFeatures;
   constexpr bool kAll = kFeatures == kAllFeatures;
   const bool caps = C::kSoftcaps && asked_for<kFeatures>(p.softcap > 0.0f);
   const bool has_bias = kAll && p.bias.data != nullptr;
   const bool drops = C::kDrops && asked_for<kFeatures>(p.dropout_threshold != 0);
-  if constexpr (C::kFeatures == kBias) add_bias<C>(p, s, head, place, scores);
+  if constexpr (C::kFeatures == kBias) {
+    if (StagedRows<C>::given(p)) {
+      if constexpr (C::kStagedRowBytes > 0) staged.add_to(p, scores);
+    } else {
+      add_bias<C>(p, s, head, place, scores);
+    }
+  }
   const float unit = C::kFeatures == kBias ? 1.0f : p.scale * kLog2E;
   const Softcap softcap(p);
   const float from = float(place.query + s.shift - place.key), steep = -kLog2E * slope;

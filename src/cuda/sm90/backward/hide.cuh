@@ -9,19 +9,25 @@ namespace strobe::cuda::sm90 {
 
 constexpr int kWarpKeys = 16;
 
+/// Which of 16 bytes are not zero, as bits.
+STROBE_DEVICE u32 set_bytes(const uint4& bytes) {
+  const u32 words[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
+  u32 bits = 0;
+#pragma unroll
+  for (int n = 0; n < 4; ++n) {
+    const u32 low = words[n] & 0x7f7f7f7fu, set = ((low + 0x7f7f7f7fu) | words[n]) >> 7 & 0x01010101u;
+    bits |= set * 0x10204080u >> 28 << (4 * n);  // bits 0, 8, 16, 24 side by side
+  }
+  return bits;
+}
+
 /// What a boolean mask shows query i of keys [first_key, first_key + kWarpKeys), as bits; 16 bytes where rows lie so.
 STROBE_DEVICE u32 keys_shown_by_mask(const AttentionParams& p, const Sequence& s, int head, int i, int first_key) {
   const char* const row =
       p.mask.data + s.batch * p.mask.batch_stride + head * p.mask.head_stride + i * p.mask.row_stride;
   u32 shown = 0;
   if (p.mask.in_chunks) {
-    const uint4 bytes = ptx::ld_global_nc_16(row + smaller(first_key, p.key_length - kWarpKeys));
-    const u32 words[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
-#pragma unroll
-    for (int n = 0; n < 4; ++n) {
-      const u32 low = words[n] & 0x7f7f7f7fu, set = ((low + 0x7f7f7f7fu) | words[n]) >> 7 & 0x01010101u;
-      shown |= set * 0x10204080u >> 28 << (4 * n);  // bits 0, 8, 16, 24 side by side
-    }
+    shown = set_bytes(ptx::ld_global_nc_16(row + smaller(first_key, p.key_length - kWarpKeys)));
   } else {
 #pragma unroll 4
     for (int n = 0; n < kWarpKeys; ++n) {
@@ -70,10 +76,10 @@ struct HiddenScores {
   u32 words[(kBits + 31) / 32] = {};
 
   STROBE_DEVICE void find(const AttentionParams& p, const BackwardItem& item, const BackwardOptionVisit& visit,
-                          const ScorePlace& place) {
+                          const ScorePlace& place, const StagedRows<C>& staged) {
     find_by_position(item, visit, place);
     if constexpr (C::kHidesByData) {
-      if (!visit.whole) find_by_data(p, item.s, visit, place);
+      if (!visit.whole) find_by_data(p, item.s, visit, place, staged);
     }
   }
 
@@ -106,14 +112,20 @@ struct HiddenScores {
 
   /// Each lane looks up the warp's keys for one query in 32, and tells the others.
   STROBE_DEVICE void find_by_data(const AttentionParams& p, const Sequence& s, const BackwardOptionVisit& visit,
-                                  const ScorePlace& place) {
+                                  const ScorePlace& place, const StagedRows<C>& staged) {
     constexpr int kLoads = C::kScoreQueries / kWarpLanes;
     const int lane = lane_index();
     u32 shown[kLoads];
+    if (C::kFeatures == kMask && StagedRows<C>::given(p)) {
+      staged.wait();
 #pragma unroll
-    for (int n = 0; n < kLoads; ++n) {
-      const int i = smaller(place.warp_query + n * kWarpLanes + lane, s.queries - 1);
-      shown[n] = keys_shown<C>(p, s, visit.head, i, place.warp_key);
+      for (int n = 0; n < kLoads; ++n) shown[n] = set_bytes(ptx::ld_shared_16(staged.chunk(n * kWarpLanes + lane, 0)));
+    } else {
+#pragma unroll
+      for (int n = 0; n < kLoads; ++n) {
+        const int i = smaller(place.warp_query + n * kWarpLanes + lane, s.queries - 1);
+        shown[n] = keys_shown<C>(p, s, visit.head, i, place.warp_key);
+      }
     }
 #pragma unroll
     for (int n = 0; n < 2 * C::kScoreTiles; ++n) {

@@ -8,7 +8,7 @@
 
 namespace strobe::cuda::sm90 {
 
-extern __shared__ __align__(128) char shared_memory[];
+extern __shared__ __align__(kBackwardAlignment) char shared_memory[];
 
 template <class C>
 STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory, bool await_reads) {
