@@ -10,7 +10,7 @@
 namespace strobe::cuda::sm90 {
 
 /// What dS^T is made of, in 16 bits, where that is not P^T and registers hold only 16 bits of it.
-template <class C, bool = C::kSplitsWeights && C::kDelaysGradQuery>
+template <class C, bool = C::kSplitsWeights&& C::kDelaysGradQuery>
 struct GradedWeights {};
 template <class C>
 struct GradedWeights<C, true> {
@@ -489,7 +489,8 @@ struct BackwardConsumer {
         pass();
         if (C::kFreesKeysEarly) arrive(memory.keys_empty(keys.stage()));
         ptx::bar_sync(1, C::kConsumerThreads);  // nobody reads keys, values, P^T and dS^T any more
-        write(f.grad_value, f.attention.value_dim, C::kDrops ? f.attention.dropout_scale : 1.0f, grad_value, memory.written_values(keys.stage()));
+        write(f.grad_value, f.attention.value_dim, C::kDrops ? f.attention.dropout_scale : 1.0f, grad_value,
+              memory.written_values(keys.stage()));
         write(f.grad_key, f.attention.head_dim, f.attention.scale, grad_key, memory.written_keys(keys.stage()));
         if (C::kFreesKeysEarly) {
           ptx::bar_sync(1, C::kConsumerThreads);  // nor what was written

@@ -3,10 +3,10 @@
 #include <algorithm>
 
 #include "cuda/families.hpp"
+#include "cuda/sm80/backward/tiles.hpp"
 #include "cuda/sm90/backward/params.hpp"
 #include "cuda/sm90/backward/tiles.hpp"
 #include "cuda/sm90/forward/document_blocks.hpp"
-#include "cuda/sm80/backward/tiles.hpp"
 #include "cuda/translate.hpp"
 
 namespace strobe::cuda::sm90_backward {

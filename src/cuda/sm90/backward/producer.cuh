@@ -18,7 +18,7 @@ struct BackwardProducer {
   const typename C::Params& f;
   BackwardMemory<C> memory;
   typename C::Visit* told;  // [kBackwardVisits]
-  BackwardItem* items;  // [2]
+  BackwardItem* items;      // [2]
   Ring<C::kItems> item_ring;
   Ring<C::kKeyStages> keys;
   Ring<C::kStages> ring;  // of queries and of gradients of outputs
@@ -100,7 +100,8 @@ struct BackwardProducer {
     }
   }
 
-  /// Whether the tile's facts say that a query which sees nothing has something infinite or NaN (sm80/backward/prepare).
+  /// Whether the tile's facts say that a query which sees nothing has something infinite or NaN
+  /// (sm80/backward/prepare).
   STROBE_DEVICE bool has_blind_queries(int place) const {
     if constexpr (!C::kHidesByData) return false;
     return f.common.facts[i64(place) * f.common.fact_floats + 2 * C::kQueryTile] != 0.0f;

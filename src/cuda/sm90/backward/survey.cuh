@@ -95,8 +95,7 @@ struct SurveyedVisits {
 
   /// The block's turn among those that visit the tile: looks no further than to the one before and the one behind.
   STROBE_DEVICE void find_turn(sm80::Visit& visit) const {
-    const sm80::BlockRange range =
-        sm80::blocks_of(sight.tile(visit.tile * C::kQueryTile, C::kQueryTile), C::kKeyBlock);
+    const sm80::BlockRange range = sm80::blocks_of(sight.tile(visit.tile * C::kQueryTile, C::kQueryTile), C::kKeyBlock);
     const int own = item.block / kWarpLanes * kWarpLanes, place = item.block - own;
     const u32 near = visitors(visit.head, visit.tile, own);
     u32 before = near & ((1u << place) - 1u), behind = near >> place >> 1;

@@ -144,8 +144,8 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   params.tiles_taken = static_cast<unsigned long long*>(workspace);
   params.tag = fresh_tag();
   if (problem.has_documents) {
-    sm90::sum_up_documents(problem, decision.kernels[1], static_cast<char*>(workspace) + kWorkspaceBytes, tile.key_block,
-                     launcher, params);
+    sm90::sum_up_documents(problem, decision.kernels[1], static_cast<char*>(workspace) + kWorkspaceBytes,
+                           tile.key_block, launcher, params);
   }
   const unsigned blocks =
       unsigned(std::min<std::int64_t>(std::int64_t(params.tiles) * params.heads, launcher.device().multiprocessors));
