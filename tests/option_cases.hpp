@@ -127,23 +127,16 @@ inline constexpr const char* kForwardOptions[] = {
 
 /// Options of the backward pass with their sizes, for batch=2.
 inline constexpr const char* kBackwardOptions[] = {
-    "q=40 k=90 dim=64 grad_lse",
-    "q=40 k=90 dim=64 grad_lse sink dtype=bfloat16",
-    "q=40 k=90 dim=64 relaxed",
-    "q=40 k=90 dim=64 grads=q",
-    "q=40 k=90 dim=64 grads=k",
-    "q=40 k=90 dim=64 grads=v",
-    "q=40 k=90 dim=64 bias=hqk grads=b",
-    "q=40 k=90 dim=64 sink grads=s",
+    "q=40 k=90 dim=64 grad_lse", "q=40 k=90 dim=64 grad_lse sink dtype=bfloat16", "q=40 k=90 dim=64 relaxed",
+    "q=40 k=90 dim=64 grads=q", "q=40 k=90 dim=64 grads=k", "q=40 k=90 dim=64 grads=v",
+    "q=40 k=90 dim=64 bias=hqk grads=b", "q=40 k=90 dim=64 sink grads=s",
     "q=40 k=90 dim=64 dtype=float16 grad_type=float32",
     "q=40 k=90 dim=64 dtype=bfloat16 grad_type=float32 output=float32",
     "packed_queries=50,0 packed_keys=80,30 heads=2 dim=32 causal",
     "packed_queries=30,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33 query_lengths=30,7",
     "packed_queries=30,70 packed_keys=80,70 heads=4/2 dim=32 bias=hqk dtype=bfloat16",
-    "q=40 k=90 dim=64 poison_unseen causal top_left",
-    "q=40 k=90 heads=4/2 dim=40/24 poison_unseen documents=apart",
-    "q=40 k=90 dim=64 poison_unseen mask=k dtype=float16",
-    "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
+    "q=40 k=90 dim=64 poison_unseen causal top_left", "q=40 k=90 heads=4/2 dim=40/24 poison_unseen documents=apart",
+    "q=40 k=90 dim=64 poison_unseen mask=k dtype=float16", "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
     "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16",
     "q=150 k=136 heads=4/2 dim=64 bias=hqk bias_type=bfloat16 dtype=bfloat16 causal",
     "q=150 k=264 heads=2 dim=128 bias=bqk bias_type=float16 dtype=float16 grads=qkv",
@@ -152,7 +145,37 @@ inline constexpr const char* kBackwardOptions[] = {
     "q=700 k=700 heads=1 dim=32 documents=shared dtype=bfloat16 causal",
     "q=700 k=300 heads=1 dim=16 documents=apart dtype=float16 relaxed",
     "q=300 k=400 heads=2 dim=64 block_mask=h block=128,128 dtype=bfloat16 causal",
-    "q=100 k=5000 heads=1 dim=16 block_mask=h block=100,1000 dtype=float16"};
+    "q=100 k=5000 heads=1 dim=16 block_mask=h block=100,1000 dtype=float16",
+    // Several tiles and blocks, some of them hidden, of every size that kernels of 16-bit types have.
+    "q=190 k=272 heads=4/2 dim=128 softcap=2 causal dtype=bfloat16",
+    "q=130 k=200 heads=2 dim=256 softcap=3 grad_lse dtype=float16",
+    "q=190 k=272 heads=4/2 dim=128 alibi=bh dtype=bfloat16",
+    "q=300 k=272 heads=2 dim=64 alibi=h window=200,50 dtype=float16",
+    "q=190 k=272 heads=4/2 dim=128 mask=bhqk causal poison_unseen dtype=bfloat16",
+    "q=300 k=262 heads=2 dim=64 mask=hk key_lengths=259,40 dtype=float16",
+    "q=150 k=272 heads=2 dim=64 mask=bqk dtype=bfloat16",
+    "q=90 k=200 heads=2 dim=256 mask=q poison_unseen dtype=bfloat16",
+    "q=190 k=272 heads=4/2 dim=128 dropout=0.3 causal dtype=bfloat16",
+    "q=90 k=200 heads=2/1 dim=192/128 dropout=0.6 dtype=float16 sink",
+    "q=190 k=272 heads=4/2 dim=128 bias=bhqk bias_type=bfloat16 causal dtype=bfloat16",
+    "q=90 k=200 heads=2 dim=256 bias=hqk bias_type=bfloat16 dtype=bfloat16",
+    "packed_queries=170,200 packed_keys=300,0 heads=4/2 dim=64 bias=hqk dtype=float16",
+    "q=190 k=400 heads=2 dim=128 causal prefix=60 window=40,- poison_unseen dtype=bfloat16",
+    "q=30 k=400 heads=2/1 dim=64 prefix=20 window=30,0 poison_unseen dtype=float16",
+    "q=90 k=200 heads=2 dim=256 causal top_left prefix_lengths=1,190 dtype=bfloat16",
+    "q=200 k=150 heads=2 dim=64 scale=-0.5 causal dtype=bfloat16",
+    "q=300 k=400 heads=4/2 dim=128 documents=apart grads=kv sink dtype=bfloat16",
+    "q=500 k=500 heads=2 dim=64 documents=shared causal poison_unseen dtype=float16",
+    "packed_queries=200,50 packed_keys=300,280 heads=4/2 dim=256 documents=apart dtype=bfloat16",
+    "q=90 k=272 heads=4/2 dim=128 block_mask=1 block=128,8 poison_unseen dtype=bfloat16",
+    "q=90 k=200 heads=2 dim=256 block_mask=bh block=16,32 causal dtype=float16",
+    "q=70 k=4500 heads=2/1 dim=64 documents=apart block_mask=h block=64,64 causal dtype=bfloat16",
+    "q=4400 k=300 heads=2/1 dim=64 documents=apart window=100,100 top_left dtype=bfloat16",
+    "q=190 k=270 heads=4/2 dim=128 softcap=2 bias=bhqk alibi=h dropout=0.2 documents=apart mask=k block_mask=bh "
+    "block=64,32 prefix=7 dtype=bfloat16",
+    "packed_queries=200,50 packed_keys=300,280 heads=4/2 dim=64 documents=apart softcap=2 alibi=h dropout=0.1 "
+    "dtype=float16",
+    "q=90 k=272 heads=4/2 dim=128 mask=k prefix=30 window=20,5 softcap=2 poison_unseen dtype=bfloat16"};
 
 // Sizes that no tile divides. One query row a sequence where an option allows it runs in the decode kernels.
 /// Rows enough for keys and values to be packed once for all of them.

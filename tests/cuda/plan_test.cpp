@@ -177,12 +177,14 @@ TEST(CudaPlanOnHopper, TakesItsOwnBackwardKernelWhereThatServes) {
   for (const char* line : {"q=500 k=500 heads=4/2 dim=64 causal dtype=bfloat16", "q=500 k=500 dim=128 dtype=float16",
                            "q=500 k=700 dim=192/128 window=30,2 dtype=bfloat16", "q=90 k=80 dim=40 dtype=bfloat16",
                            "packed_queries=300,20 packed_keys=300,20 batch=2 dim=64 causal dtype=bfloat16",
-                           "q=500 k=500 dim=64 sink dtype=bfloat16"}) {
+                           "q=500 k=500 dim=64 sink dtype=bfloat16", "q=500 k=500 dim=64 softcap=3 dtype=bfloat16",
+                           "q=500 k=500 dim=256 bias=hqk dropout=0.1 dtype=bfloat16",
+                           "q=500 k=500 dim=128 documents=shared prefix=9 dtype=float16",
+                           "q=500 k=500 dim=96 mask=k scale=-1 alibi=h dtype=bfloat16"}) {
     EXPECT_EQ(kernel_of(problem_of(pass + line), hopper), own) << line;
   }
-  for (const char* line : {"q=500 k=500 dim=64 dtype=float32", "q=500 k=500 dim=64 softcap=3 dtype=bfloat16",
-                           "q=500 k=500 dim=32 dtype=bfloat16", "q=500 k=500 dim=62 dtype=bfloat16",
-                           "q=500 k=500 dim=64 prefix=9 dtype=bfloat16"}) {
+  for (const char* line : {"q=500 k=500 dim=64 dtype=float32", "q=500 k=500 dim=64 output=float32 dtype=bfloat16",
+                           "q=500 k=500 dim=32 dtype=bfloat16", "q=500 k=500 dim=62 dtype=bfloat16"}) {
     EXPECT_EQ(kernel_of(problem_of(pass + line), hopper), portable) << line;
   }
   const Problem plain = problem_of("pass=backward q=500 k=500 dim=64 dtype=bfloat16");

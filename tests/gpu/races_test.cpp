@@ -205,6 +205,12 @@ INSTANTIATE_TEST_SUITE_P(
         "pass=backward q=400 k=700 heads=4/4 dim=64 batch=2 dtype=bfloat16 window=100,50 sink grad_lse",
         "pass=backward q=200 k=300 heads=4/2 dim=64 dtype=bfloat16 bias=hk softcap=3 dropout=0.2",
         "pass=backward q=300 k=300 heads=4/4 dim=128 dtype=float16 block_mask=1 block=64,64 documents=apart",
+        "pass=backward q=900 k=900 heads=8/4 dim=128 dtype=bfloat16 documents=apart causal",
+        "pass=backward q=700 k=900 heads=8/8 dim=64 dtype=bfloat16 documents=apart",
+        "pass=backward q=600 k=700 heads=4/2 dim=256 dtype=bfloat16 block_mask=h block=64,64",
+        "pass=backward q=600 k=640 heads=8/2 dim=128 dtype=bfloat16 bias=hqk bias_type=bfloat16 grads=qkv",
+        "pass=backward q=600 k=640 heads=8/2 dim=64 dtype=bfloat16 mask=hqk causal",
+        "pass=backward q=500 k=600 heads=8/2 dim=64 dtype=float16 dropout=0.2 prefix=90 causal",
         "pass=backward q=300 k=400 heads=4/2 dim=64 dtype=float32 causal"));
 
 }  // namespace

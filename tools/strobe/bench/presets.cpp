@@ -140,7 +140,7 @@ std::vector<BenchCase> third_paper_rows() {
 }
 
 /// What each option alone adds to the plain kernel, which comes before them.
-std::vector<BenchCase> option_rows() {
+std::vector<BenchCase> option_rows(std::int64_t dim) {
   struct Option {
     const char* name;
     std::optional<double> bound;
@@ -160,7 +160,7 @@ std::vector<BenchCase> option_rows() {
   for (const char* pass : {"forward", "backward"}) {
     for (const std::int64_t length : {4096, 16384}) {
       for (const Option& option : length == 4096 ? of_scores : of_tiles) {
-        rows.push_back(square(pass, kBF16, length, 128, false));
+        rows.push_back(square(pass, kBF16, length, dim, false));
         rows.back().batch = 16384 / length;
         rows.back().option = option.name;
         rows.back().bound = option.bound;
@@ -192,7 +192,8 @@ constexpr Preset kCudaPresets[] = {
     {"fa2-fig7", whole_grid},
     {"decode", gpu_decode_rows},
     {"fa3-fig5", third_paper_rows},
-    {"options", option_rows},
+    {"options", [] { return option_rows(128); }},
+    {"options-64", [] { return option_rows(64); }},
     {"host", [] { return std::vector<BenchCase>(); }},
     {"fa2-forward",
      [] {

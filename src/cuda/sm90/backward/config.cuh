@@ -10,13 +10,52 @@
 
 namespace strobe::cuda::sm90 {
 
-template <int kType, int kDim_>
+/// What the producer tells of a query tile, together with its queries.
+struct BackwardVisit {
+  char* grad_query;     // the tile's first row of dQ
+  int first_row, rows;  // of the tile; rows in use from there on
+  int place;            // of the tile among all heads' tiles
+  bool edge;            // something of the tile is hidden by position from some key of the block
+  bool first, last;     // to add to dQ
+  bool more;            // another tile follows
+};
+
+/// The same where there are options.
+struct BackwardOptionVisit : BackwardVisit {
+  int head;
+  int turn;     // at dQ: how far the tile's counter must be
+  float slope;  // ALiBi's
+  bool whole;   // data hide nothing of the tile
+};
+
+template <int kFeatures>
+struct BackwardTypes {
+  using Params = BackwardOptionParams;
+  using Visit = BackwardOptionVisit;
+};
+template <>
+struct BackwardTypes<0> {
+  using Params = BackwardParams;
+  using Visit = BackwardVisit;
+};
+
+template <int kType, int kDim_, int kFeatures_>
 struct BackwardConfig {
   using Element = typename ElementOf<kType>::Type;
-  static constexpr int kDim = kDim_, kFeatures = 0;
-  static constexpr bool kHidesByData = false;
+  using Params = typename BackwardTypes<kFeatures_>::Params;
+  using Visit = typename BackwardTypes<kFeatures_>::Visit;
+  static constexpr int kDim = kDim_, kFeatures = kFeatures_, kCommonFeatures = kFeatures & kAllFeatures;
+  static constexpr bool kHidesByData = (kFeatures & kHidingFeatures) != 0;
+  /// Which tiles a block visits, and its turns there, are looked up by the producer.
+  static constexpr bool kSurveys = (kFeatures & (kDocuments | kBlockMask)) != 0;
+  static constexpr bool kHasPrefix = (kFeatures & kBackwardPrefix) != 0;
+  static constexpr bool kSoftcaps = (kFeatures & kSoftcap) != 0, kDrops = (kFeatures & kDropout) != 0;
+  /// Of the bias or the mask, where each warp brings its own keys' to shared memory.
+  static constexpr int kStagedRowBytes = staged_row_bytes(kDim_, kFeatures);
+  /// Whether what dS is made of is not what dV is made of: P times softcap's derivative, or P before dropout.
+  static constexpr bool kSplitsWeights = kSoftcaps || kDrops;
   static constexpr BackwardTile kTile = backward_tile(kDim);
-  static constexpr BackwardShared kAt = backward_shared(kDim);
+  static constexpr BackwardShared kAt = backward_shared(kDim, kFeatures);
   static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads();
   static constexpr int kStages = kTile.stages;
   static_assert(kStages == 2);
@@ -44,18 +83,14 @@ struct BackwardConfig {
   // dQ: each warpgroup makes 64 rows, those of its number where there are more, or else as many columns.
   static constexpr int kGradColumns = kQueryTile * kDim / (kConsumers * kWarpgroupRows), kGradTiles = kGradColumns / 8;
   using GradQuery = float[kGradTiles][4];
+  static_assert(sizeof(Visit) <= backward_visit_bytes(kFeatures));
 };
 
-/// What the producer tells of a query tile, together with its queries.
-struct BackwardVisit {
-  char* grad_query;     // the tile's first row of dQ
-  int first_row, rows;  // of the tile; rows in use from there on
-  int place;            // of the tile among all heads' tiles
-  bool edge;            // something of the tile is hidden from some key of the block
-  bool first, last;     // to add to dQ
-  bool more;            // another tile follows
+/// A configuration to which data hide nothing: visits and turns by position alone.
+template <class C>
+struct ByPosition {
+  static constexpr int kFeatures = 0, kQueryTile = C::kQueryTile, kKeyBlock = C::kKeyBlock;
 };
-static_assert(sizeof(BackwardVisit) <= kBackwardVisitBytes);
 
 /// A block of keys of one KV head of one sequence.
 struct BackwardItem {
@@ -83,6 +118,10 @@ struct BackwardMemory {
   /// stored.
   STROBE_DEVICE u32 written_values(int stage) const { return C::kFreesKeysEarly ? grad_scores(0) : values(stage); }
   STROBE_DEVICE u32 written_keys(int stage) const { return C::kFreesKeysEarly ? grad_scores(0) : keys(stage); }
+  /// Of one of the consumers' warps.
+  STROBE_DEVICE u32 staged(int warp) const {
+    return base + C::kAt.staged + warp * (C::kScoreQueries * C::kStagedRowBytes);
+  }
   STROBE_DEVICE u32 lse(int stage) const { return base + C::kAt.facts + stage * C::kAt.fact_bytes; }
   STROBE_DEVICE u32 delta(int stage) const { return lse(stage) + C::kQueryTile * 4; }
 

@@ -3,10 +3,19 @@
 #pragma once
 
 #include "cuda/sm80/backward/epilogue.cuh"
+#include "cuda/sm90/backward/hide.cuh"
 #include "cuda/sm90/backward/products.cuh"
 #include "cuda/sm90/backward/turns.cuh"
 
 namespace strobe::cuda::sm90 {
+
+/// What dS^T is made of, in 16 bits, where that is not P^T and registers hold only 16 bits of it.
+template <class C, bool = C::kSplitsWeights&& C::kDelaysGradQuery>
+struct GradedWeights {};
+template <class C>
+struct GradedWeights<C, true> {
+  typename C::Factor words;
+};
 
 template <class C>
 struct BackwardConsumer {
@@ -14,12 +23,13 @@ struct BackwardConsumer {
 
   const sm80::BackwardParams& f;
   BackwardMemory<C> memory;
-  const BackwardVisit* told;
+  const typename C::Visit* told;
   const BackwardItem* items;
   int number;  // of the warpgroup among the consumers
 
   typename C::Scores s, dp;  // S^T, then P^T; dP^T
   typename C::Factor p, ds;
+  GradedWeights<C> graded;
   typename C::Sums grad_key, grad_value;
   typename C::GradQuery grad_query;
   Ring<C::kItems> item_ring;
@@ -69,7 +79,7 @@ struct BackwardConsumer {
   STROBE_DEVICE const BackwardItem& item() const { return items[item_ring.stage()]; }
 
   /// Gives what position hides a value.
-  STROBE_DEVICE void hide(const BackwardVisit& visit, float value, typename C::Scores& x) const {
+  STROBE_DEVICE void hide(const typename C::Visit& visit, float value, typename C::Scores& x) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int j = item().block * C::kKeyBlock + warp_key() + 8 * half + lane_index() / 4,
@@ -101,11 +111,33 @@ struct BackwardConsumer {
     ptx::stmatrix_x4(tile + (first + k) / 4 * C::kKeyPanelBytes + row * kPanelRowBytes + place * kChunkBytes, words);
   }
 
+  /// P^T of step k as a left factor.
+  STROBE_DEVICE void take_weights(int k, u32 (&words)[4]) const {
+    if constexpr (C::kSplitsWeights) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        const float(&pair)[4] = s[2 * k + n / 2];
+        words[n] = SplitWeight<Element>::given(pair[n % 2 * 2], pair[n % 2 * 2 + 1]);
+      }
+    } else {
+      left_factor<Element>(&s[2 * k], words);
+    }
+  }
+  STROBE_DEVICE void take_graded_weights(int k) {
+    if constexpr (C::kSplitsWeights && C::kDelaysGradQuery) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        const float(&pair)[4] = s[2 * k + n / 2];
+        graded.words[k][n] = SplitWeight<Element>::graded(pair[n % 2 * 2], pair[n % 2 * 2 + 1]);
+      }
+    }
+  }
+
   STROBE_DEVICE void store_weights() const {
 #pragma unroll
     for (int k = 0; k < C::kScoreSteps; ++k) {
       u32 words[4];
-      left_factor<Element>(&s[2 * k], words);
+      take_weights(k, words);
       store_step(memory.weights(here.stage()), k, words);
     }
   }
@@ -113,7 +145,12 @@ struct BackwardConsumer {
   /// P^T of queries 8 (2 k + t) and following, as grade() wants it: where registers are short, only the left factor is
   /// kept of it.
   STROBE_DEVICE float weight(int k, int t, int e) const {
-    if constexpr (C::kDelaysGradQuery) {
+    if constexpr (C::kSplitsWeights && !C::kDelaysGradQuery) {
+      return Element::high(SplitWeight<Element>::word(s[2 * k + t][e]));
+    } else if constexpr (C::kSplitsWeights) {
+      const u32 pair = graded.words[k][2 * t + e / 2];
+      return e % 2 == 0 ? Element::low(pair) : Element::high(pair);
+    } else if constexpr (C::kDelaysGradQuery) {
       const u32 pair = p[k][2 * t + e / 2];
       return e % 2 == 0 ? Element::low(pair) : Element::high(pair);
     } else {
@@ -132,7 +169,14 @@ struct BackwardConsumer {
         const float2 shift = ptx::ld_shared_f32x2(delta + (2 * k + t) * 32);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          grads[t][e] = weight(k, t, e) * (dp[2 * k + t][e] - (e % 2 == 0 ? shift.x : shift.y));
+          if constexpr (C::kDrops) {
+            const float given = weight(k, t, e);
+            const bool dropped = (__float_as_int(given) & 0x80000000) != 0;
+            const float grad = dropped ? 0.0f : dp[2 * k + t][e] * f.attention.dropout_scale;
+            grads[t][e] = fabsf(given) * (grad - (e % 2 == 0 ? shift.x : shift.y));
+          } else {
+            grads[t][e] = weight(k, t, e) * (dp[2 * k + t][e] - (e % 2 == 0 ? shift.x : shift.y));
+          }
         }
       }
       left_factor<Element>(grads, ds[k]);
@@ -175,7 +219,7 @@ struct BackwardConsumer {
     ptx::wgmma_commit_group();
   }
 
-  STROBE_DEVICE const BackwardVisit& visit_of(const Ring<C::kStages>& tile) const {
+  STROBE_DEVICE const typename C::Visit& visit_of(const Ring<C::kStages>& tile) const {
     return told[tile.count % kBackwardVisits];
   }
 
@@ -190,7 +234,7 @@ struct BackwardConsumer {
   /// Gives away a part of dQ. Where consumers add themselves, parts stand between products that are on their way, since
   /// memory takes them at its own pace.
   template <int kPart>
-  STROBE_DEVICE void give(const BackwardVisit& visit, bool last) {
+  STROBE_DEVICE void give(const typename C::Visit& visit, bool last) {
     constexpr int kParts = C::kStagesGradQuery ? 1 : 4, kTiles = C::kGradTiles / kParts;
     if (f.grad_query.data == nullptr || kPart >= kParts) return;
     const GradQueryShare<C> share{f, visit, number};
@@ -203,19 +247,50 @@ struct BackwardConsumer {
     if (kPart + 1 == kParts) arrive(memory.added());
   }
   STROBE_DEVICE void give_away(const Ring<C::kStages>& tile) {
-    const BackwardVisit& visit = visit_of(tile);
+    const typename C::Visit& visit = visit_of(tile);
     const bool last = visit.last;
     await_place(tile, last);
     give<0>(visit, last);
     stage.advance();
   }
 
+  STROBE_DEVICE ScorePlace place_of(const typename C::Visit& visit) const {
+    const int query = visit.first_row + own_query(), key = item().block * C::kKeyBlock + warp_key();
+    return {query + 2 * (lane_index() % 4), key + lane_index() / 4, query, key};
+  }
+
+  STROBE_DEVICE StagedRows<C> staged_rows() const { return {memory.staged(number * 4 + warp_index() % 4)}; }
+  /// Asks for the bias or the mask of a tile that has been told of.
+  STROBE_DEVICE void ask_ahead(const Ring<C::kStages>& tile) const {
+    if constexpr (C::kStagedRowBytes > 0) {
+      const typename C::Visit& visit = visit_of(tile);
+      staged_rows().ask(f.attention, item().s, visit.head, place_of(visit));
+    }
+  }
+
+  /// The same with options, and what is hidden.
+  STROBE_DEVICE void weigh_with_options(const typename C::Visit& visit, bool hides, HiddenScores<C>& hidden) {
+    const ScorePlace place = place_of(visit);
+    const StagedRows<C> staged = staged_rows();
+    weigh_edited<C>(f.attention, item().s, visit.head, visit.slope, place, staged,
+                    memory.lse(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4, s);
+    if (!hides) return;
+    hidden.find(f.attention, item(), visit, place, staged);
+    hidden.clear(s);
+  }
+
   /// P^T of the tile `here`, whose S^T is there, while its dP^T is made, until both are there.
   STROBE_DEVICE void weigh_while_dp(float unit) {
-    const BackwardVisit& visit = visit_of(here);
-    const bool edge = visit.edge;
-    if (edge) hide(visit, minus_infinity(), s);
-    weigh(unit);
+    const typename C::Visit& visit = visit_of(here);
+    bool edge = visit.edge;
+    HiddenScores<C> hidden;
+    if constexpr (C::kFeatures != 0) {
+      if (C::kHidesByData) edge |= !visit.whole;
+      weigh_with_options(visit, edge, hidden);
+    } else {
+      if (edge) hide(visit, minus_infinity(), s);
+      weigh(unit);
+    }
     hold(s);
     if constexpr (C::kSharesKeys) {
       store_weights();
@@ -226,10 +301,18 @@ struct BackwardConsumer {
     wait_for(memory.grad_output_full(here.stage()), here.parity());
     ptx::wgmma_wait_group<0>();
     hold(dp);
-    if (edge) hide(visit, 0.0f, dp);
+    if (edge) {
+      if constexpr (C::kFeatures != 0) {
+        hidden.clear(dp);
+      } else {
+        hide(visit, 0.0f, dp);
+      }
+    }
     if constexpr (!C::kSharesKeys) {
 #pragma unroll
-      for (int k = 0; k < C::kScoreSteps; ++k) left_factor<Element>(&s[2 * k], p[k]);
+      for (int k = 0; k < C::kScoreSteps; ++k) take_weights(k, p[k]);
+#pragma unroll
+      for (int k = 0; k < C::kScoreSteps; ++k) take_graded_weights(k);
     }
   }
 
@@ -237,7 +320,7 @@ struct BackwardConsumer {
   /// product is made from what lies there, and nobody looks at it: ptxas 13.0 serialises products that stand in a
   /// branch.) Returns whether there is a next tile.
   STROBE_DEVICE bool step(float unit) {
-    const BackwardVisit& visit = visit_of(here);
+    const typename C::Visit& visit = visit_of(here);
     const bool last = visit.last, more = visit.more;
     Ring<C::kStages> ahead = here;
     ahead.advance();
@@ -269,6 +352,7 @@ struct BackwardConsumer {
     give<2>(visit, last);
     start_scores<C::kDim / 32, C::kDim / 16>(ahead.stage());
     give<3>(visit, last);
+    if (more) ask_ahead(ahead);
     ptx::wgmma_wait_group<0>();
     hold(s);
     hold(grad_key[0]);
@@ -313,6 +397,7 @@ struct BackwardConsumer {
     } else {
       wait_for(memory.query_full(ahead.stage()), ahead.parity());
       start_scores(ahead.stage());
+      ask_ahead(ahead);
     }
     ptx::wgmma_wait_group<0>();
     hold(grad_key[0]);
@@ -347,9 +432,14 @@ struct BackwardConsumer {
     clear(grad_key);
     clear(grad_value);
     wait_for(memory.keys_full(keys.stage()), keys.parity());
+    if constexpr (C::kHidesByData) {
+      clear_unseen_keys<C>(f.attention, item(), number * 4 + warp_index() % 4, memory.keys(keys.stage()));
+      ptx::bar_sync(1, C::kConsumerThreads);
+    }
     wait_for(memory.query_full(here.stage()), here.parity());
     ptx::wgmma_fence();
     start_scores(here.stage());
+    ask_ahead(here);
     ptx::wgmma_wait_group<0>();
     hold(s);
     wait_for(memory.values_full(keys.stage()), keys.parity());
@@ -399,7 +489,8 @@ struct BackwardConsumer {
         pass();
         if (C::kFreesKeysEarly) arrive(memory.keys_empty(keys.stage()));
         ptx::bar_sync(1, C::kConsumerThreads);  // nobody reads keys, values, P^T and dS^T any more
-        write(f.grad_value, f.attention.value_dim, 1.0f, grad_value, memory.written_values(keys.stage()));
+        write(f.grad_value, f.attention.value_dim, C::kDrops ? f.attention.dropout_scale : 1.0f, grad_value,
+              memory.written_values(keys.stage()));
         write(f.grad_key, f.attention.head_dim, f.attention.scale, grad_key, memory.written_keys(keys.stage()));
         if (C::kFreesKeysEarly) {
           ptx::bar_sync(1, C::kConsumerThreads);  // nor what was written

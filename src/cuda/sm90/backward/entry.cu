@@ -1,10 +1,10 @@
 // One compiled variant of the Hopper backward kernel. Options: STROBE_TYPE (an Element), STROBE_DIM (a built dimension
-// of heads and values).
+// of heads and values), STROBE_FEATURES (Feature bits).
 #include "cuda/sm90/backward/kernel.cuh"
 
-using Config = strobe::cuda::sm90::BackwardConfig<STROBE_TYPE, STROBE_DIM>;
+using Config = strobe::cuda::sm90::BackwardConfig<STROBE_TYPE, STROBE_DIM, STROBE_FEATURES>;
 
 extern "C" __global__ void __launch_bounds__(Config::kThreads, 1)
-    strobe_sm90_backward(const __grid_constant__ strobe::cuda::sm90::BackwardParams params) {
+    strobe_sm90_backward(const __grid_constant__ Config::Params params) {
   strobe::cuda::sm90::backward<Config>(params);
 }

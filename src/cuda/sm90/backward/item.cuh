@@ -31,15 +31,16 @@ STROBE_DEVICE BackwardItem item_of(const sm80::BackwardParams& f, int number) {
   item.s = sequence_of(p, b);
   item.block = block;
   item.last_key = smaller((block + 1) * C::kKeyBlock, stored);
-  const sm80::Visits<C> visits(p, item.s, block, item.kv_head);
+  const sm80::Visits<ByPosition<C>> visits(p, item.s, block, item.kv_head);
   item.lowest = visits.sight.lowest;
   item.highest = visits.sight.highest;
   item.visited = !visits.first().none();
   return item;
 }
 
+/// The visits of an item by position.
 template <class C>
-STROBE_DEVICE sm80::Visits<C> visits_of(const sm80::BackwardParams& f, const BackwardItem& item) {
+STROBE_DEVICE sm80::Visits<ByPosition<C>> visits_of(const sm80::BackwardParams& f, const BackwardItem& item) {
   return {f.attention, item.s, item.block, item.kv_head};
 }
 

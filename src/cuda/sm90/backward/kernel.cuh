@@ -8,10 +8,10 @@
 
 namespace strobe::cuda::sm90 {
 
-extern __shared__ __align__(128) char shared_memory[];
+extern __shared__ __align__(kBackwardAlignment) char shared_memory[];
 
 template <class C>
-STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory) {
+STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory, bool await_reads) {
   constexpr int kConsumerWarps = 4 * C::kConsumers;
   ptx::mbarrier_init(memory.landed(), 1);
   ptx::mbarrier_init(memory.added(), kConsumerWarps);
@@ -23,7 +23,7 @@ STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory) {
     ptx::mbarrier_init(memory.values_full(stage), 1);
     ptx::mbarrier_init(memory.keys_empty(stage), kConsumerWarps);
     ptx::mbarrier_init(memory.query_full(stage), 1);
-    ptx::mbarrier_init(memory.query_empty(stage), kConsumerWarps);
+    ptx::mbarrier_init(memory.query_empty(stage), kConsumerWarps + (C::kSurveys && await_reads ? 1 : 0));
     ptx::mbarrier_init(memory.grad_output_full(stage), 1);
     ptx::mbarrier_init(memory.grad_output_empty(stage), kConsumerWarps);
     ptx::mbarrier_init(memory.turn_come(stage), 2);
@@ -33,21 +33,21 @@ STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory) {
 }
 
 template <class C>
-STROBE_DEVICE void backward(const BackwardParams& f) {
+STROBE_DEVICE void backward(const typename C::Params& f) {
   const u32 start = ptx::shared_address(shared_memory),
             base = (start + kBackwardAlignment - 1) / kBackwardAlignment * kBackwardAlignment;
   const BackwardMemory<C> memory{base};
   char* const aligned = shared_memory + (base - start);
-  auto* const told = reinterpret_cast<BackwardVisit*>(aligned + C::kAt.visits);
+  auto* const told = reinterpret_cast<typename C::Visit*>(aligned + C::kAt.visits);
   auto* const items = reinterpret_cast<BackwardItem*>(aligned + C::kAt.items);
-  if (threadIdx.x == 0) start_barriers(memory);
+  if (threadIdx.x == 0) start_barriers(memory, f.common.grad_query.data != nullptr);
   __syncthreads();
   const int warpgroup = int(threadIdx.x) / kWarpgroup;
   if (warpgroup == 0) {
     ptx::setmaxnreg_dec<C::kTile.producer_registers>();
     if (warp_index() == 0) BackwardProducer<C>{f, memory, told, items}.run();
-    if (threadIdx.x == kWarpLanes) BackwardTurns<C>{f.common, memory, items}.await();
-    if (threadIdx.x == 2 * kWarpLanes) BackwardTurns<C>{f.common, memory, items}.pass();
+    if (threadIdx.x == kWarpLanes) BackwardTurns<C>{f.common, memory, told, items}.await();
+    if (threadIdx.x == 2 * kWarpLanes) BackwardTurns<C>{f.common, memory, told, items}.pass();
   } else {
     ptx::setmaxnreg_inc<C::kTile.consumer_registers>();
     BackwardConsumer<C>{f.common, memory, told, items, warpgroup - 1}.run();

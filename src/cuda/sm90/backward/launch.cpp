@@ -3,15 +3,18 @@
 #include <algorithm>
 
 #include "cuda/families.hpp"
+#include "cuda/sm80/backward/tiles.hpp"
 #include "cuda/sm90/backward/params.hpp"
 #include "cuda/sm90/backward/tiles.hpp"
+#include "cuda/sm90/forward/document_blocks.hpp"
 #include "cuda/translate.hpp"
 
 namespace strobe::cuda::sm90_backward {
 namespace {
 
-using sm90::BackwardParams;
+using sm90::BackwardOptionParams;
 using sm90::BackwardTile;
+using sm90::DocumentBlocks;
 
 constexpr float kLog2E = 1.44269504f;
 constexpr unsigned kPrepareThreads = 256, kSinkThreads = 256;  // as in sm80/backward: prepare.cuh, sink.cuh
@@ -24,9 +27,23 @@ int built_dim(const Problem& problem) {
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+/// features_of, and whether there is a prefix. With another option that is one of many.
+int own_features_of(const Problem& problem) {
+  const int features = features_of(problem);
+  const bool prefix = problem.prefix_length > 0 || problem.has_prefix_lengths;
+  if (features == kAllFeatures || (prefix && features != 0)) return sm90::kAllBackwardFeatures;
+  return prefix ? sm90::kBackwardPrefix : features;
+}
+
+/// The gradient of the bias, which is the portable family's kernel (sm80/backward/bias).
+KernelKey bias_kernel_of(const Problem& problem) {
+  const sm80::BuiltDims dims = sm80::built_dims(int(problem.head_dim), int(problem.value_dim));
+  return {KernelId::kBackwardBias, {int(problem.query_type), dims.head, dims.value, features_of(problem)}};
+}
+
 /// Where the arrays of the workspace lie, in bytes.
 struct Layout {
-  std::size_t facts = 0, sums = 0, turns = 0, sink_parts = 0, items_taken = 0, bytes = 0;
+  std::size_t facts = 0, sums = 0, turns = 0, sink_parts = 0, items_taken = 0, documents = 0, bytes = 0;
 };
 
 Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
@@ -41,6 +58,8 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
   place(layout.turns, problem.wants_grad_query, tiles * sizeof(int));
   place(layout.sink_parts, problem.wants_grad_sink, tiles * sizeof(float));
   place(layout.items_taken, true, sizeof(int));
+  const DocumentBlocks blocks(problem, tile.key_block);
+  place(layout.documents, problem.has_documents, blocks.query_bytes() + blocks.key_bytes());
   return layout;
 }
 
@@ -57,9 +76,9 @@ int heads_per_group(const Problem& problem, const CudaDevice& device, const Back
   return int(std::clamp<std::int64_t>(std::max(by_cache, by_turns), 1, heads));
 }
 
-BackwardParams params_for(const Problem& problem, const Buffers& buffers, const BackwardTile& tile, int dim,
-                          const CudaDevice& device, char* workspace) {
-  BackwardParams params{};
+BackwardOptionParams params_for(const Problem& problem, const Buffers& buffers, const BackwardTile& tile, int dim,
+                                const CudaDevice& device, char* workspace) {
+  BackwardOptionParams params{};
   sm80::BackwardParams& common = params.common;
   AttentionParams& p = common.attention;
   p = params_of(problem, buffers);
@@ -69,6 +88,14 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   if (problem.wants_grad_value) common.grad_value = view_of(buffers.grad_value, problem.value_dim);
   if (problem.has_grad_lse) common.grad_lse = view_of(buffers.grad_lse);
   if (problem.wants_grad_sink) common.grad_sink = view_of(buffers.grad_sink);
+  if (problem.wants_grad_bias) {
+    const bool(&broadcasts)[4] = problem.bias_broadcasts;
+    common.grad_bias = view_of(buffers.grad_bias);
+    common.bias_batches = broadcasts[0] ? 1 : int(problem.batch);
+    common.bias_heads = broadcasts[1] ? 1 : int(problem.query_heads);
+    common.bias_rows = broadcasts[2] ? 1 : int(problem.query_length);
+    common.bias_keys = broadcasts[3] ? 1 : int(problem.key_length);
+  }
 
   const Layout layout = layout_of(problem, tile, dim);
   common.facts = reinterpret_cast<float*>(workspace + layout.facts);
@@ -96,6 +123,30 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   return params;
 }
 
+/// Sums up the documents of all blocks.
+void sum_up_documents(const Problem& problem, const KernelKey& key, const BackwardTile& tile, char* memory,
+                      Launcher& launcher, BackwardOptionParams& params) {
+  sm90::ForwardParams documents{};
+  documents.attention = params.common.attention;
+  sm90::sum_up_documents(problem, key, memory, tile.key_block, launcher, documents);
+  params.query_documents = documents.query_documents;
+  params.key_documents = documents.key_documents;
+  params.query_slots = documents.query_slots;
+  params.key_slots = documents.key_slots;
+}
+
+void launch_grad_bias(const Problem& problem, const KernelKey& key, const sm80::BackwardParams& params,
+                      Launcher& launcher) {
+  const int bytes = int(size_of(problem.query_type)), head_dim = key.values[1], value_dim = key.values[2];
+  const sm80::BiasTile tile = sm80::bias_tile(bytes, head_dim, value_dim, launcher.device().architecture);
+  const Grid grid{.x = unsigned(ceil_div(params.bias_keys, tile.keys)),
+                  .y = unsigned(ceil_div(params.bias_rows, tile.rows())),
+                  .z = unsigned(params.bias_batches) * unsigned(params.bias_heads)};
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  launcher.launch(key, grid, unsigned(tile.threads()),
+                  unsigned(sm80::bias_shared_bytes(tile, bytes, head_dim, value_dim)), &params);
+}
+
 }  // namespace
 
 bool serves(const Problem& problem, const CudaDevice& device, std::string* why_not) {
@@ -110,8 +161,6 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (dim > kLargestDim) return refuse("head dimensions above 256 are not built");
   if (dim < kLeastDim) return refuse("would pad head dimensions up to 32 to 64");
   if (!problem.regular_rows) return refuse("rows must start at multiples of 16 bytes, in the order of memory");
-  if (features_of(problem) != 0) return refuse("has no softcap, bias, ALiBi, documents, masks, dropout or scale <= 0");
-  if (problem.prefix_length > 0 || problem.has_prefix_lengths) return refuse("has no prefix");
   const BackwardTile tile = sm90::backward_tile(int(dim));
   const std::int64_t most = (std::int64_t(1) << 31) - 1;
   if (key_blocks_of(problem, tile.key_block) * blocked_heads_of(problem) > most ||
@@ -120,6 +169,9 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   }
   if (std::max(problem.query_length, problem.key_length) >= std::int64_t(1) << 30) return refuse("2^30 rows or more");
   if (problem.query_heads > 65535) return refuse("more than 65535 query heads");
+  if (problem.wants_grad_bias && problem.batch * problem.query_heads > 65535) {
+    return refuse("a bias gradient for more than 65535 heads");
+  }
   return true;
 }
 
@@ -127,10 +179,12 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
   const int dim = built_dim(problem);
   const BackwardTile tile = sm90::backward_tile(dim);
   decision.variant = Variant::kPrefill;
-  decision.kernels[0] = {KernelId::kBackward90, {int(problem.query_type), dim}};
+  decision.kernels[0] = {KernelId::kBackward90, {int(problem.query_type), dim, own_features_of(problem)}};
   decision.kernels[1] = {KernelId::kBackwardPrepare, {}};
   decision.kernel_count = 2;
   if (problem.wants_grad_sink) decision.kernels[decision.kernel_count++] = {KernelId::kBackwardSink, {}};
+  if (problem.has_documents) decision.kernels[decision.kernel_count++] = {KernelId::kForward90Documents, {}};
+  if (problem.wants_grad_bias) decision.kernels[decision.kernel_count++] = bias_kernel_of(problem);
   decision.query_tile = tile.query_tile;
   decision.key_block = tile.key_block;
   decision.workspace_bytes = layout_of(problem, tile, dim).bytes;
@@ -142,7 +196,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const KernelKey& key = decision.kernels[0];
   const int dim = key.values[1];
   const BackwardTile tile = sm90::backward_tile(dim);
-  const BackwardParams params =
+  BackwardOptionParams params =
       params_for(problem, buffers, tile, dim, launcher.device(), static_cast<char*>(workspace));
   const auto slots = unsigned(params.common.slots), heads = unsigned(problem.query_heads);
   if (slots > 0 && heads > 0) {
@@ -150,11 +204,22 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   } else {
     launcher.clear(params.common.items_taken, sizeof(int));
   }
-  if (problem.wants_grad_sink) launcher.launch(decision.kernels[2], {.x = heads}, kSinkThreads, 0, &params.common);
+  for (int n = 2; n < decision.kernel_count; ++n) {
+    const KernelKey& more = decision.kernels[n];
+    if (more.id == KernelId::kBackwardSink) {
+      launcher.launch(more, {.x = heads}, kSinkThreads, 0, &params.common);
+    } else if (more.id == KernelId::kBackwardBias) {
+      launch_grad_bias(problem, more, params.common, launcher);
+    } else {
+      char* const memory = static_cast<char*>(workspace) + layout_of(problem, tile, dim).documents;
+      sum_up_documents(problem, more, tile, memory, launcher, params);
+    }
+  }
   const bool wants_rows = problem.wants_grad_query || problem.wants_grad_key || problem.wants_grad_value;
   if (params.items == 0 || !wants_rows) return;
   const auto blocks = unsigned(std::min(params.items, launcher.device().multiprocessors));
-  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()), unsigned(sm90::backward_shared(dim).bytes), &params);
+  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
+                  unsigned(sm90::backward_shared(dim, key.values[2]).bytes), &params);
 }
 
 }  // namespace strobe::cuda::sm90_backward

@@ -11,4 +11,12 @@ struct BackwardParams {
   int items;                    // blocks of keys of all heads
 };
 
+/// The same for kernels with options.
+struct BackwardOptionParams : BackwardParams {
+  // The smallest and the largest document of every kWarpgroupRows queries and of every block of keys, where documents
+  // are given (sm90/forward/documents.cuh).
+  const int *query_documents, *key_documents;
+  int query_slots, key_slots;  // of a sequence, where it is not packed
+};
+
 }  // namespace strobe::cuda::sm90

@@ -4,7 +4,7 @@
 // them before consumers hear of it.
 #pragma once
 
-#include "cuda/sm90/backward/item.cuh"
+#include "cuda/sm90/backward/survey.cuh"
 
 namespace strobe::cuda::sm90 {
 
@@ -15,10 +15,10 @@ struct TileRows {
 
 template <class C>
 struct BackwardProducer {
-  const BackwardParams& f;
+  const typename C::Params& f;
   BackwardMemory<C> memory;
-  BackwardVisit* told;  // [kBackwardVisits]
-  BackwardItem* items;  // [2]
+  typename C::Visit* told;  // [kBackwardVisits]
+  BackwardItem* items;      // [2]
   Ring<C::kItems> item_ring;
   Ring<C::kKeyStages> keys;
   Ring<C::kStages> ring;  // of queries and of gradients of outputs
@@ -28,21 +28,23 @@ struct BackwardProducer {
   STROBE_DEVICE const BackwardItem& item() const { return items[item_ring.stage()]; }
   STROBE_DEVICE const Sequence& s() const { return item().s; }
 
-  template <int kRows>
-  STROBE_DEVICE void clear_rows(u32 tile, TileRows kept) const {
+  template <int kRows, class Hidden>
+  STROBE_DEVICE void clear_rows(u32 tile, TileRows kept, Hidden hidden) const {
     for (int n = lane_index(); n < kRows * C::kPanels * 8; n += kWarpLanes) {
       const int row = n / 8 % kRows;
-      if (row < kept.begin || row >= kept.end) ptx::st_shared_16(tile + n * kChunkBytes, make_uint4(0, 0, 0, 0));
+      if (row < kept.begin || row >= kept.end || hidden(row)) {
+        ptx::st_shared_16(tile + n * kChunkBytes, make_uint4(0, 0, 0, 0));
+      }
     }
     ptx::fence_proxy_async();
     __syncwarp();
   }
 
   /// Rows [row, row + kRows) of one head, panel by panel, and `more` bytes that someone else asks for; all but the rows
-  /// to keep is cleared where `dirty`. `full` hears of it.
-  template <int kRows, class More>
+  /// to keep, and those that are `hidden` of them, is cleared where `dirty`. `full` hears of it.
+  template <int kRows, class Hidden, class More>
   STROBE_DEVICE void load(u32 to, const TensorMap& map, u32 full, int row, int head, int batch, u64 policy, bool dirty,
-                          TileRows kept, int more_bytes, More more) {
+                          TileRows kept, Hidden hidden, int more_bytes, More more) {
     const u32 barrier = dirty ? memory.landed() : full;
     if (lane_index() == 0) {
       ptx::mbarrier_arrive_expect_tx(barrier, kRows * C::kDim * 2 + more_bytes);
@@ -56,22 +58,30 @@ struct BackwardProducer {
     if (!dirty) return;
     wait_for(barrier, landed_parity);
     landed_parity ^= 1;
-    clear_rows<kRows>(to, kept);
+    clear_rows<kRows>(to, kept, hidden);
     if (lane_index() == 0) ptx::mbarrier_arrive(full);
   }
 
   STROBE_DEVICE void load_keys(const TensorMap& map, u32 to, u32 full) {
     const int first_key = item().block * C::kKeyBlock;
     const KeyRange first = visible_keys(p(), s(), 0), last = visible_keys(p(), s(), s().queries - 1);
-    const TileRows kept{first.first - first_key, last.last - first_key};
+    TileRows kept{first.first - first_key, last.last - first_key}, gap{0, 0};
+    if constexpr (C::kHasPrefix) {
+      const int prefix = larger(smaller(s().prefix, s().keys) - first_key, 0);
+      if (prefix > 0) {
+        if (prefix < kept.begin) gap = {prefix, kept.begin};
+        kept = {0, larger(prefix, kept.end)};
+      }
+    }
     const int stored = p().key_length - s().first_key - first_key;  // beyond, the copy engine writes zeros
-    const bool dirty = kept.begin > 0 || kept.end < smaller(C::kKeyBlock, stored);
+    const bool dirty = kept.begin > 0 || kept.end < smaller(C::kKeyBlock, stored) || (C::kHasPrefix && gap.end > 0);
+    const auto hidden = [=](int row) { return C::kHasPrefix && row >= gap.begin && row < gap.end; };
     load<C::kKeyBlock>(to, map, full, s().first_key + first_key, item().kv_head, s().cache_row, ptx::kEvictFirst, dirty,
-                       kept, 0, [](u32) {});
+                       kept, hidden, 0, [](u32) {});
   }
 
   STROBE_DEVICE void tell(const sm80::Visit& visit, const TileView& view, int place, bool more,
-                          BackwardVisit& to) const {
+                          typename C::Visit& to) const {
     const int first_key = item().block * C::kKeyBlock;
     const RowAddress rows = query_rows(p(), f.common.grad_query, s(), visit.head);
     to.grad_query = const_cast<char*>(rows(view.first_row));
@@ -82,20 +92,38 @@ struct BackwardProducer {
     to.first = visit.turn == 0;
     to.last = visit.last;
     to.more = more;
+    if constexpr (C::kFeatures != 0) {
+      to.head = visit.head;
+      to.turn = visit.turn;
+      to.slope = alibi_slope<C::kCommonFeatures>(p(), s(), visit.head);
+      to.whole = visit.whole && ((C::kFeatures & kMask) == 0 || p().mask.data == nullptr);
+    }
+  }
+
+  /// Whether the tile's facts say that a query which sees nothing has something infinite or NaN
+  /// (sm80/backward/prepare).
+  STROBE_DEVICE bool has_blind_queries(int place) const {
+    if constexpr (!C::kHidesByData) return false;
+    return f.common.facts[i64(place) * f.common.fact_floats + 2 * C::kQueryTile] != 0.0f;
   }
 
   STROBE_DEVICE void load_visit(const sm80::Sight& sight, const sm80::Visit& visit, bool is_first, bool more) {
     const int first_row = visit.tile * C::kQueryTile, row = s().first_query + first_row;
     const int place = visit.head * f.common.slots + sm80::first_slot(f.common, s()) + visit.tile;
     const int batch = p().packed_queries ? 0 : s().batch;
-    const TileRows kept{-sight.highest - first_row, smaller(s().queries, s().keys - sight.lowest) - first_row};
-    const bool dirty = kept.begin > 0 || kept.end < smaller(C::kQueryTile, p().query_length - row);
+    TileRows kept{-sight.highest - first_row, smaller(s().queries, s().keys - sight.lowest) - first_row};
+    if (C::kHasPrefix && sight.prefix > 0) kept = {0, s().queries - first_row};
+    const bool blind = has_blind_queries(place);
+    const bool dirty = blind || kept.begin > 0 || kept.end < smaller(C::kQueryTile, p().query_length - row);
+    const auto hidden = [=, this](int row) {  // LSE is +inf where a query sees nothing
+      return C::kHidesByData && blind && ptx::ld_shared_4(memory.lse(ring.stage()) + row * 4) == 0x7f800000u;
+    };
 
     wait_for(memory.query_empty(ring.stage()), ring.parity() ^ 1);
     if (lane_index() == 0)
       tell(visit, sight.tile(first_row, C::kQueryTile), place, more, told[ring.count % kBackwardVisits]);
     load<C::kQueryTile>(memory.queries(ring.stage()), f.query, memory.query_full(ring.stage()), row, visit.head, batch,
-                        ptx::kEvictLast, dirty, kept, C::kFactBytes, [&](u32 barrier) {
+                        ptx::kEvictLast, dirty, kept, hidden, C::kFactBytes, [&](u32 barrier) {
                           ptx::cp_async_bulk_load(memory.lse(ring.stage()),
                                                   f.common.facts + i64(place) * f.common.fact_floats, barrier,
                                                   C::kFactBytes);
@@ -103,12 +131,20 @@ struct BackwardProducer {
     if (is_first) load_keys(f.value, memory.values(keys.stage()), memory.values_full(keys.stage()));
     wait_for(memory.grad_output_empty(ring.stage()), ring.parity() ^ 1);
     load<C::kQueryTile>(memory.grad_outputs(ring.stage()), f.grad_output, memory.grad_output_full(ring.stage()), row,
-                        visit.head, batch, ptx::kEvictLast, dirty, kept, 0, [](u32) {});
+                        visit.head, batch, ptx::kEvictLast, dirty, kept, hidden, 0, [](u32) {});
     ring.advance();
   }
 
+  STROBE_DEVICE auto own_visits() const {
+    if constexpr (C::kSurveys) {
+      return SurveyedVisits<C>(f, item());
+    } else {
+      return visits_of<C>(f.common, item());
+    }
+  }
+
   STROBE_DEVICE void load_item() {
-    const sm80::Visits<C> visits = visits_of<C>(f.common, item());
+    auto visits = own_visits();
     wait_for(memory.keys_empty(keys.stage()), keys.parity() ^ 1);
     load_keys(f.key, memory.keys(keys.stage()), memory.keys_full(keys.stage()));
     bool is_first = true;
@@ -127,9 +163,18 @@ struct BackwardProducer {
     if (lane_index() == 0) {
       const int number = atomicAdd(f.common.items_taken, 1);
       items[item_ring.stage()] = number < f.items ? item_of<C>(f.common, number) : BackwardItem{};
-      ptx::mbarrier_arrive(memory.item_full(item_ring.stage()));
+      if constexpr (!C::kSurveys) ptx::mbarrier_arrive(memory.item_full(item_ring.stage()));
     }
     __syncwarp();
+    if constexpr (C::kSurveys) {
+      const bool visited = item().visited && !own_visits().first().none();
+      __syncwarp();
+      if (lane_index() == 0) {
+        items[item_ring.stage()].visited = visited;
+        ptx::mbarrier_arrive(memory.item_full(item_ring.stage()));
+      }
+      __syncwarp();
+    }
     return item().there;
   }
 

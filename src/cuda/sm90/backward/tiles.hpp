@@ -2,6 +2,8 @@
 // host when it plans. README.md has the arithmetic of registers and shared memory behind them.
 #pragma once
 
+#include "cuda/params.hpp"
+
 namespace strobe::cuda::sm90 {
 
 struct BackwardTile {
@@ -45,6 +47,11 @@ constexpr bool delays_grad_query(int dim) { return dim <= 64; }
 /// otherwise by way of where keys and values lay. (Not measured at d128.)
 constexpr bool frees_keys_early(int dim) { return dim <= 64 || dim > 128; }
 
+/// A feature of this kernel besides those of AttentionParams: keys before a prefix are seen by all.
+constexpr int kBackwardPrefix = 256;
+/// Those of the kernel that has all, and asks for each whether it is given.
+constexpr int kAllBackwardFeatures = kAllFeatures | kBackwardPrefix;
+
 /// What is known of a query tile's rows, as floats: as sm80/backward/prepare.cuh writes it.
 constexpr int backward_fact_floats(int query_tile) { return 2 * query_tile + 4; }
 
@@ -57,18 +64,30 @@ struct BackwardShared {
   int grad_query;             // dQ of a tile in float32, in the order of registers, if it is staged
   int facts;                  // [stages][fact_bytes]
   int fact_bytes;
-  int visits;    // [kBackwardVisits][kBackwardVisitBytes]
+  int staged;    // [warps of consumers][queries of theirs][staged_row_bytes]: bias or mask
+  int visits;    // [kBackwardVisits][backward_visit_bytes]
   int items;     // [2][kBackwardItemBytes]
   int barriers;  // [kBackwardBarriers], 8 bytes each
-  int bytes;     // with room to align the start
+  int bytes;     // with room to align the start, if there is any
 };
 
 constexpr int kBackwardAlignment = 1024;  // the 128-byte swizzle wants it
-constexpr int kBackwardVisitBytes = 32, kBackwardItemBytes = 96, kBackwardBarriers = 25;
+constexpr int kBackwardItemBytes = 96, kBackwardBarriers = 25;
+constexpr int backward_visit_bytes(int features) { return features == 0 ? 32 : 48; }
 /// Consumers look at a visit until the next one is nearly done, and that after it may be told of before.
 constexpr int kBackwardVisits = 4;
 
-constexpr BackwardShared backward_shared(int dim) {
+/// A row of 16 keys of the bias, of 16-bit elements, or of the boolean mask, where it is the only option and shared
+/// memory has room for what a warp wants of a tile.
+constexpr int staged_row_bytes(int dim, int features) {
+  if (dim > 128) return 0;
+  return features == kBias ? 32 : features == kMask ? 16 : 0;
+}
+
+/// Of a thread block.
+constexpr int kMostShared = 232448;
+
+constexpr BackwardShared backward_shared(int dim, int features) {
   const BackwardTile tile = backward_tile(dim);
   BackwardShared at{};
   at.fact_bytes = (backward_fact_floats(tile.query_tile) * 4 + 31) / 32 * 32;
@@ -79,10 +98,12 @@ constexpr BackwardShared backward_shared(int dim) {
   at.weights = at.grad_scores + 2 * tile.query_tile * tile.key_block * 2;
   at.grad_query = at.weights + (shares_keys(dim) ? 2 * tile.query_tile * tile.key_block * 2 : 0);
   at.facts = at.grad_query + (stages_grad_query(dim) ? tile.query_tile * dim * 4 : 0);
-  at.visits = at.facts + tile.stages * at.fact_bytes;
-  at.items = at.visits + kBackwardVisits * kBackwardVisitBytes;
+  at.staged = at.facts + tile.stages * at.fact_bytes;
+  at.visits = at.staged + 4 * tile.consumers * tile.query_tile * staged_row_bytes(dim, features);
+  at.items = at.visits + kBackwardVisits * backward_visit_bytes(features);
   at.barriers = at.items + 2 * kBackwardItemBytes;
-  at.bytes = at.barriers + kBackwardBarriers * 8 + kBackwardAlignment;
+  at.bytes = at.barriers + kBackwardBarriers * 8;
+  if (at.bytes + kBackwardAlignment <= kMostShared) at.bytes += kBackwardAlignment;
   return at;
 }
 

@@ -13,11 +13,18 @@ template <class C>
 struct BackwardTurns {
   const sm80::BackwardParams& f;
   BackwardMemory<C> memory;
+  const typename C::Visit* told;
   const BackwardItem* items;
 
   STROBE_DEVICE int* turn_of(const BackwardItem& item, const sm80::Visit& visit) const {
     return f.turns + visit.head * f.slots + sm80::first_slot(f, item.s) + visit.tile;
   }
+  STROBE_DEVICE int* turn_of(const BackwardItem&, const BackwardOptionVisit& visit) const {
+    return f.turns + visit.place;
+  }
+  /// The turn behind a visit's. Where data leave gaps, turns are numbers of blocks.
+  STROBE_DEVICE static int turn_after(const BackwardItem&, const sm80::Visit& visit) { return visit.turn + 1; }
+  STROBE_DEVICE static int turn_after(const BackwardItem& item, const BackwardOptionVisit&) { return item.block + 1; }
 
   /// Calls `work` for every visit of every item.
   template <class Work>
@@ -27,8 +34,28 @@ struct BackwardTurns {
       const BackwardItem& item = items[ring.stage()];
       if (!item.there) return;
       if (item.visited && f.grad_query.data != nullptr) {
-        const sm80::Visits<C> visits = visits_of<C>(f, item);
+        const auto visits = visits_of<C>(f, item);
         for (sm80::Visit visit = visits.first(); !visit.none(); visit = visits.after(visit)) work(item, visit);
+      }
+      ptx::mbarrier_arrive(memory.item_empty(ring.stage()));
+    }
+  }
+
+  /// The same of visits that the producer looks up: after `wait`, the next one has been told of; after `leave`, another
+  /// one may be told in its place.
+  template <class Wait, class Leave, class Work>
+  STROBE_DEVICE void for_told_visits(Wait wait, Leave leave, Work work) const {
+    u32 count = 0;
+    for (Ring<C::kItems> ring;; ring.advance()) {
+      wait_for(memory.item_full(ring.stage()), ring.parity());
+      const BackwardItem& item = items[ring.stage()];
+      if (!item.there) return;
+      for (bool more = item.visited && f.grad_query.data != nullptr; more; ++count) {
+        wait();
+        const typename C::Visit visit = told[count % kBackwardVisits];
+        leave();
+        more = visit.more;
+        work(item, visit);
       }
       ptx::mbarrier_arrive(memory.item_empty(ring.stage()));
     }
@@ -37,13 +64,19 @@ struct BackwardTurns {
   /// One thread.
   STROBE_DEVICE void await() const {
     Ring<2> ring;
-    for_visits([&](const BackwardItem& item, const sm80::Visit& visit) {
+    const auto work = [&](const BackwardItem& item, const auto& visit) {
       wait_for(memory.turn_come(ring.stage()), ring.parity() ^ 1);
       while (visit.turn > 0 && ptx::ld_acquire(turn_of(item, visit)) < visit.turn) {
       }
       ptx::mbarrier_arrive(memory.turn_come(ring.stage()));
       ring.advance();
-    });
+    };
+    if constexpr (C::kSurveys) {
+      for_told_visits([&] { wait_for(memory.query_full(ring.stage()), ring.parity()); },
+                      [&] { ptx::mbarrier_arrive(memory.query_empty(ring.stage())); }, work);
+    } else {
+      for_visits(work);
+    }
   }
 
   /// Another one. A turn also comes only when the turn two tiles before has been passed on.
@@ -52,7 +85,7 @@ struct BackwardTurns {
     Ring<2> ring;
     Ring<1> stage;
     for (int n = 0; n < 2; ++n) ptx::mbarrier_arrive(memory.turn_come(n));
-    for_visits([&](const BackwardItem& item, const sm80::Visit& visit) {
+    const auto work = [&](const BackwardItem& item, const auto& visit) {
       wait_for(memory.added(), stage.parity());
       if (C::kStagesGradQuery && !visit.last) {
         wait_for(memory.turn_come(ring.stage()), ring.parity());
@@ -67,11 +100,17 @@ struct BackwardTurns {
       }
       if constexpr (C::kStagesGradQuery) ptx::mbarrier_arrive(memory.stage_empty());
       if (C::kStagesGradQuery && !visit.last) ptx::cp_async_bulk_wait_group();
-      if (!visit.last) ptx::st_release(turn_of(item, visit), visit.turn + 1);
+      if (!visit.last) ptx::st_release(turn_of(item, visit), turn_after(item, visit));
       ptx::mbarrier_arrive(memory.turn_come(ring.stage()));
       ring.advance();
       stage.advance();
-    });
+    };
+    if constexpr (C::kSurveys) {
+      // Consumers come to a place that is told anew only after the turn of its last visit has been passed on.
+      for_told_visits([&] { wait_for(memory.added(), stage.parity()); }, [] {}, work);
+    } else {
+      for_visits(work);
+    }
   }
 };
 
@@ -79,7 +118,7 @@ struct BackwardTurns {
 template <class C>
 struct GradQueryShare {
   const sm80::BackwardParams& f;
-  const BackwardVisit& visit;
+  const typename C::Visit& visit;
   int number;  // of the warpgroup
 
   using Element = typename C::Element;

@@ -4,13 +4,13 @@
 #include <limits>
 
 #include "cuda/families.hpp"
-#include "cuda/sm90/forward/params.hpp"
-#include "cuda/sm90/forward/tiles.hpp"
+#include "cuda/sm90/forward/document_blocks.hpp"
 #include "cuda/translate.hpp"
 
 namespace strobe::cuda::sm90_forward {
 namespace {
 
+using sm90::DocumentBlocks;
 using sm90::ForwardParams;
 using sm90::ForwardTile;
 
@@ -31,22 +31,6 @@ int own_features_of(const Problem& problem) {
   add(problem.page_size > 0, sm90::kPages);
   return features;
 }
-
-/// Where the documents of all sequences' blocks lie in the workspace, behind the counter.
-struct DocumentBlocks {
-  std::int64_t query_slots, key_slots;    // of one sequence; of packed ones bounds of all
-  std::int64_t query_blocks, key_blocks;  // to be summed up
-
-  DocumentBlocks(const Problem& problem, int key_block)
-      : query_slots(query_tiles_of(problem, sm90::kWarpgroupRows)),
-        key_slots(key_blocks_of(problem, key_block)),
-        query_blocks(problem.packed_queries ? query_slots : problem.batch * query_slots),
-        key_blocks(problem.packed_keys ? key_slots : problem.batch * key_slots) {}
-
-  static constexpr std::size_t kBytes = 2 * sizeof(int);  // of each
-  std::size_t query_bytes() const { return std::size_t(query_blocks + 1) * kBytes; }
-  std::size_t key_bytes() const { return std::size_t(key_blocks + 1) * kBytes; }
-};
 
 // tanh(z) / z as polynomials in z^2: for |z| up to 1, relative error at most 7e-6; up to 1/2, 2.3e-5. Beyond, they grow
 // all the same.
@@ -91,22 +75,6 @@ void group_heads(int multiprocessors, ForwardParams& params) {
   const int groups = (params.heads + heads - 1) / heads;
   params.heads_per_group = params.heads / groups;
   params.small_groups = groups - params.heads % groups;
-}
-
-/// Launches the kernel that sums up documents.
-void sum_up_documents(const Problem& problem, const KernelKey& key, char* memory, int key_block, Launcher& launcher,
-                      ForwardParams& params) {
-  const DocumentBlocks blocks(problem, key_block);
-  params.query_documents = reinterpret_cast<int*>(memory);
-  params.key_documents = reinterpret_cast<int*>(memory + blocks.query_bytes());
-  params.query_blocks = int(blocks.query_blocks);
-  params.key_blocks = int(blocks.key_blocks);
-  params.query_slots = int(blocks.query_slots);
-  params.key_slots = int(blocks.key_slots);
-  params.key_block = key_block;
-  constexpr int kWarps = sm90::kDocumentThreads / 32;
-  const unsigned grid = unsigned((blocks.query_blocks + blocks.key_blocks + kWarps - 1) / kWarps);
-  launcher.launch(key, {.x = std::max(grid, 1u)}, sm90::kDocumentThreads, 0, &params);
 }
 
 }  // namespace
@@ -176,8 +144,8 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   params.tiles_taken = static_cast<unsigned long long*>(workspace);
   params.tag = fresh_tag();
   if (problem.has_documents) {
-    sum_up_documents(problem, decision.kernels[1], static_cast<char*>(workspace) + kWorkspaceBytes, tile.key_block,
-                     launcher, params);
+    sm90::sum_up_documents(problem, decision.kernels[1], static_cast<char*>(workspace) + kWorkspaceBytes,
+                           tile.key_block, launcher, params);
   }
   const unsigned blocks =
       unsigned(std::min<std::int64_t>(std::int64_t(params.tiles) * params.heads, launcher.device().multiprocessors));
