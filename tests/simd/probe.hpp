@@ -28,9 +28,13 @@ struct Probe {
   void (*copy_first)(const float* x, int count, float* y);
   void (*copy_first_bfloat16)(const std::uint16_t* x, int count, std::uint16_t* y);
   void (*transpose)(float* square);               // kLanes x kLanes, in place
-  void (*exp2_coarse)(const float* x, float* y);  // these two with AMX only, else null
+  void (*exp2_coarse)(const float* x, float* y);  // these five with AMX only, else null
   /// sum [16][16] += a [16][32] * b [16][16][2], bf16 times bf16.
   void (*multiply_tiles)(const std::uint16_t* a, const std::uint16_t* b, float* sum);
+  /// low, high [16] as pairs of pieces [3][16][2]; low, then high as a row of pieces [3][32].
+  void (*split_pairs)(const float* low, const float* high, std::uint16_t* pieces);
+  void (*cut_pairs)(const float* low, const float* high, std::uint16_t* pieces);
+  void (*split_row)(const float* low, const float* high, std::uint16_t* pieces);
   void (*philox)(std::uint32_t (*counters)[4], std::uint64_t key);  // kLanes counters, in place
 };
 

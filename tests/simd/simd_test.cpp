@@ -3,6 +3,8 @@
 
 #include <bit>
 #include <cmath>
+#include <limits>
+#include <utility>
 #include <vector>
 
 #include "base/half.hpp"
@@ -98,6 +100,62 @@ TEST_P(Simd, TileRegistersMultiplyPairs) {
   }
   probe().multiply_tiles(a_words.data(), b_words.data(), sum.data());
   EXPECT_EQ(sum, expected);
+}
+
+/// Elements of two vectors of 16, and what the pieces of each add up to, the smallest first.
+struct Pieces {
+  std::vector<float> x, sum;
+  std::vector<std::uint16_t> words = std::vector<std::uint16_t>(3 * 32);
+
+  explicit Pieces(std::vector<float> elements) : x(std::move(elements)) {}
+  /// Of element n, whose pieces lie at place(n).
+  void add_up(std::size_t (*place)(std::size_t)) {
+    sum.resize(x.size());
+    for (std::size_t n = 0; n < x.size(); ++n) {
+      const auto piece = [&](std::size_t i) { return float_from_bfloat16(words[i * 32 + place(n)]); };
+      sum[n] = piece(2) + piece(1) + piece(0);
+    }
+  }
+};
+std::size_t in_pairs(std::size_t n) { return n % 16 * 2 + n / 16; }
+std::size_t in_a_row(std::size_t n) { return n; }
+
+TEST_P(Simd, ThreePiecesAreAFloat) {
+  if (probe().split_pairs == nullptr) GTEST_SKIP() << "only for tile registers";
+  cases::Random random(9);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<float> x(32);
+    for (float& element : x) element = std::ldexp(float(2.0 * random.uniform() - 1.0), int(random.integer(-60, 127)));
+    Pieces pieces(x);
+    probe().split_pairs(x.data(), x.data() + 16, pieces.words.data());
+    pieces.add_up(in_pairs);
+    EXPECT_EQ(pieces.sum, x);
+    probe().cut_pairs(x.data(), x.data() + 16, pieces.words.data());
+    pieces.add_up(in_pairs);
+    EXPECT_EQ(pieces.sum, x);
+    probe().split_row(x.data(), x.data() + 16, pieces.words.data());
+    pieces.add_up(in_a_row);
+    EXPECT_EQ(pieces.sum, x);
+  }
+}
+
+TEST_P(Simd, PiecesOfExtremes) {
+  if (probe().split_row == nullptr) GTEST_SKIP() << "only for tile registers";
+  const float most = std::numeric_limits<float>::max(), infinity = std::numeric_limits<float>::infinity();
+  std::vector<float> x(32, 0.0f);
+  x[0] = most, x[1] = -most, x[2] = infinity, x[3] = -infinity, x[4] = std::nanf(""), x[5] = -0.0f;
+  x[16] = 3.3961775e38f;  // rounds to infinity, but is none
+  Pieces pieces(x);
+  const auto expect_extremes = [&] {
+    for (const std::size_t n : {0, 1, 2, 3, 5, 16, 31}) EXPECT_EQ(pieces.sum[n], x[n]) << n;
+    EXPECT_TRUE(std::isnan(pieces.sum[4]));
+  };
+  probe().split_pairs(x.data(), x.data() + 16, pieces.words.data());
+  pieces.add_up(in_pairs);
+  expect_extremes();
+  probe().split_row(x.data(), x.data() + 16, pieces.words.data());
+  pieces.add_up(in_a_row);
+  expect_extremes();
 }
 
 TEST_P(Simd, TanhIsExactToAFewUnits) {

@@ -36,6 +36,15 @@ void probe_tiles(const std::uint16_t* a, const std::uint16_t* b, float* sum) {
   store_tile<3>(sum, kTileEdge);
   release_tiles();
 }
+
+template <void (*kSplit)(Floats, Floats, Pairs (&)[3])>
+void probe_split(const float* low, const float* high, std::uint16_t* to) {
+  Pairs pieces[3];
+  kSplit(load(low), load(high), pieces);
+  for (int piece = 0; piece < 3; ++piece) {
+    store_pairs(reinterpret_cast<std::uint32_t*>(to + piece * 2 * kLanes), pieces[piece]);
+  }
+}
 #endif
 
 const Probe kProbe = {
@@ -64,9 +73,15 @@ const Probe kProbe = {
 #if STROBE_ISA_ID == 4
     .exp2_coarse = [](const float* x, float* y) { store(y, exp2_coarse(load(x))); },
     .multiply_tiles = probe_tiles,
+    .split_pairs = probe_split<split_pairs<3>>,
+    .cut_pairs = probe_split<cut_pairs<3>>,
+    .split_row = probe_split<split_row<3>>,
 #else
     .exp2_coarse = nullptr,
     .multiply_tiles = nullptr,
+    .split_pairs = nullptr,
+    .cut_pairs = nullptr,
+    .split_row = nullptr,
 #endif
     .philox = probe_philox,
 };
