@@ -45,15 +45,18 @@ TEST(Choice, LeavesTheDotProductWhereItIsSlow) {
   }
 }
 
-TEST(Choice, SplitsForTilesWhereSequencesAreLong) {
+TEST(Choice, SplitsForTilesWhereSequencesAreLongAndQueriesMany) {
   const CpuDevice device{.best = Isa::kAmxBf16, .short_splits_pay = false};
   const auto isa = [&](const std::string& line) { return plan::choose(problem_of(line), device).decision.isa; };
-  EXPECT_EQ(isa("q=100 k=1000"), Isa::kAvx512);
-  EXPECT_EQ(isa("q=100 k=1024"), Isa::kAmxBf16);
+  EXPECT_EQ(isa("q=600 k=1000"), Isa::kAvx512);
+  EXPECT_EQ(isa("q=600 k=1024"), Isa::kAmxBf16);
+  EXPECT_EQ(isa("q=500 k=1024"), Isa::kAvx512);
+  EXPECT_EQ(isa("q=150 k=1024 heads=8/2"), Isa::kAmxBf16);
   EXPECT_EQ(isa("q=100 k=100 dtype=float16"), Isa::kAvx512);
+  EXPECT_EQ(isa("q=60 k=300 dtype=float16"), Isa::kAvx512);
   EXPECT_EQ(isa("q=100 k=300 dtype=float16"), Isa::kAmxBf16);
   EXPECT_EQ(isa("q=100 k=100 dtype=bfloat16"), Isa::kAmxBf16);
-  const std::string packed = "batch=2 packed_queries=100,100 packed_keys=3000,200";
+  const std::string packed = "batch=2 packed_queries=1000,100 packed_keys=3000,200";
   EXPECT_EQ(isa(packed), Isa::kAmxBf16);
   EXPECT_EQ(isa(packed + " batch_invariant"), Isa::kAvx512);
   const Problem problem = problem_of("q=100 k=1000");

@@ -37,9 +37,13 @@ constexpr std::int64_t kDecodeRows = 8;
 /// Query rows a KV head from which on keys and values are packed.
 constexpr std::int64_t kPackingRows = 512;
 
-/// Keys of a sequence from which on float32 and float16 are quicker on tile registers, as sums of bf16 values, than in
-/// vectors (Granite Rapids, d64 and d128: at half as many they are slower).
-constexpr std::int64_t kFloat32SplitKeys = 1024, kFloat16SplitKeys = 256;
+/// Keys and query rows a KV head from which on float32 and float16 are quicker on tile registers, as sums of bf16
+/// values, than in vectors: splitting keys must pay off in rows that meet them. Measured on Granite Rapids, d64 and
+/// d128 (cpu/forward/README.md).
+struct SplitSizes {
+  std::int64_t keys, rows;
+};
+constexpr SplitSizes kFloat32Splits{.keys = 1024, .rows = 512}, kFloat16Splits{.keys = 256, .rows = 64};
 
 /// Splits end on multiples of this, so that only the last block of a sequence is ragged.
 constexpr std::int64_t kSplitUnit = 128;
@@ -83,10 +87,15 @@ std::int64_t split_keys_of(const Problem& problem, Variant variant) {
   return problem.key_length > rule.longest_unsplit ? rule.split_keys : 0;
 }
 
+/// Query rows of a KV head in a sequence, on average where sequences are packed.
+std::int64_t rows_of_head(const Problem& problem) {
+  return problem.total_queries * problem.group() / std::max<std::int64_t>(problem.batch, 1);
+}
+
 /// Whether each key meets enough query rows to be laid out once for all tasks. Of a cache, any part may be in use.
 bool packs_keys(const Problem& problem) {
-  const std::int64_t rows = problem.total_queries * problem.group() / std::max<std::int64_t>(problem.batch, 1);
-  return rows >= kPackingRows && problem.page_size == 0 && !problem.has_key_lengths && !problem.has_cache_index;
+  return rows_of_head(problem) >= kPackingRows && problem.page_size == 0 && !problem.has_key_lengths &&
+         !problem.has_cache_index;
 }
 
 bool serves(const Kernel& kernel, const Problem& problem) { return (kernel.types & bit(problem.query_type)) != 0; }
@@ -106,7 +115,8 @@ bool splits_too_little(const Kernel& kernel, const Problem& problem, const CpuDe
   if (problem.packed_keys && problem.batch_invariant) return true;
   const std::int64_t keys =
       problem.packed_keys ? problem.total_keys / std::max<std::int64_t>(problem.batch, 1) : problem.key_length;
-  return keys < (problem.query_type == DataType::kFloat32 ? kFloat32SplitKeys : kFloat16SplitKeys);
+  const SplitSizes pays = problem.query_type == DataType::kFloat32 ? kFloat32Splits : kFloat16Splits;
+  return keys < pays.keys || rows_of_head(problem) < pays.rows;
 }
 
 }  // namespace
@@ -171,7 +181,7 @@ std::vector<Rejection> rejections(const Problem& problem, const CpuDevice& devic
       reason = "this machine's bf16 dot product is slower than float32; STROBE_CPU=avx512_bf16 insists";
     } else if (splits_too_little(kernel, problem, device)) {
       reason = "splits " + std::string(name_of(problem.query_type)) +
-               " into bf16 values, which pays for longer sequences; STROBE_CPU=amx_bf16 insists";
+               " into bf16 values, which pays for longer sequences and more queries; STROBE_CPU=amx_bf16 insists";
     } else if (lacks_tiles(kernel, device)) {
       reason = "the system does not let this process use the registers of AMX";
     } else {
