@@ -2,8 +2,7 @@
 #include <algorithm>
 
 #include "cuda/families.hpp"
-#include "cuda/sm80/backward/params.hpp"
-#include "cuda/sm80/backward/tiles.hpp"
+#include "cuda/sm80/backward/bias.hpp"
 #include "cuda/translate.hpp"
 
 namespace strobe::cuda::sm80_backward {
@@ -74,14 +73,7 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   if (problem.wants_grad_value) params.grad_value = view_of(buffers.grad_value, problem.value_dim);
   if (problem.has_grad_lse) params.grad_lse = view_of(buffers.grad_lse);
   if (problem.wants_grad_sink) params.grad_sink = view_of(buffers.grad_sink);
-  if (problem.wants_grad_bias) {
-    const bool(&broadcasts)[4] = problem.bias_broadcasts;
-    params.grad_bias = view_of(buffers.grad_bias);
-    params.bias_batches = broadcasts[0] ? 1 : int(problem.batch);
-    params.bias_heads = broadcasts[1] ? 1 : int(problem.query_heads);
-    params.bias_rows = broadcasts[2] ? 1 : int(problem.query_length);
-    params.bias_keys = broadcasts[3] ? 1 : int(problem.key_length);
-  }
+  if (problem.wants_grad_bias) sm80::describe_grad_bias(problem, buffers, params);
 
   const KernelKey& key = decision.kernels[0];
   const Layout layout = layout_of(problem, tile, key.values[1]);
@@ -175,13 +167,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
     } else if (more.id == KernelId::kBackwardSink) {
       launcher.launch(more, {.x = heads}, kSinkThreads, 0, &params);
     } else if (more.id == KernelId::kBackwardBias) {
-      const sm80::BiasTile piece = sm80::bias_tile(element_bytes(problem), head_dim, value_dim, device.architecture);
-      const Grid grid{.x = unsigned(ceil_div(params.bias_keys, piece.keys)),
-                      .y = unsigned(ceil_div(params.bias_rows, piece.rows())),
-                      .z = unsigned(params.bias_batches) * unsigned(params.bias_heads)};
-      if (grid.x == 0 || grid.y == 0 || grid.z == 0) continue;
-      launcher.launch(more, grid, unsigned(piece.threads()),
-                      unsigned(sm80::bias_shared_bytes(piece, element_bytes(problem), head_dim, value_dim)), &params);
+      sm80::launch_grad_bias(problem, more, params, launcher);
     }
   }
 }

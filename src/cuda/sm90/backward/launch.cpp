@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "cuda/families.hpp"
-#include "cuda/sm80/backward/tiles.hpp"
+#include "cuda/sm80/backward/bias.hpp"
 #include "cuda/sm90/backward/params.hpp"
 #include "cuda/sm90/backward/tiles.hpp"
 #include "cuda/sm90/forward/document_blocks.hpp"
@@ -88,14 +88,7 @@ BackwardOptionParams params_for(const Problem& problem, const Buffers& buffers, 
   if (problem.wants_grad_value) common.grad_value = view_of(buffers.grad_value, problem.value_dim);
   if (problem.has_grad_lse) common.grad_lse = view_of(buffers.grad_lse);
   if (problem.wants_grad_sink) common.grad_sink = view_of(buffers.grad_sink);
-  if (problem.wants_grad_bias) {
-    const bool(&broadcasts)[4] = problem.bias_broadcasts;
-    common.grad_bias = view_of(buffers.grad_bias);
-    common.bias_batches = broadcasts[0] ? 1 : int(problem.batch);
-    common.bias_heads = broadcasts[1] ? 1 : int(problem.query_heads);
-    common.bias_rows = broadcasts[2] ? 1 : int(problem.query_length);
-    common.bias_keys = broadcasts[3] ? 1 : int(problem.key_length);
-  }
+  if (problem.wants_grad_bias) sm80::describe_grad_bias(problem, buffers, common);
 
   const Layout layout = layout_of(problem, tile, dim);
   common.facts = reinterpret_cast<float*>(workspace + layout.facts);
@@ -133,18 +126,6 @@ void sum_up_documents(const Problem& problem, const KernelKey& key, const Backwa
   params.key_documents = documents.key_documents;
   params.query_slots = documents.query_slots;
   params.key_slots = documents.key_slots;
-}
-
-void launch_grad_bias(const Problem& problem, const KernelKey& key, const sm80::BackwardParams& params,
-                      Launcher& launcher) {
-  const int bytes = int(size_of(problem.query_type)), head_dim = key.values[1], value_dim = key.values[2];
-  const sm80::BiasTile tile = sm80::bias_tile(bytes, head_dim, value_dim, launcher.device().architecture);
-  const Grid grid{.x = unsigned(ceil_div(params.bias_keys, tile.keys)),
-                  .y = unsigned(ceil_div(params.bias_rows, tile.rows())),
-                  .z = unsigned(params.bias_batches) * unsigned(params.bias_heads)};
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  launcher.launch(key, grid, unsigned(tile.threads()),
-                  unsigned(sm80::bias_shared_bytes(tile, bytes, head_dim, value_dim)), &params);
 }
 
 }  // namespace
@@ -209,7 +190,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
     if (more.id == KernelId::kBackwardSink) {
       launcher.launch(more, {.x = heads}, kSinkThreads, 0, &params.common);
     } else if (more.id == KernelId::kBackwardBias) {
-      launch_grad_bias(problem, more, params.common, launcher);
+      sm80::launch_grad_bias(problem, more, params.common, launcher);
     } else {
       char* const memory = static_cast<char*>(workspace) + layout_of(problem, tile, dim).documents;
       sum_up_documents(problem, more, tile, memory, launcher, params);
