@@ -93,7 +93,8 @@ TEST(Choice, PacksKeysForManyRowsThatUseAllOfThem) {
   EXPECT_EQ(packed_heads("q=1000 k=1000 heads=4/2 dim=8"), 2);
   EXPECT_EQ(packed_heads("q=64 k=1000 heads=2 dim=8"), 0);
   EXPECT_EQ(packed_heads("q=1000 k=1024 heads=2 dim=8 page=64 key_lengths=1024"), 0);
-  EXPECT_EQ(packed_heads("q=1000 k=33000 heads=2 dim=64"), 1);
+  EXPECT_EQ(packed_heads("q=2000 k=33000 heads=2 dim=64"), 1);
+  EXPECT_EQ(packed_heads("q=1000 k=33000 heads=2 dim=64"), 0);  // a single group of rows
 }
 
 TEST(Choice, IsTheSameForEveryBatchAndLength) {

@@ -273,6 +273,12 @@ std::int64_t group_rows_for(const Problem& problem, const ForwardUnit& unit, con
   return unit.tile_rows * std::clamp<std::int64_t>(workers > 1 ? fair : most, 1, most);
 }
 
+/// Whether a key meets more than one task: keys that a single row group reads are staged once anyway.
+bool has_row_groups(const Problem& problem, const ForwardUnit& unit, int workers) {
+  const std::int64_t longest = problem.packed_queries ? problem.total_queries : problem.query_length;
+  return group_rows_for(problem, unit, {0, problem.batch, 0, problem.kv_heads}, workers) < longest * problem.group();
+}
+
 /// KV heads of a decode task: as many as are neighbours in memory, fewer where that leaves threads without work.
 /// Results do not depend on it.
 std::int64_t decode_heads_for(const Problem& problem, const Decision& decision, int workers) {
@@ -333,7 +339,7 @@ void size_prefill(const Problem& problem, Decision& decision) {
   const ForwardUnit& unit = pick_forward_unit(decision.isa);
   decision.key_block = unit.key_block;
   decision.query_tile = unit.tile_rows;
-  if (decision.packs_keys) size_packing(problem, unit, decision);
+  if (decision.packs_keys && has_row_groups(problem, unit, decision.workers)) size_packing(problem, unit, decision);
   size_forward_workspace(problem, decision);
 }
 
@@ -396,11 +402,7 @@ void forward(const Problem& problem, const Buffers& buffers, const Decision& dec
     std::fill(lses, lses + parts.splits * parts.part_lse_stride, -__builtin_huge_valf());
   }
 
-  // Keys that a single row group reads are staged once anyway.
-  const std::int64_t longest_rows = batch_rows * problem.group();
-  if (group_rows_for(problem, job.prefill, {0, problem.batch, 0, problem.kv_heads}, workers) >= longest_rows) {
-    job.packed = nullptr;
-  }
+  if (!has_row_groups(problem, job.prefill, workers)) job.packed = nullptr;  // fewer workers than planned
   const std::int64_t sequences = job.packed != nullptr ? decision.packed_sequences : problem.batch;
   const std::int64_t kv_heads = job.packed != nullptr ? decision.packed_heads : problem.kv_heads;
   for (std::int64_t b = 0; b < problem.batch; b += sequences) {
