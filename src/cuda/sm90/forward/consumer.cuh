@@ -350,13 +350,19 @@ struct Consumer {
     }
   }
 
-  /// The end of a task: O, when its last product has ended, and LSE to memory.
-  STROBE_DEVICE void finish(const Place& now, const Softmax<C>& done, const typename C::Outputs& o) {
+  /// What a task's outputs are to be multiplied by, and its LSE to memory: all that does not wait for its last product.
+  STROBE_DEVICE void end_sums(const Place& now, const Softmax<C>& softmax, float (&factors)[2]) const {
+    RowEnd ends[2];
+    end_rows<C>(f.attention, task_of(now).head, unit(), softmax, ends);
+    factors[0] = ends[0].factor;
+    factors[1] = ends[1].factor;
+    write_lse(f.attention, rows_of(now), ends);
+  }
+
+  /// The end of a task, when its last product has ended: O to memory.
+  STROBE_DEVICE void finish(const Place& now, const float (&factors)[2], const typename C::Outputs& o) {
     const AttentionParams& p = f.attention;
     const Task<C>& task = task_of(now);
-    RowEnd ends[2];
-    end_rows<C>(p, task.head, unit(), done, ends);
-    const float factors[2] = {ends[0].factor, ends[1].factor};
     u32 stage = 0;
     bool finite;
     if (p.output.type == Element::kFloat32) [[unlikely]] {
@@ -381,7 +387,6 @@ struct Consumer {
     } else if (stage != 0) {
       store_staged<C>(p, task, rows_of(now), stage);
     }
-    write_lse(p, rows_of(now), ends);
     if (!now.simple) clear_unused_rows(now);
     release_task(now);
   }
@@ -391,6 +396,7 @@ struct Consumer {
     typename C::Weights p;
     typename C::Outputs o;
     Softmax<C> softmax;
+    float factors[2];  // of the task that ends
     Place now, next;
     bool opened = false, ahead = false, settled = false;
     for (;;) {
@@ -408,7 +414,6 @@ struct Consumer {
       clear(o);
       compute(now, settled, softmax, s, p, o);
       release_query();
-      const Softmax<C> done = softmax;
       if constexpr (C::kLooksAhead) ahead = reach_next_task(now, next, opened);
       hold(o);
       hold(p);
@@ -417,11 +422,13 @@ struct Consumer {
         start_task(s);
         start_adding(p, o);
         pass_turn();
+        end_sums(now, softmax, factors);
         ptx::wgmma_wait_group<1>();
         settled = weigh_first(next, softmax, s);
         ptx::wgmma_wait_group<0>();
       } else {
         start_adding(p, o);
+        end_sums(now, softmax, factors);
         ptx::wgmma_wait_group<0>();
       }
       hold(o);
@@ -429,7 +436,7 @@ struct Consumer {
       release_values();
       release_owed_values();
       if (!ahead && !now.simple) skip_with_values(rows_of(now).behind);
-      finish(now, done, o);
+      finish(now, factors, o);
       if (opened) now = next;
     }
   }

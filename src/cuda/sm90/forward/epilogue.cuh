@@ -148,12 +148,15 @@ STROBE_DEVICE bool store_floats(const AttentionParams& p, const Task<C>& task, c
 template <class C>
 STROBE_DEVICE void end_rows(const AttentionParams& p, int head, float unit, const Softmax<C>& softmax,
                             RowEnd (&ends)[2]) {
-  const bool sink = p.sink.data != nullptr;
+  const float origins[2] = {softmax.origin[0] * (unit * kLn2), softmax.origin[1] * (unit * kLn2)};
+  const float sums[2] = {sum_in_row(softmax.sum[0]), sum_in_row(softmax.sum[1])};
+  const float sink = sink_of(p, head);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const float sum = sum_in_row(softmax.sum[half]), origin = softmax.origin[half] * (unit * kLn2);
-    ends[half] = sink ? end_of_row(origin, sum, sink_of(p, head)) : end_of_row(origin, sum);
-  }
+  for (int half = 0; half < 2; ++half) ends[half] = end_of_row(origins[half], sums[half]);
+  if (sink == minus_infinity()) [[likely]]
+    return;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) ends[half] = end_of_row(origins[half], sums[half], sink);
 }
 
 STROBE_DEVICE void write_lse(const AttentionParams& p, const ConsumerRows& rows, const RowEnd (&ends)[2]) {
