@@ -51,17 +51,22 @@ struct OutputPairs {
   using E = typename C::Element;
   const typename C::Outputs& o;
   float factors[2];
-  u32 nothing[2] = {0u, 0u};  // two zeros, unless some value was not finite
+  u32 sums[2] = {0u, 0u};  // finite, unless some value is not; or values are very large
 
   /// Half 0 or 1 of the thread's rows, n tiles of eight columns from the left.
-  STROBE_DEVICE u32 operator()(int n, int half) {
+  STROBE_DEVICE u32 operator()(int n, int half) const {
     const float* const values = &o[n / 8][n % 8][2 * half];
-    const u32 pair = E::pack(values[0] * factors[half], values[1] * factors[half]);
-    nothing[n % 2] = E::fma(pair, 0u, nothing[n % 2]);
-    return pair;
+    return E::pack(values[0] * factors[half], values[1] * factors[half]);
   }
+  /// Four pairs: of the rows' tiles n and n + 1.
+  STROBE_DEVICE void look_at(const u32 (&pairs)[4]) {
+    sums[0] = E::fma(pairs[0], pairs[1], sums[0]);
+    sums[1] = E::fma(pairs[2], pairs[3], sums[1]);
+  }
+  /// Whether all that was looked at is finite. False may be wrong.
   STROBE_DEVICE bool all_finite() const {
-    return E::low(nothing[0]) + E::high(nothing[0]) + E::low(nothing[1]) + E::high(nothing[1]) == 0.0f;
+    const float sum = (E::low(sums[0]) + E::high(sums[0])) + (E::low(sums[1]) + E::high(sums[1]));
+    return sum - sum == 0.0f;
   }
 };
 
@@ -77,6 +82,7 @@ STROBE_DEVICE void stage_rows(u32 stage, OutputPairs<C>& pairs) {
 #pragma unroll
   for (int n = 0; n < C::kValueTiles; n += 2) {
     const u32 words[4] = {pairs(n, 0), pairs(n, 1), pairs(n + 1, 0), pairs(n + 1, 1)};
+    pairs.look_at(words);
     ptx::stmatrix_x4(staged_chunk(stage, row, n + lane_index() / 16), words);
   }
 }
@@ -111,6 +117,7 @@ STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, c
       u32 words[4];
 #pragma unroll
       for (int m = 0; m < 4; ++m) words[m] = pairs(n + m, half);
+      pairs.look_at(words);
       transpose_in_row(words);
       const int chunk = n + lane_index() % 4;
       if (row < rows.last_row && chunk * 8 < p.value_dim) {
