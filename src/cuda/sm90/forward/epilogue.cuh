@@ -45,27 +45,23 @@ STROBE_DEVICE void clear_rows(const AttentionParams& p, const Sequence& s, int h
 }
 
 /// A thread's outputs, in pairs of neighbouring columns as its type has them. Looks for infinite and NaN values on the
-/// way.
+/// way: at sums, not at pairs, of which ptxas 13.0 would make copies.
 template <class C>
 struct OutputPairs {
   using E = typename C::Element;
   const typename C::Outputs& o;
   float factors[2];
-  u32 sums[2] = {0u, 0u};  // finite, unless some value is not; or values are very large
+  float products[2] = {0.0f, 0.0f};  // finite, unless some value is not, or values are very large
 
   /// Half 0 or 1 of the thread's rows, n tiles of eight columns from the left.
-  STROBE_DEVICE u32 operator()(int n, int half) const {
+  STROBE_DEVICE u32 operator()(int n, int half) {
     const float* const values = &o[n / 8][n % 8][2 * half];
+    products[half] = fmaf(values[0], values[1], products[half]);
     return E::pack(values[0] * factors[half], values[1] * factors[half]);
   }
-  /// Four pairs: of the rows' tiles n and n + 1.
-  STROBE_DEVICE void look_at(const u32 (&pairs)[4]) {
-    sums[0] = E::fma(pairs[0], pairs[1], sums[0]);
-    sums[1] = E::fma(pairs[2], pairs[3], sums[1]);
-  }
-  /// Whether all that was looked at is finite. False may be wrong.
+  /// Whether all outputs are finite. False may be wrong.
   STROBE_DEVICE bool all_finite() const {
-    const float sum = (E::low(sums[0]) + E::high(sums[0])) + (E::low(sums[1]) + E::high(sums[1]));
+    const float sum = products[0] + products[1];
     return sum - sum == 0.0f;
   }
 };
@@ -82,7 +78,6 @@ STROBE_DEVICE void stage_rows(u32 stage, OutputPairs<C>& pairs) {
 #pragma unroll
   for (int n = 0; n < C::kValueTiles; n += 2) {
     const u32 words[4] = {pairs(n, 0), pairs(n, 1), pairs(n + 1, 0), pairs(n + 1, 1)};
-    pairs.look_at(words);
     ptx::stmatrix_x4(staged_chunk(stage, row, n + lane_index() / 16), words);
   }
 }
@@ -117,7 +112,6 @@ STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, c
       u32 words[4];
 #pragma unroll
       for (int m = 0; m < 4; ++m) words[m] = pairs(n + m, half);
-      pairs.look_at(words);
       transpose_in_row(words);
       const int chunk = n + lane_index() % 4;
       if (row < rows.last_row && chunk * 8 < p.value_dim) {
