@@ -74,11 +74,13 @@ STROBE_DEVICE u32 staged_chunk(u32 stage, int row, int chunk) {
 /// The warp's outputs to its part of the staging area.
 template <class C>
 STROBE_DEVICE void stage_rows(u32 stage, OutputPairs<C>& pairs) {
-  const int row = warp_index() % 4 * 16 + lane_index() % 16;
+  const u32 first = staged_chunk(stage, warp_index() % 4 * 16 + lane_index() % 16, lane_index() / 16);
 #pragma unroll
   for (int n = 0; n < C::kValueTiles; n += 2) {
     const u32 words[4] = {pairs(n, 0), pairs(n, 1), pairs(n + 1, 0), pairs(n + 1, 1)};
-    ptx::stmatrix_x4(staged_chunk(stage, row, n + lane_index() / 16), words);
+    const u32 place =
+        (first ^ n % 8 * kChunkBytes) + n / 8 * kWarpgroupRows * kPanelRowBytes;  // as staged_chunk has it
+    ptx::stmatrix_x4(place, words);
   }
 }
 
