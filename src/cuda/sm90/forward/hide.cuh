@@ -164,26 +164,36 @@ STROBE_DEVICE void hide_masked_blocks(const AttentionParams& p, const Task<C>& t
   }
 }
 
-/// -inf to what position hides from the rows of consumer `number`.
+/// Which of a thread's columns of a row come before one, as bits: column 8 t + e, from its first one on, is bit 2 t +
+/// e.
+template <class C>
+STROBE_DEVICE u32 columns_before(int column) {
+  static_assert(2 * C::kKeyTiles <= 32);
+  const u32 inside = u32(clamped(column, 0, C::kKeyBlock)), count = inside / 8 * 2 + smaller(int(inside % 8), 2);
+  return count == 0 ? 0u : ~0u >> (32 - count);
+}
+
+/// -inf to what position hides from the rows of consumer `number`. Bits that are tested one after another ptxas turns
+/// into seven predicates by one instruction.
 template <class C>
 STROBE_DEVICE void hide_by_position(const AttentionParams& p, const Task<C>& task, int number, int block,
                                     typename C::Scores& s) {
   const ConsumerRows& rows = task.rows[number];
-  const int first = block * C::kKeyBlock;
   const Sequence& sequence = task.s;
   const int row = rows.first_row + warp_index() % 4 * 16 + lane_index() / 4;
+  const int base = block * C::kKeyBlock + 2 * (lane_index() % 4);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int i = row + 8 * half, base = first + 2 * (lane_index() % 4);
-    const KeyRange keys = i < rows.last_row ? visible_keys(p, sequence, i) : KeyRange{0, 0};
-    const int from = keys.first - base, to = keys.last - base;
-    const int open = i < rows.last_row ? smaller(sequence.prefix, sequence.keys) - base : -base;
+    const int i = row + 8 * half;
+    u32 seen = 0;
+    if (i < rows.last_row) {
+      const KeyRange keys = visible_keys(p, sequence, i);
+      seen = columns_before<C>(keys.last - base) & ~columns_before<C>(keys.first - base);
+      if constexpr (C::kSurveys) seen |= columns_before<C>(smaller(sequence.prefix, sequence.keys) - base);
+    }
 #pragma unroll
     for (int n = 0; n < 2 * C::kKeyTiles; ++n) {
-      const int column = n / 2 * 8 + n % 2;
-      bool hidden = column < from || column >= to;
-      if constexpr (C::kSurveys) hidden = hidden && column >= open;
-      if (hidden) s[n / 2][2 * half + n % 2] = minus_infinity();
+      if ((seen >> n & 1) == 0) s[n / 2][2 * half + n % 2] = minus_infinity();
     }
   }
 }
