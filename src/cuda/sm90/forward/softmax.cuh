@@ -17,29 +17,49 @@ struct Softmax {
   float sum[2] = {0.0f, 0.0f};                             // of this thread's columns
   float factor[2];                                         // what outputs are to be multiplied by, where origins moved
 
-  static STROBE_DEVICE float largest_of(const typename C::Scores& s, int half) {
-    float m = fmaxf(s[0][2 * half], s[0][2 * half + 1]);
+  /// The rows' largest scores. Floats that are not negative are in the order of their bits, and of integers the device
+  /// compares three at a time; where all scores of some row are negative, as seldom happens unless they are edited,
+  /// floats are compared.
+  static STROBE_DEVICE void find_largest(const typename C::Scores& s, float (&largest)[2]) {
+    if constexpr (!C::kEdits) {
+      int bits[2];
 #pragma unroll
-    for (int t = 1; t < C::kKeyTiles; ++t) m = fmaxf(m, fmaxf(s[t][2 * half], s[t][2 * half + 1]));
-    return largest_in_row(m);
+      for (int half = 0; half < 2; ++half) {
+        bits[half] = __float_as_int(s[0][2 * half]);
+#pragma unroll
+        for (int n = 1; n < 2 * C::kKeyTiles; ++n) {
+          bits[half] = larger(bits[half], __float_as_int(s[n / 2][2 * half + n % 2]));
+        }
+        bits[half] = larger(bits[half], __shfl_xor_sync(~0u, bits[half], 1));
+        bits[half] = larger(bits[half], __shfl_xor_sync(~0u, bits[half], 2));
+        largest[half] = __int_as_float(bits[half]);
+      }
+      if (!__any_sync(~0u, (bits[0] | bits[1]) < 0)) [[likely]]
+        return;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float m = fmaxf(s[0][2 * half], s[0][2 * half + 1]);
+#pragma unroll
+      for (int t = 1; t < C::kKeyTiles; ++t) m = fmaxf(m, fmaxf(s[t][2 * half], s[t][2 * half + 1]));
+      largest[half] = largest_in_row(m);
+    }
   }
 
   /// The first block's maxima become the origins.
   STROBE_DEVICE void begin(const typename C::Scores& s) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      origin[half] = largest_of(s, half);
-      sum[half] = 0.0f;
-    }
+    find_largest(s, origin);
+    sum[0] = sum[1] = 0.0f;
   }
 
   /// Lets the origins follow the scores' maxima. Returns whether any row's origin of the warp moved.
   STROBE_DEVICE bool follow(float unit, const typename C::Scores& s) {
     float largest[2];
+    find_largest(s, largest);
     bool grown = false;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float m = largest[half] = largest_of(s, half);
+      const float m = largest[half];
       // Subtracting from an origin of -inf would give NaN for a row that still sees nothing.
       grown |= m > origin[half] && !((m - origin[half]) * unit <= C::Element::kOriginSlack);
     }
