@@ -16,14 +16,15 @@ template <int kType, int kDim_, int kFeatures_>
 struct ForwardConfig {
   using Element = typename ElementOf<kType>::Type;
   static constexpr int kDim = kDim_, kFeatures = kFeatures_, kCommonFeatures = kFeatures & kAllFeatures;
-  static constexpr ForwardTile kTile = forward_tile(kDim);
+  static constexpr ForwardTile kTile = forward_tile(kDim, kFeatures);
   static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads(), kQueryTile = kTile.query_tile(),
                        kKeyBlock = kTile.key_block, kQueryStages = kTile.query_stages, kStages = kTile.stages;
   static constexpr int kPanels = kDim / kPanel;
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kDim / 8, kSteps = kKeyBlock / 16;
   static constexpr bool kStagesOutput = stages_output(kDim), kLooksAhead = kConsumers == 2;
   static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0, kSurveys = surveys(kFeatures),
-                        kHidesByData = (kFeatures & kHidingFeatures) != 0, kPaged = (kFeatures & kPages) != 0;
+                        kHidesByData = (kFeatures & kHidingFeatures) != 0, kPaged = (kFeatures & kPages) != 0,
+                        kStagesBias = stages_bias(kFeatures);
 
   // By what power of two scores may grow from block to block without looking for the maximum: 16 blocks fit the type.
   static constexpr float kQuickGrowth = Element::kLargeWeights > 0x1p30f ? 2.5f : 0.9f;
@@ -32,7 +33,8 @@ struct ForwardConfig {
   static constexpr int kOutputAt = kQueryStages * kRowBytes;
   static constexpr int kKeysAt = kOutputAt + (kStagesOutput ? kConsumers * kRowBytes : 0),
                        kValuesAt = kKeysAt + kStages * kKeyBytes;
-  static constexpr int kBarriersAt = kValuesAt + kStages * kKeyBytes;
+  static constexpr int kBiasAt = kValuesAt + kStages * kKeyBytes, kBiasBytes = kWarpgroupRows * kKeyBlock * 2;
+  static constexpr int kBarriersAt = kBiasAt + (kStagesBias ? kConsumers * kBiasBytes : 0);
   static constexpr int kTasksAt = kBarriersAt + kBarrierBytes, kTasks = 4;
   static constexpr int kAllTaskBytes = kTaskBytes + survey_bytes(kFeatures, kConsumers);
   static_assert(kTasksAt + kAllTaskBytes == forward_shared_bytes(kDim, kFeatures));
@@ -52,6 +54,8 @@ struct SharedMemory {
   STROBE_DEVICE u32 keys(int stage) const { return base + C::kKeysAt + stage * C::kKeyBytes; }
   STROBE_DEVICE u32 values(int stage) const { return base + C::kValuesAt + stage * C::kKeyBytes; }
 
+  STROBE_DEVICE u32 bias(int consumer) const { return base + C::kBiasAt + consumer * C::kBiasBytes; }
+
   // Barriers: `full` ends a phase when a tile is there, `empty` when nobody reads it any more.
   STROBE_DEVICE u32 barrier(int n) const { return base + C::kBarriersAt + 8 * n; }
   STROBE_DEVICE u32 task_full(int stage) const { return barrier(stage); }
@@ -68,9 +72,13 @@ struct SharedMemory {
 
   STROBE_DEVICE u32 task_wanted() const { return barrier(kFirstOutputBarrier + 2 * C::kConsumers); }
 
+  STROBE_DEVICE u32 bias_full(int consumer) const { return barrier(kFirstBiasBarrier + consumer); }
+  STROBE_DEVICE u32 bias_empty(int consumer) const { return barrier(kFirstBiasBarrier + C::kConsumers + consumer); }
+
   static constexpr int kFirstKeyBarrier = 2 * (C::kTasks + C::kQueryStages),
-                       kFirstOutputBarrier = kFirstKeyBarrier + 4 * C::kStages;
-  static_assert(8 * (kFirstOutputBarrier + 2 * C::kConsumers + 1) <= kBarrierBytes);
+                       kFirstOutputBarrier = kFirstKeyBarrier + 4 * C::kStages,
+                       kFirstBiasBarrier = kFirstOutputBarrier + 2 * C::kConsumers + 1;
+  static_assert(8 * (kFirstBiasBarrier + (C::kStagesBias ? 2 * C::kConsumers : 0)) <= kBarrierBytes);
 };
 
 }  // namespace strobe::cuda::sm90

@@ -27,7 +27,7 @@ struct Consumer {
   Ring<C::kQueryStages> query;
   Ring<C::kStages> keys, values;
   Ring<1> output;
-  BlockBias<C> bias;  // of the block in work, or to come
+  Ring<1> bias;
   BlockMask<C> mask;
   int owed = 0;  // blocks of values behind the one in work that nobody will read, to be let go
 
@@ -96,6 +96,11 @@ struct Consumer {
   STROBE_DEVICE void release_keys() {
     release(memory.keys_empty(keys.stage()));
     keys.advance();
+  }
+  STROBE_DEVICE void release_bias() {
+    if (f.bias_rows == 0) return;
+    release(memory.bias_empty(number));
+    bias.advance();
   }
   STROBE_DEVICE void release_query() {
     release(memory.query_empty(query.stage()));
@@ -217,11 +222,8 @@ struct Consumer {
     return {warp_row + lane_index() / 4, first_key + 2 * (lane_index() % 4), warp_row, first_key};
   }
 
-  /// Asks for the bias or the mask of a block.
+  /// Asks for the mask of a block.
   STROBE_DEVICE void load_ahead(const Place& place) {
-    if constexpr (C::kFeatures == kBias) {
-      if constexpr (BlockBias<C>::kAhead) bias.load(f.attention, task_of(place), edit_place(place));
-    }
     if constexpr (C::kFeatures == kMask) {
       if constexpr (BlockMask<C>::kAhead) {
         mask.load(f.attention, task_of(place), edit_place(place).warp_row, place.block);
@@ -241,17 +243,17 @@ struct Consumer {
                                   float (&total)[2]) {
     const Task<C>& task = task_of(now);
     const EditPlace place = edit_place(now);
-    if constexpr (C::kFeatures == kBias) {
-      if constexpr (BlockBias<C>::kAhead) {
-        if (BlockBias<C>::in_pairs(f.attention)) bias.spread();
-      }
+    BlockBias<C> block_bias;
+    if constexpr (C::kStagesBias) {
+      if (f.bias_rows > 0) wait_for(memory.bias_full(number), bias.parity());
+      block_bias = BlockBias<C>::at(memory.bias(number), f.bias_rows == 1);
     }
-    if (quick && is_quick<C>(f.attention, task, place)) {
-      weigh_quickly<C>(f, task, place, softmax.origin, bias, s, total);
+    if (quick && is_quick<C>(f, task, place)) {
+      weigh_quickly<C>(f, task, place, softmax.origin, block_bias, s, total);
       if (!Softmax<C>::exceeds(most_weights<C>(), total)) return false;
       recompute_scores<C>(query_tile(), key_tile(), s);
     }
-    edit_scores<C>(f, task, place, bias, s);
+    edit_scores<C>(f, task, place, block_bias, s);
     if (!all_see(now)) hide(now, s);
     const bool moved = softmax.follow(1.0f, s);
     softmax.shift(s);
@@ -274,6 +276,7 @@ struct Consumer {
     // Never, but for NaN. ptxas 13.0 would move the exponentials behind the wait for the product, but not across this.
     if (Softmax<C>::overflows(total)) ptx::nanosleep(0);
     softmax.add(total);
+    if constexpr (C::kStagesBias) release_bias();
     release_keys();
     return settled(softmax);
   }
@@ -329,6 +332,7 @@ struct Consumer {
         }
       }
       softmax.add(total);
+      if constexpr (C::kStagesBias) release_bias();
       release_keys();
       // ptxas 13.0 would move the exponentials behind the wait for the product, but not across this loop.
       hold(s);

@@ -5,7 +5,6 @@
 // issue once in eight clocks, and what is between them costs nothing.
 #pragma once
 
-#include "cuda/device/lanes.cuh"
 #include "cuda/sm90/forward/schedule.cuh"
 
 namespace strobe::cuda::sm90 {
@@ -16,47 +15,21 @@ struct EditPlace {
   int warp_row, first_key;  // of the warp and of the block
 };
 
-/// The bias of a block as a thread needs it, if elements have 16 bits and rows lie in chunks: of each of its two rows a
-/// pair of neighbouring keys in each of kTiles tiles of eight keys. All of a block are asked for a block ahead where
-/// the registers allow, else four tiles while others are worked on.
-template <class C, bool = C::kFeatures == kBias>
+/// The bias of a block in shared memory (bias.cuh) as a lane finds it: its address of one of the first two tiles of
+/// eight keys.
+template <class C, bool = C::kStagesBias>
 struct BlockBias {};
 template <class C>
 struct BlockBias<C, true> {
-  static constexpr bool kAhead = C::kDim > 64;
-  static constexpr int kTiles = kAhead ? C::kKeyTiles : 4;
-  u32 pairs[2][kTiles];
+  u32 first;
 
-  STROBE_DEVICE static bool in_pairs(const AttentionParams& p) {
-    return p.bias.in_chunks && p.bias.type != Element::kFloat32;
+  STROBE_DEVICE static BlockBias at(u32 stage, bool one_row) {
+    const int row = one_row ? 0 : warp_index() % 4 * 16 + lane_index() % 16;
+    return {stage + row * kPanelRowBytes + ((lane_index() / 16 ^ row) & 7) * kChunkBytes};
   }
-
-  /// Tiles from number `first` on. Each lane asks for 16 bytes, eight keys, of one in four. Keys past the last stored
-  /// one read some other key's.
-  STROBE_DEVICE void load(const AttentionParams& p, const Task<C>& task, const EditPlace& place, int first = 0) {
-    if (!in_pairs(p)) return;
-    const i64 head = task.s.batch * p.bias.batch_stride + task.head * p.bias.head_stride;
-    const int last_row = task.s.queries - 1, key = place.first_key + 8 * first + lane_index() % 4 * 8;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const i64 row = head + smaller(place.row + 8 * half, last_row) * p.bias.row_stride;
-      const char* const data = p.bias.data + row * 2;
-#pragma unroll
-      for (int t = 0; t < kTiles; t += 4) {
-        const uint4 words = ptx::ld_global_nc_16(data + smaller(key + 8 * t, p.key_length - 8) * 2);
-        pairs[half][t] = words.x;
-        pairs[half][t + 1] = words.y;
-        pairs[half][t + 2] = words.z;
-        pairs[half][t + 3] = words.w;
-      }
-    }
-  }
-  /// Brings what was loaded to the lanes that need it, once.
-  STROBE_DEVICE void spread() {
-#pragma unroll
-    for (int n = 0; n < 2 * kTiles; n += 4) {
-      transpose_in_row(reinterpret_cast<u32(&)[4]>(pairs[n / kTiles][n % kTiles]));
-    }
+  /// Pairs of neighbouring keys of the thread's two rows, in tile t and in the next one, for an even t.
+  STROBE_DEVICE void load(int t, u32 (&pairs)[4]) const {
+    ptx::ldmatrix_x4((first ^ t % 8 * kChunkBytes) + t / 8 * kWarpgroupRows * kPanelRowBytes, pairs);
   }
 };
 
@@ -64,10 +37,6 @@ struct BlockBias<C, true> {
 /// Not all products and places allow it.
 template <class C, int kFeature>
 struct QuickEdit;
-
-struct NoEdit {
-  STROBE_DEVICE float operator()(float x, int, int) const { return x; }
-};
 
 template <class C>
 struct QuickEdit<C, kNegativeScale> {
@@ -103,41 +72,33 @@ struct QuickEdit<C, kAlibi> {
   }
 };
 
-/// x * scale + bias, of an Element of 16 bits.
-template <class C, class Element>
-struct QuickBias {
-  const BlockBias<C>& bias;
-  float unit, shift[2];
-
-  STROBE_DEVICE float operator()(float x, int t, int e) const {
-    const u32 pair = bias.pairs[e / 2][t];
-    return fmaf(x, unit, fmaf(e % 2 == 0 ? Element::low(pair) : Element::high(pair), kLog2E, -shift[e / 2]));
-  }
-};
-
-/// The same for all of a block, four tiles at a time.
-template <class C, class Element>
-STROBE_DEVICE void add_bias_in_turn(const AttentionParams& p, const Task<C>& task, const EditPlace& place,
-                                    const float (&shift)[2], typename C::Scores& s) {
-  BlockBias<C> next;
-  next.load(p, task, place);
+/// Calls use(x, score, half) for all products x, of the thread's row `half`, where score is x * scale + bias, of an
+/// Element of 16 bits, less its row's shift.
+template <class C, class Element, class Use>
+STROBE_DEVICE void add_bias_of(const BlockBias<C>& bias, float unit, const float (&shift)[2], typename C::Scores& s,
+                               const Use& use) {
 #pragma unroll
-  for (int first = 0; first < C::kKeyTiles; first += 4) {
-    BlockBias<C> bias = next;
-    if (first + 4 < C::kKeyTiles) next.load(p, task, place, first + 4);
-    bias.spread();
-    const QuickBias<C, Element> edit{bias, p.scale * kLog2E, {shift[0], shift[1]}};
+  for (int t = 0; t < C::kKeyTiles; t += 2) {
+    u32 pairs[4];
+    bias.load(t, pairs);
 #pragma unroll
-    for (int n = 0; n < 16; ++n) s[first + n / 4][n % 4] = edit(s[first + n / 4][n % 4], n / 4, n % 4);
+    for (int n = 0; n < 8; ++n) {
+      const int half = n % 4 / 2;
+      const u32 pair = pairs[n / 4 * 2 + half];
+      const float value = n % 2 == 0 ? Element::low(pair) : Element::high(pair);
+      float& x = s[t + n / 4][n % 4];
+      use(x, fmaf(x, unit, fmaf(value, kLog2E, -shift[half])), half);
+    }
   }
 }
-template <class C>
-STROBE_DEVICE void add_bias_in_turn(const AttentionParams& p, const Task<C>& task, const EditPlace& place,
-                                    const float (&shift)[2], typename C::Scores& s) {
+template <class C, class Use>
+STROBE_DEVICE void add_bias(const AttentionParams& p, const BlockBias<C>& bias, const float (&shift)[2],
+                            typename C::Scores& s, const Use& use) {
+  const float unit = p.scale * kLog2E;
   if (p.bias.type == Element::kFloat16) {
-    add_bias_in_turn<C, Float16>(p, task, place, shift, s);
+    add_bias_of<C, Float16>(bias, unit, shift, s, use);
   } else {
-    add_bias_in_turn<C, BFloat16>(p, task, place, shift, s);
+    add_bias_of<C, BFloat16>(bias, unit, shift, s, use);
   }
 }
 
@@ -178,12 +139,12 @@ STROBE_DEVICE QuickEdit<C, kAlibi> one_sided(const AttentionParams& p, const Tas
 /// Whether scores of a block that all rows see may become weights at once, once rows have origins. Where they grow from
 /// block to block, because keys come nearer, they would soon be too large.
 template <class C>
-STROBE_DEVICE bool is_quick(const AttentionParams& p, const Task<C>& task, const EditPlace& place) {
+STROBE_DEVICE bool is_quick(const ForwardParams& f, const Task<C>& task, const EditPlace& place) {
   if constexpr (C::kFeatures == kAlibi) {
     const bool slow_growth = task.slope * C::kKeyBlock <= C::kQuickGrowth;
     return is_before<C>(task.s, place) || (is_behind(task.s, place) && slow_growth);
   } else if constexpr (C::kFeatures == kBias) {
-    return BlockBias<C>::in_pairs(p);
+    return f.bias_rows > 0;
   }
   return C::kFeatures != kAllForwardFeatures;
 }
@@ -217,14 +178,11 @@ STROBE_DEVICE void weigh_quickly(const ForwardParams& f, const Task<C>& task, co
   } else if constexpr (C::kFeatures == kAlibi) {
     weigh<C>(one_sided<C>(p, task, place, is_before<C>(task.s, place), origin), s, total);
   } else if constexpr (C::kFeatures == kBias) {
-    if constexpr (!BlockBias<C>::kAhead) {
-      add_bias_in_turn<C>(p, task, place, origin, s);
-      weigh<C>(NoEdit{}, s, total);
-    } else if (p.bias.type == Element::kFloat16) {
-      weigh<C>(QuickBias<C, Float16>{bias, unit, {origin[0], origin[1]}}, s, total);
-    } else {
-      weigh<C>(QuickBias<C, BFloat16>{bias, unit, {origin[0], origin[1]}}, s, total);
-    }
+    total[0] = total[1] = 0.0f;
+    add_bias<C>(p, bias, origin, s, [&](float& x, float score, int half) {
+      x = ptx::ex2(score);
+      total[half] += x;
+    });
   } else if constexpr (C::kFeatures == kNegativeScale) {
     weigh<C>(QuickEdit<C, kNegativeScale>{unit, {origin[0], origin[1]}}, s, total);
   }
@@ -261,17 +219,11 @@ STROBE_DEVICE void add_distances(const AttentionParams& p, const Task<C>& task, 
 }
 
 template <class C>
-STROBE_DEVICE void add_bias(const AttentionParams& p, const Task<C>& task, const EditPlace& place,
-                            const BlockBias<C>& bias, typename C::Scores& s) {
-  if constexpr (!BlockBias<C>::kAhead) {
-    if (BlockBias<C>::in_pairs(p)) return add_bias_in_turn<C>(p, task, place, {0.0f, 0.0f}, s);
-  } else if (BlockBias<C>::in_pairs(p)) {
-    const float unit = p.scale * kLog2E;
-    if (p.bias.type == Element::kFloat16) {
-      apply<C>(QuickBias<C, Float16>{bias, unit, {0.0f, 0.0f}}, s);
-    } else {
-      apply<C>(QuickBias<C, BFloat16>{bias, unit, {0.0f, 0.0f}}, s);
-    }
+STROBE_DEVICE void edit_with_bias(const ForwardParams& f, const Task<C>& task, const EditPlace& place,
+                                  const BlockBias<C>& bias, typename C::Scores& s) {
+  const AttentionParams& p = f.attention;
+  if (f.bias_rows > 0) {
+    add_bias<C>(p, bias, {0.0f, 0.0f}, s, [](float& x, float score, int) { x = score; });
     return;
   }
   const ScoreRow rows[2] = {score_row<kBias>(p, task.s, task.head, place.row),
@@ -291,7 +243,7 @@ STROBE_DEVICE void edit_scores(const ForwardParams& f, const Task<C>& task, cons
   } else if constexpr (C::kFeatures == kAlibi) {
     add_distances<C>(p, task, place, s);
   } else if constexpr (C::kFeatures == kBias) {
-    add_bias<C>(p, task, place, bias, s);
+    edit_with_bias<C>(f, task, place, bias, s);
   } else if constexpr (C::kFeatures == kAllForwardFeatures) {
     const ScoreRow rows[2] = {score_row<kAllFeatures>(p, task.s, task.head, place.row),
                               score_row<kAllFeatures>(p, task.s, task.head, place.row + 8)};

@@ -3,6 +3,7 @@
 // loads run ahead of the last one's end. README.md has the timeline and the budget.
 #pragma once
 
+#include "cuda/sm90/forward/bias.cuh"
 #include "cuda/sm90/forward/consumer.cuh"
 #include "cuda/sm90/forward/scheduler.cuh"
 #include "cuda/sm90/forward/storer.cuh"
@@ -26,13 +27,18 @@ STROBE_DEVICE void start_barriers(const SharedMemory<C>& memory) {
   }
   for (int stage = 0; stage < C::kTasks; ++stage) {
     ptx::mbarrier_init(memory.task_full(stage), 1);
-    ptx::mbarrier_init(memory.task_empty(stage), kConsumerWarps + (C::kStagesOutput ? 2 : 1));  // and producer, storer
+    // And producer, storer, bias loader.
+    ptx::mbarrier_init(memory.task_empty(stage), kConsumerWarps + 1 + int(C::kStagesOutput) + int(C::kStagesBias));
   }
   for (int consumer = 0; consumer < C::kConsumers; ++consumer) {
     ptx::mbarrier_init(memory.output_full(consumer), 4);
     ptx::mbarrier_init(memory.output_empty(consumer), 1);
   }
   ptx::mbarrier_init(memory.task_wanted(), 1);
+  for (int consumer = 0; C::kStagesBias && consumer < C::kConsumers; ++consumer) {
+    ptx::mbarrier_init(memory.bias_full(consumer), 1);
+    ptx::mbarrier_init(memory.bias_empty(consumer), 4);
+  }
   ptx::fence_mbarrier_init();
 }
 
@@ -54,6 +60,7 @@ STROBE_DEVICE void forward(const ForwardParams& f) {
     if (C::kPaged ? warp_index() == 0 : threadIdx.x == 0) Producer<C>{f, memory, tasks}.run();
     if (C::kSurveys ? warp_index() == 1 : threadIdx.x == kWarpLanes) Scheduler<C>{f, memory, tasks}.run();
     if (C::kStagesOutput && threadIdx.x == 2 * kWarpLanes) Storer<C>{f, memory, tasks}.run();
+    if (C::kStagesBias && threadIdx.x == 3 * kWarpLanes) BiasLoader<C>{f, memory, tasks}.run();
   } else {
     ptx::setmaxnreg_inc<C::kTile.consumer_registers>();
     Consumer<C>(f, memory, tasks, warpgroup - 1).run();

@@ -55,6 +55,23 @@ bool describe_cap(const double (&tanh_terms)[kTerms], double ratio, double heigh
   return usable;
 }
 
+/// A bias of 16 bits whose rows lie in chunks comes by the copy engine, where it is the only option.
+void describe_bias(const Problem& problem, int features, ForwardParams& params) {
+  const AttentionParams& p = params.attention;
+  const ScoresView& bias = p.bias;
+  if (!sm90::stages_bias(features) || !bias.in_chunks || bias.type == Element::kFloat32 || p.packed_queries) return;
+  const RowsView view{.data = const_cast<char*>(bias.data),
+                      .batch_stride = bias.batch_stride,
+                      .row_stride = bias.row_stride,
+                      .head_stride = bias.head_stride,
+                      .type = bias.type};
+  const auto count = [](long long stride, long long all) { return stride == 0 ? 1 : all; };
+  params.bias_rows = bias.row_stride == 0 ? 1 : sm90::kWarpgroupRows;
+  params.bias =
+      tensor_map_of(view, {p.key_length, count(bias.row_stride, p.query_length), count(bias.head_stride, p.query_heads),
+                           count(bias.batch_stride, problem.batch), params.bias_rows});
+}
+
 void describe_softcap(const Problem& problem, ForwardParams& params) {
   if (!(problem.softcap > 0.0f)) return;
   const double ratio = double(problem.scale) / problem.softcap, height = problem.softcap * 1.44269504088896340736;
@@ -139,6 +156,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
     params.output =
         tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
   }
+  describe_bias(problem, key.values[2], params);
   describe_softcap(problem, params);
   group_heads(launcher.device().multiprocessors, params);
   params.tiles_taken = static_cast<unsigned long long*>(workspace);

@@ -19,6 +19,8 @@ struct SoftcapPolynomial {
 
 struct ForwardParams {
   TensorMap query, key, value, output;  // [dims, rows, heads, batches]
+  TensorMap bias;                       // [keys, rows, heads, batches], of which those that broadcast are one
+  int bias_rows;  // of what is fetched for a consumer: kWarpgroupRows, or 1 for all; 0: it is read element by element
   AttentionParams attention;
   unsigned long long* tiles_taken;  // by thread blocks, besides their first ones; holding anything
   unsigned long long tag;           // chance does not write it

@@ -23,18 +23,25 @@ struct ForwardTile {
 /// Head dimensions that kernels are built for; others are padded to the next. 0 where there is none.
 constexpr int built_dim(int dim) { return dim <= 64 ? 64 : dim <= 128 ? 128 : dim <= 256 ? 256 : 0; }
 
-constexpr ForwardTile forward_tile(int dim) {
+/// Whether a bias alone is asked for: it comes by the copy engine then, to a stage for each consumer, for which others
+/// make room.
+constexpr bool stages_bias(int features) { return features == kBias; }
+
+constexpr ForwardTile forward_tile(int dim, int features = 0) {
+  const bool bias = stages_bias(features);
   if (dim <= 64) {
     return {.consumers = 3,
             .key_block = 128,
             .query_stages = 6,
-            .stages = 4,
+            .stages = bias ? 3 : 4,
             .producer_registers = 32,
             .consumer_registers = 160};
   }
   return {.consumers = 2,
           .key_block = dim <= 128 ? 128 : 64,
-          .query_stages = dim <= 128 ? 4 : 3,
+          .query_stages = bias         ? 2
+                          : dim <= 128 ? 4
+                                       : 3,
           .stages = 2,
           .producer_registers = 40,
           .consumer_registers = 232};
@@ -70,9 +77,10 @@ constexpr int survey_bytes(int features, int consumers) {
 constexpr int kDocumentThreads = 128;
 
 constexpr int forward_shared_bytes(int dim, int features) {
-  const ForwardTile tile = forward_tile(dim);
+  const ForwardTile tile = forward_tile(dim, features);
   const int queries = kWarpgroupRows * dim * 2, keys = tile.key_block * dim * 2;
-  return queries * (tile.query_stages + (stages_output(dim) ? tile.consumers : 0)) + 2 * tile.stages * keys +
+  const int bias = stages_bias(features) ? tile.consumers * kWarpgroupRows * tile.key_block * 2 : 0;
+  return queries * (tile.query_stages + (stages_output(dim) ? tile.consumers : 0)) + 2 * tile.stages * keys + bias +
          kBarrierBytes + kTaskBytes + survey_bytes(features, tile.consumers);
 }
 
