@@ -18,10 +18,10 @@ struct Softmax {
   float factor[2];                                         // what outputs are to be multiplied by, where origins moved
 
   /// The rows' largest scores. Floats that are not negative are in the order of their bits, and of integers the device
-  /// compares three at a time; where all scores of some row are negative, as seldom happens unless they are edited,
-  /// floats are compared.
+  /// compares three at a time, which pays up to d64; where all scores of some row are negative, as seldom happens
+  /// unless they are edited, floats are compared.
   static STROBE_DEVICE void find_largest(const typename C::Scores& s, float (&largest)[2]) {
-    if constexpr (!C::kEdits) {
+    if constexpr (C::kDim <= 64 && !C::kEdits) {
       int bits[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
