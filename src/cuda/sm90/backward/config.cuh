@@ -47,7 +47,8 @@ struct BackwardConfig {
   static constexpr int kDim = kDim_, kFeatures = kFeatures_, kCommonFeatures = kFeatures & kAllFeatures;
   static constexpr bool kHidesByData = (kFeatures & kHidingFeatures) != 0;
   /// Which tiles a block visits, and its turns there, are looked up by the producer.
-  static constexpr bool kSurveys = (kFeatures & (kDocuments | kBlockMask)) != 0;
+  static constexpr bool kSurveys = surveys_visits(kFeatures);
+  static constexpr int kTurnThreads = turn_threads(kDim_, kFeatures);
   static constexpr bool kHasPrefix = (kFeatures & kBackwardPrefix) != 0;
   static constexpr bool kSoftcaps = (kFeatures & kSoftcap) != 0, kDrops = (kFeatures & kDropout) != 0;
   /// Of the bias or the mask, where each warp brings its own keys' to shared memory.
@@ -136,8 +137,10 @@ struct BackwardMemory {
   STROBE_DEVICE u32 grad_output_full(int stage) const { return barrier(11 + stage); }
   STROBE_DEVICE u32 grad_output_empty(int stage) const { return barrier(13 + stage); }
   STROBE_DEVICE u32 turn_come(int stage) const { return barrier(15 + stage); }  // the block may add to dQ
-  STROBE_DEVICE u32 added() const { return barrier(17); }                       // consumers have added dQ, or staged it
-  STROBE_DEVICE u32 stage_empty() const { return barrier(18); }                 // of dQ
+  STROBE_DEVICE u32 added(int stage) const {
+    return barrier(stage == 0 ? 17 : 25);
+  }                                                              // consumers have added or staged dQ
+  STROBE_DEVICE u32 stage_empty() const { return barrier(18); }  // of dQ
   STROBE_DEVICE u32 query_full(int stage) const { return barrier(19 + stage); }
   STROBE_DEVICE u32 query_empty(int stage) const { return barrier(21 + stage); }
   STROBE_DEVICE u32 graded(int stage) const { return barrier(23 + stage); }  // dS^T of all keys is there

@@ -244,7 +244,7 @@ struct BackwardConsumer {
       share.stage(memory.grad_query(), grad_query);
       ptx::fence_proxy_async();
     }
-    if (kPart + 1 == kParts) arrive(memory.added());
+    if (kPart + 1 == kParts) arrive(memory.added(stage.count % 2));
   }
   STROBE_DEVICE void give_away(const Ring<C::kStages>& tile) {
     const typename C::Visit& visit = visit_of(tile);

@@ -14,11 +14,11 @@ template <class C>
 STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory, bool await_reads) {
   constexpr int kConsumerWarps = 4 * C::kConsumers;
   ptx::mbarrier_init(memory.landed(), 1);
-  ptx::mbarrier_init(memory.added(), kConsumerWarps);
   ptx::mbarrier_init(memory.stage_empty(), 1);
   for (int stage = 0; stage < 2; ++stage) {
     ptx::mbarrier_init(memory.item_full(stage), 1);
-    ptx::mbarrier_init(memory.item_empty(stage), kConsumerWarps + 2);
+    ptx::mbarrier_init(memory.item_empty(stage), kConsumerWarps + 1 + C::kTurnThreads);
+    ptx::mbarrier_init(memory.added(stage), kConsumerWarps);
     ptx::mbarrier_init(memory.keys_full(stage), 1);
     ptx::mbarrier_init(memory.values_full(stage), 1);
     ptx::mbarrier_init(memory.keys_empty(stage), kConsumerWarps);
@@ -47,7 +47,10 @@ STROBE_DEVICE void backward(const typename C::Params& f) {
     ptx::setmaxnreg_dec<C::kTile.producer_registers>();
     if (warp_index() == 0) BackwardProducer<C>{f, memory, told, items}.run();
     if (threadIdx.x == kWarpLanes) BackwardTurns<C>{f.common, memory, told, items}.await();
-    if (threadIdx.x == 2 * kWarpLanes) BackwardTurns<C>{f.common, memory, told, items}.pass();
+    const int passer = warp_index() - 2;
+    if (passer >= 0 && passer < C::kTurnThreads && lane_index() == 0) {
+      BackwardTurns<C>{f.common, memory, told, items}.pass(passer);
+    }
   } else {
     ptx::setmaxnreg_inc<C::kTile.consumer_registers>();
     BackwardConsumer<C>{f.common, memory, told, items, warpgroup - 1}.run();

@@ -23,6 +23,15 @@ constexpr int built_backward_dim(int dim) { return dim <= 64 ? 64 : dim <= 128 ?
 /// Whether the copy engine adds to dQ, from shared memory, or the consumers themselves, where that has no room.
 constexpr bool stages_grad_query(int dim) { return dim <= 128; }
 
+/// Features of which producers look up the visits of a block, and its turns at dQ.
+constexpr bool surveys_visits(int features) { return (features & (kDocuments | kBlockMask)) != 0; }
+
+/// Threads that pass turns at dQ on, one tile each in turn: while one waits for its addition to arrive, the other has
+/// the next tile's added.
+constexpr int turn_threads(int dim, int features) {
+  return stages_grad_query(dim) && !surveys_visits(features) ? 2 : 1;
+}
+
 constexpr BackwardTile backward_tile(int dim) {
   return {.query_tile = dim <= 64 ? 128 : 64,
           .key_block = dim <= 128 ? 128 : 64,
@@ -72,7 +81,7 @@ struct BackwardShared {
 };
 
 constexpr int kBackwardAlignment = 1024;  // the 128-byte swizzle wants it
-constexpr int kBackwardItemBytes = 96, kBackwardBarriers = 25;
+constexpr int kBackwardItemBytes = 96, kBackwardBarriers = 26;
 constexpr int backward_visit_bytes(int features) { return features == 0 ? 32 : 48; }
 /// Consumers look at a visit until the next one is nearly done, and that after it may be told of before.
 constexpr int kBackwardVisits = 4;

@@ -79,14 +79,15 @@ struct BackwardTurns {
     }
   }
 
-  /// Another one. A turn also comes only when the turn two tiles before has been passed on.
-  STROBE_DEVICE void pass() const {
+  /// Another one, or two of which each takes every other tile. A turn also comes only when the turn two tiles before
+  /// has been passed on.
+  STROBE_DEVICE void pass(int number) const {
     constexpr int kFloats = C::kQueryTile * C::kDim;
     Ring<2> ring;
-    Ring<1> stage;
-    for (int n = 0; n < 2; ++n) ptx::mbarrier_arrive(memory.turn_come(n));
+    for (int n = number; n < 2; n += C::kTurnThreads) ptx::mbarrier_arrive(memory.turn_come(n));
     const auto work = [&](const BackwardItem& item, const auto& visit) {
-      wait_for(memory.added(), stage.parity());
+      if (C::kTurnThreads == 2 && ring.stage() != number) return ring.advance();
+      wait_for(memory.added(ring.stage()), ring.parity());
       if (C::kStagesGradQuery && !visit.last) {
         wait_for(memory.turn_come(ring.stage()), ring.parity());
         float* const to = f.sums + i64(turn_of(item, visit) - f.turns) * kFloats;
@@ -103,11 +104,10 @@ struct BackwardTurns {
       if (!visit.last) ptx::st_release(turn_of(item, visit), turn_after(item, visit));
       ptx::mbarrier_arrive(memory.turn_come(ring.stage()));
       ring.advance();
-      stage.advance();
     };
     if constexpr (C::kSurveys) {
       // Consumers come to a place that is told anew only after the turn of its last visit has been passed on.
-      for_told_visits([&] { wait_for(memory.added(), stage.parity()); }, [] {}, work);
+      for_told_visits([&] { wait_for(memory.added(ring.stage()), ring.parity()); }, [] {}, work);
     } else {
       for_visits(work);
     }
