@@ -41,6 +41,11 @@ struct VectorView {
 /// "No bound", in AttentionParams::left and right.
 constexpr int kFar = 1 << 30;
 
+/// Heads that are worked on side by side: `small_groups` groups of `heads`, then groups of one more.
+struct HeadGroups {
+  int heads, small_groups;
+};
+
 struct AttentionParams {
   int batch, query_heads, kv_heads, group;  // group = query_heads / kv_heads
   int head_dim, value_dim;

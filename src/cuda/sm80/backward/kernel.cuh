@@ -6,6 +6,7 @@
 // and both share dQ = dS K of the tile before, so that one barrier a tile is enough. README.md has the timeline.
 #pragma once
 
+#include "cuda/device/groups.cuh"
 #include "cuda/sm80/backward/epilogue.cuh"
 #include "cuda/sm80/backward/products.cuh"
 #include "cuda/sm80/backward/turns.cuh"
@@ -326,9 +327,7 @@ template <class C>
 STROBE_DEVICE void backward(const BackwardParams& f) {
   const AttentionParams& p = f.attention;
   // Blocks of lower keys come first: under a causal mask they see most queries, and dQ's turns go by key block.
-  const int group_blocks = f.heads_per_group * f.blocks;
-  const int first_head = int(blockIdx.x) / group_blocks * f.heads_per_group;
-  const int heads = smaller(f.heads_per_group, f.heads - first_head), place = int(blockIdx.x) % group_blocks;
+  const auto [first_head, heads, place] = place_in_groups(f.groups, int(blockIdx.x), f.blocks);
   int block = place / heads, head = first_head + place % heads, b = head / p.kv_heads, stored = p.key_length;
   head %= p.kv_heads;
   if (p.packed_keys) {

@@ -22,11 +22,11 @@ struct BackwardParams {
 
   float lse_unit;  // log2(e): kernels work in powers of two
   int query_tile, key_block;
-  int fact_floats;      // of a slot
-  int slots, tiles;     // in all; of one sequence (dense)
-  int blocks;           // key blocks of a sequence; packed: of all sequences, an upper bound
-  int heads;            // KV heads that have blocks of their own: batch * kv_heads; packed: kv_heads
-  int heads_per_group;  // KV heads whose blocks run side by side
+  int fact_floats;    // of a slot
+  int slots, tiles;   // in all; of one sequence (dense)
+  int blocks;         // key blocks of a sequence; packed: of all sequences, an upper bound
+  int heads;          // KV heads that have blocks of their own: batch * kv_heads; packed: kv_heads
+  HeadGroups groups;  // KV heads whose blocks run side by side
 };
 
 }  // namespace strobe::cuda::sm80

@@ -137,10 +137,8 @@ struct BackwardMemory {
   STROBE_DEVICE u32 grad_output_full(int stage) const { return barrier(11 + stage); }
   STROBE_DEVICE u32 grad_output_empty(int stage) const { return barrier(13 + stage); }
   STROBE_DEVICE u32 turn_come(int stage) const { return barrier(15 + stage); }  // the block may add to dQ
-  STROBE_DEVICE u32 added(int stage) const {
-    return barrier(stage == 0 ? 17 : 25);
-  }                                                              // consumers have added or staged dQ
-  STROBE_DEVICE u32 stage_empty() const { return barrier(18); }  // of dQ
+  STROBE_DEVICE u32 added(int stage) const { return barrier(17 + stage); }      // consumers have added dQ, or staged it
+  STROBE_DEVICE u32 stage_empty() const { return barrier(25); }                 // of dQ
   STROBE_DEVICE u32 query_full(int stage) const { return barrier(19 + stage); }
   STROBE_DEVICE u32 query_empty(int stage) const { return barrier(21 + stage); }
   STROBE_DEVICE u32 graded(int stage) const { return barrier(23 + stage); }  // dS^T of all keys is there

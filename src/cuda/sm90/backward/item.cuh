@@ -2,6 +2,7 @@
 // leaves it in shared memory for the others.
 #pragma once
 
+#include "cuda/device/groups.cuh"
 #include "cuda/sm80/backward/rows.cuh"
 #include "cuda/sm90/backward/config.cuh"
 
@@ -11,9 +12,7 @@ template <class C>
 STROBE_DEVICE BackwardItem item_of(const sm80::BackwardParams& f, int number) {
   const AttentionParams& p = f.attention;
   // Blocks of lower keys come first: under a causal mask they see most queries, and dQ's turns go by key block.
-  const int group_blocks = f.heads_per_group * f.blocks;
-  const int first_head = number / group_blocks * f.heads_per_group;
-  const int heads = smaller(f.heads_per_group, f.heads - first_head), place = number % group_blocks;
+  const auto [first_head, heads, place] = place_in_groups(f.groups, number, f.blocks);
   const int head = first_head + place % heads;
   int block = place / heads, b = head / p.kv_heads, stored = p.key_length;
   BackwardItem item{.kv_head = head % p.kv_heads, .there = true};

@@ -63,16 +63,19 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
   return layout;
 }
 
-/// KV heads whose blocks run side by side: as many as have their queries, gradients and sums of dQ in half of the
-/// second-level cache, and as many as it takes that blocks of one head, which come to a tile some kTurnTiles after
-/// one another, find their turns come.
+/// How many KV heads' blocks run side by side, at least: as many as have their queries, gradients and sums of dQ in
+/// half of the second-level cache, and as many as it takes that blocks of one head, which come to a tile some
+/// turn_tiles after one another, find their turns come. Under a causal mask blocks come to an end one after another,
+/// and more heads fill the gaps; where many blocks of a head are under way at a time, they share what they read all the
+/// same.
 int heads_per_group(const Problem& problem, const CudaDevice& device, const BackwardTile& tile, std::int64_t heads) {
-  constexpr std::int64_t kTurnTiles = 2;
+  constexpr std::int64_t kManyVisits = 32;
   const std::int64_t rows = std::max<std::int64_t>(problem.query_length * problem.group(), 1);
   const std::int64_t bytes = rows * (2 * (problem.head_dim + problem.value_dim) + 4 * problem.head_dim);
   const std::int64_t visits = std::max<std::int64_t>(rows / tile.query_tile / (problem.causal ? 2 : 1), 1);
+  const std::int64_t turn_tiles = problem.causal && visits >= kManyVisits ? 4 : 2;
   const std::int64_t by_cache = device.l2_bytes / 2 / bytes;
-  const std::int64_t by_turns = ceil_div(device.multiprocessors * kTurnTiles, visits);
+  const std::int64_t by_turns = ceil_div(device.multiprocessors * turn_tiles, visits);
   return int(std::clamp<std::int64_t>(std::max(by_cache, by_turns), 1, heads));
 }
 
@@ -105,7 +108,8 @@ BackwardOptionParams params_for(const Problem& problem, const Buffers& buffers, 
   common.blocks = int(key_blocks_of(problem, tile.key_block));
   common.heads = int(blocked_heads_of(problem));
   params.items = common.blocks * common.heads;
-  common.heads_per_group = heads_per_group(problem, device, tile, std::max(common.heads, 1));
+  const int heads = std::max(common.heads, 1);
+  common.groups = in_groups(heads, heads / heads_per_group(problem, device, tile, heads));
 
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
   const int rows = tile.query_tile, keys = tile.key_block;

@@ -27,9 +27,9 @@ constexpr bool stages_grad_query(int dim) { return dim <= 128; }
 constexpr bool surveys_visits(int features) { return (features & (kDocuments | kBlockMask)) != 0; }
 
 /// Threads that pass turns at dQ on, one tile each in turn: while one waits for its addition to arrive, the other has
-/// the next tile's added.
+/// the next tile's added. (Faster at d128, no faster at d64.)
 constexpr int turn_threads(int dim, int features) {
-  return stages_grad_query(dim) && !surveys_visits(features) ? 2 : 1;
+  return dim > 64 && stages_grad_query(dim) && !surveys_visits(features) ? 2 : 1;
 }
 
 constexpr BackwardTile backward_tile(int dim) {

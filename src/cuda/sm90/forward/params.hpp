@@ -26,9 +26,7 @@ struct ForwardParams {
   unsigned long long tag;           // chance does not write it
   int tiles;                        // query tiles of a sequence; packed: of all sequences, an upper bound
   int heads;                        // heads that have tiles of their own: batch * query_heads; packed: query_heads
-  int heads_per_group;  // heads whose tiles are taken together; one more in those groups that follow small_groups
-                        // others
-  int small_groups;
+  HeadGroups groups;                // heads whose tiles are taken together
 
   SoftcapPolynomial<kSoftcapTerms> softcap;
   SoftcapPolynomial<kFewSoftcapTerms> softcap_in_few;

@@ -2,6 +2,7 @@
 // ahead of the others, and leaves it in shared memory for them.
 #pragma once
 
+#include "cuda/device/groups.cuh"
 #include "cuda/sm90/forward/config.cuh"
 #include "cuda/sm90/forward/ring.cuh"
 
@@ -109,11 +110,7 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   const AttentionParams& p = f.attention;
   // Heads come in groups whose keys the cache holds; within a group the tiles that see most keys come first, so that
   // tiles which start last are short.
-  const int of_small_groups = f.small_groups * f.heads_per_group, from_small_groups = index / f.tiles - of_small_groups;
-  const int heads = f.heads_per_group + (from_small_groups < 0 ? 0 : 1);
-  const int first_head =
-      from_small_groups < 0 ? index / f.tiles / heads * heads : of_small_groups + from_small_groups / heads * heads;
-  const int place = index - first_head * f.tiles;
+  const auto [first_head, heads, place] = place_in_groups(f.groups, index, f.tiles);
   int tile = f.tiles - 1 - place / heads, head = first_head + place % heads, b = head / p.query_heads;
   Sequence s{};  // past the last packed sequence: without rows
   if (!p.packed_queries || find_packed_tile(p, C::kQueryTile, tile, b)) s = sequence_of(p, b);
