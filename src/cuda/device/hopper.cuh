@@ -41,6 +41,15 @@ STROBE_DEVICE u32 ld_global_nc_u32(const void* from) {
   return r;
 }
 
+/// The same for 16 bytes that are read once.
+STROBE_DEVICE uint4 ld_global_nc_16(const void* from) {
+  uint4 r;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+               : "l"(from));
+  return r;
+}
+
 /// What threads wrote to shared memory is seen by the copy engine and by wgmma.
 STROBE_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

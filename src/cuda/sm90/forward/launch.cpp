@@ -64,7 +64,8 @@ void describe_bias(const Problem& problem, int features, ForwardParams& params) 
                       .batch_stride = bias.batch_stride,
                       .row_stride = bias.row_stride,
                       .head_stride = bias.head_stride,
-                      .type = bias.type};
+                      .type = bias.type,
+                      .vector_bytes = 0};
   const auto count = [](long long stride, long long all) { return stride == 0 ? 1 : all; };
   params.bias_rows = bias.row_stride == 0 ? 1 : sm90::kWarpgroupRows;
   params.bias =
