@@ -6,8 +6,8 @@
 #pragma once
 
 #include "cuda/sm80/decode/arrivals.cuh"
+#include "cuda/sm80/decode/join.cuh"
 #include "cuda/sm80/decode/load.cuh"
-#include "cuda/sm80/merge/kernel.cuh"
 
 namespace strobe::cuda::sm80 {
 
@@ -26,8 +26,8 @@ struct DecodeTask {
   float unit, score_factor, value_factor;
   u32 memory;
 
-  STROBE_DEVICE int query_of(int row) const { return (first_row + row) / p.group; }
-  STROBE_DEVICE int head_of(int row) const { return kv_head * p.group + (first_row + row) % p.group; }
+  STROBE_DEVICE int query_of(int row) const { return d.row(first_row + row).query; }
+  STROBE_DEVICE int head_of(int row) const { return kv_head * p.group + d.row(first_row + row).head_of_group; }
 
   STROBE_DEVICE u32 stage(int index) const {
     return memory + C::QueryTile::kBytes + (warp_index() * C::kStages + index) * C::kStageBytes;
@@ -174,7 +174,7 @@ struct DecodeTask {
       const float factor = empty ? 0.0f : value_factor / sum;
 #pragma unroll
       for (int e = 0; e < 4; ++e) total[e] = empty ? 0.0f : total[e] * factor;
-      store_quad(row_of_part(head, i), dim, total);
+      store_quad(row_of_part(head, i), p.output, p.value_dim, dim, total);
       if (dim == 0 && p.lse.data) {
         (&lse_at(p, s, head, i))[split * d.part_lse_stride] = empty ? minus_infinity() : origin + logf(sum);
       }
@@ -184,14 +184,6 @@ struct DecodeTask {
   STROBE_DEVICE char* row_of_part(int head, int i) const {
     const i64 part = split * d.part_stride * size_of(p.output.type);
     return const_cast<char*>(query_rows(p, p.output, s, head)(i)) + part;
-  }
-
-  STROBE_DEVICE void store_quad(char* row, int dim, const float (&x)[4]) const {
-    if (p.output.vector_bytes == kChunkBytes) return store_floats<4>(row, p.output.type, dim, true, x);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      if (dim + e < p.value_dim) store_float(row, p.output.type, dim + e, x[e]);
-    }
   }
 
   STROBE_DEVICE void run() {
@@ -226,27 +218,14 @@ struct DecodeTask {
   }
 };
 
-/// Merges the parts of a row group, a few lanes a row.
-template <int kThreads>
-STROBE_DEVICE void merge_row_group(const DecodeParams& d, int b, int kv_head, int first_row, int rows) {
-  const int group = d.attention.group, lane_bits = d.merge.lane_bits;
-#pragma unroll 1
-  for (int r = int(threadIdx.x) >> lane_bits; r < rows; r += kThreads >> lane_bits) {
-    const int i = (first_row + r) / group, head = kv_head * group + (first_row + r) % group;
-    if (d.merge.vector > 1) {
-      merge_row<Pack<StorageOf<0>, 4>, kMergeClasses, 16>(d.merge, b, i, head, 0, true);
-    } else {
-      merge_row<Pack<StorageOf<0>, 1>, kMergeClasses, 4>(d.merge, b, i, head, 0, true);
-    }
-  }
-}
-
 template <class C>
 STROBE_DEVICE void decode(const DecodeParams& d) {
   using Element = typename C::Element;
   const AttentionParams& p = d.attention;
-  const int split = int(blockIdx.x), b = int(blockIdx.z), kv_head = int(blockIdx.y) / d.row_groups;
-  const int first_row = int(blockIdx.y) % d.row_groups * kDecodeRows;
+  const int split = int(blockIdx.x), b = int(blockIdx.z);
+  const bool single = d.row_groups == 1;  // the rule, and a division is forty instructions
+  const int kv_head = single ? int(blockIdx.y) : int(blockIdx.y) / d.row_groups;
+  const int first_row = single ? 0 : int(blockIdx.y) % d.row_groups * kDecodeRows;
   const Sequence s = d.plain ? plain_sequence(p, b) : sequence_of(p, b);
   const int rows = smaller(s.queries * p.group - first_row, kDecodeRows);
   const int last_stored = smaller(s.stored_queries * p.group - first_row, kDecodeRows);
@@ -256,7 +235,8 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
     TileView view{0, 0, 0, s.keys, 0, s.keys, 0};
     RowWindow keys{0, begin, end};
     if (!d.plain) {
-      view = view_of(p, s, first_row / p.group, (first_row + rows - 1) / p.group - first_row / p.group + 1);
+      const int first = d.row(first_row).query, last = d.row(first_row + rows - 1).query;
+      view = view_of(p, s, first, last - first + 1);
       keys.begin = larger(begin, view.prefix > 0 ? 0 : view.begin);
       keys.end = smaller(end, larger(view.end, view.prefix));
     }
@@ -282,7 +262,8 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
   }
   // Rows past query_lengths: zero, LSE -inf, in every part.
   for (int r = larger(rows, 0); r < last_stored; ++r) {
-    const int i = (first_row + r) / p.group, head = kv_head * p.group + (first_row + r) % p.group;
+    const auto [i, g] = d.row(first_row + r);
+    const int head = kv_head * p.group + g;
     char* const to = const_cast<char*>(query_rows(p, p.output, s, head)(i));
     for (int dim = int(threadIdx.x); dim < p.value_dim; dim += C::kThreads) {
       store_float(to + split * d.part_stride * size_of(p.output.type), p.output.type, dim, 0.0f);
@@ -290,7 +271,7 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
     if (threadIdx.x == 0 && p.lse.data) (&lse_at(p, s, head, i))[split * d.part_lse_stride] = minus_infinity();
   }
   if (d.arrivals != nullptr && arrivals.complete()) {
-    merge_row_group<C::kThreads>(d, b, kv_head, first_row, last_stored);
+    Join<C>{d, b, kv_head, first_row, last_stored, ptx::shared_address(shared_memory)}.run();
   }
 }
 

@@ -7,9 +7,15 @@
 
 namespace strobe::cuda::sm80 {
 
+/// Row n of a KV head (query i of head g of the group is row i * group + g).
+struct DecodeRow {
+  int query, head_of_group;
+};
+
 struct DecodeParams {
   int split_keys, splits;                  // keys of one split; splits of the longest sequence
   int row_groups;                          // groups of 16 query rows of a KV head
+  unsigned inverse_group;                  // 2^16 / attention.group, rounded up (DecodeRow)
   bool plain;                              // all sequences have all keys of a tensor, and all queries see them
   AttentionParams attention;               // output and lse: of the call, or of the first part where keys are split
   long long part_stride, part_lse_stride;  // elements between parts; 0: keys are not split
@@ -18,6 +24,11 @@ struct DecodeParams {
   unsigned long long* arrivals;  // [batch, KV head, row group], holding anything; null: blocks do not merge
   unsigned long long tag;        // chance does not write it
   MergeParams merge;
+
+  constexpr DecodeRow row(int n) const {
+    const int query = int(unsigned(n) * inverse_group >> 16);
+    return {query, n - query * attention.group};
+  }
 };
 
 }  // namespace strobe::cuda::sm80
