@@ -52,9 +52,10 @@ struct DecodeTask {
   STROBE_DEVICE void load_step(int step, int index) const {
     const RowWindow window{step * kDecodeStep, keys.begin, keys.end};
     const u32 to = stage(index);
-    load_warp_tile<typename C::KeyTile>(to, key, window, p.head_dim, copies_chunks<typename C::Element>(p.key));
-    load_warp_tile<typename C::ValueTile>(to + C::KeyTile::kBytes, value, window, p.value_dim,
-                                          copies_chunks<typename C::Element>(p.value));
+    load_warp_tile<typename C::KeyTile>(to, key, window, d.head_dim,
+                                        d.plain || copies_chunks<typename C::Element>(p.key));
+    load_warp_tile<typename C::ValueTile>(to + C::KeyTile::kBytes, value, window, d.value_dim,
+                                          d.plain || copies_chunks<typename C::Element>(p.value));
   }
 
   STROBE_DEVICE ScoreRow row_facts(int row) const {
@@ -186,7 +187,7 @@ struct DecodeTask {
     return const_cast<char*>(query_rows(p, p.output, s, head)(i)) + part;
   }
 
-  STROBE_DEVICE void run() {
+  STROBE_DEVICE void run(Arrivals& arrivals) {
     Softmax<C> softmax;
     typename C::Outputs o;
     bool careful = false;
@@ -195,6 +196,7 @@ struct DecodeTask {
       if (!__syncthreads_or(any_not_finite<C>(o)) || careful) break;
       careful = true;
     }
+    arrivals.look();
     write(softmax, o);
     if (careful) add_row_suspects();
   }
@@ -226,11 +228,11 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
   const bool single = d.row_groups == 1;  // the rule, and a division is forty instructions
   const int kv_head = single ? int(blockIdx.y) : int(blockIdx.y) / d.row_groups;
   const int first_row = single ? 0 : int(blockIdx.y) % d.row_groups * kDecodeRows;
-  const Sequence s = d.plain ? plain_sequence(p, b) : sequence_of(p, b);
+  const Sequence s = d.plain ? plain_sequence(d, b) : sequence_of(p, b);
   const int rows = smaller(s.queries * p.group - first_row, kDecodeRows);
   const int last_stored = smaller(s.stored_queries * p.group - first_row, kDecodeRows);
-  const Arrivals arrivals(d.arrivals ? d.arrivals + (b * int(gridDim.y) + int(blockIdx.y)) : nullptr, d.tag, d.splits);
-  if (rows > 0) {
+  Arrivals arrivals(d.arrivals ? d.arrivals + (b * int(gridDim.y) + int(blockIdx.y)) : nullptr, d.tag, d.splits);
+  if (d.plain || rows > 0) {
     const int begin = split * d.split_keys, end = smaller(begin + d.split_keys, s.keys);
     TileView view{0, 0, 0, s.keys, 0, s.keys, 0};
     RowWindow keys{0, begin, end};
@@ -252,13 +254,15 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
                   .split = split,
                   .view = view,
                   .keys = keys,
-                  .key = d.plain ? plain_key_rows<Element>(p.key, b, kv_head) : key_rows(p, p.key, s, kv_head),
-                  .value = d.plain ? plain_key_rows<Element>(p.value, b, kv_head) : key_rows(p, p.value, s, kv_head),
+                  .key = d.plain ? plain_key_rows(d.key, b, kv_head) : key_rows(p, p.key, s, kv_head),
+                  .value = d.plain ? plain_key_rows(d.value, b, kv_head) : key_rows(p, p.value, s, kv_head),
                   .unit = score_unit<C::kFeatures>(p),
                   .score_factor = score_factor_of<Element>(p, s, kv_head),
                   .value_factor = value_factor_of<Element>(p, s, kv_head),
                   .memory = ptx::shared_address(shared_memory)}
-        .run();
+        .run(arrivals);
+  } else {
+    arrivals.look();
   }
   // Rows past query_lengths: zero, LSE -inf, in every part.
   for (int r = larger(rows, 0); r < last_stored; ++r) {

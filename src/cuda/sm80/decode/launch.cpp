@@ -110,8 +110,19 @@ MergeProblem parts_of(const Problem& problem, const Buffers& buffers, std::int64
   return parts;
 }
 
-/// Whether every sequence has all keys of a tensor and every query sees them.
+sm80::PlainRows plain_rows(const RowsView& view) {
+  const auto bytes = std::int64_t(size_of(DataType(view.type)));
+  return {.data = view.data,
+          .batch_bytes = view.batch_stride * bytes,
+          .head_bytes = view.head_stride * bytes,
+          .row_bytes = view.row_stride * bytes};
+}
+
+/// Whether every sequence has all keys of a tensor, whose rows may be copied 16 bytes at a time, and every query sees them.
 bool is_plain(const Problem& problem, const AttentionParams& p) {
+  constexpr int kChunkBytes = 16;
+  if (p.key.vector_bytes != kChunkBytes || p.value.vector_bytes != kChunkBytes) return false;
+  if (problem.key_type == DataType::kFloat8E4M3 || problem.key_type == DataType::kFloat8E5M2) return false;
   if (problem.packed_keys || problem.page_size > 0 || problem.has_cache_index) return false;
   if (problem.has_key_lengths || problem.has_query_lengths) return false;
   const std::int64_t first = p.bottom_right ? problem.key_length - problem.query_length : 0;
@@ -168,6 +179,11 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   DecodeParams params{};
   params.attention = params_of(problem, buffers);
   params.plain = is_plain(problem, params.attention);
+  params.key_length = int(problem.key_length);
+  params.head_dim = int(problem.head_dim);
+  params.value_dim = int(problem.value_dim);
+  params.key = plain_rows(params.attention.key);
+  params.value = plain_rows(params.attention.value);
   params.row_groups = int(row_groups(problem));
   params.inverse_group = unsigned(ceil_div(1 << 16, problem.group()));
   params.split_keys = int(decision.split_keys > 0 ? decision.split_keys : round_up(problem.key_length + 1, kSplitUnit));
