@@ -32,10 +32,9 @@ struct Join {
   int b, kv_head, first_row, rows;
   u32 memory;
 
-  STROBE_DEVICE MergeRow row_at(int r) const {
-    const DecodeRow row = d.row(first_row + r);
-    return merge_row_of(d.merge, b, row.query, kv_head * d.attention.group + row.head_of_group);
-  }
+  STROBE_DEVICE int query_of(int r) const { return d.row(first_row + r).query; }
+  STROBE_DEVICE int head_of(int r) const { return kv_head * d.attention.group + d.row(first_row + r).head_of_group; }
+  STROBE_DEVICE MergeRow parts_of(int r) const { return merge_row_of(d.merge, b, query_of(r), head_of(r)); }
   STROBE_DEVICE u32 weight_at(int r, int part) const { return memory + (r * kMostJoinedSplits + part) * 4; }
   STROBE_DEVICE u32 factor_at(int r) const { return memory + kFactorsAt + r * 4; }
   STROBE_DEVICE u32 slot(int n) const {
@@ -45,7 +44,7 @@ struct Join {
   /// Asks for the thread's quad `item` of parts [begin, begin + kSlots).
   STROBE_DEVICE void fetch(int item, int begin) const {
     if (item >= rows * kQuads) return;
-    const MergeRow row = row_at(item / kQuads);
+    const MergeRow row = parts_of(item / kQuads);
     const int dim = item % kQuads * 4, count = smaller(row.splits - begin, kSlots);
     const char* from = row.parts + dim * i64(sizeof(float)) + begin * row.part_bytes;
     if (dim >= d.merge.value_dim) return;
@@ -59,7 +58,7 @@ struct Join {
     const int lanes = 1 << d.merge.lane_bits;
 #pragma unroll 1
     for (int r = int(threadIdx.x) >> d.merge.lane_bits; r < rows; r += C::kThreads >> d.merge.lane_bits) {
-      const MergeRow row = row_at(r);
+      const MergeRow row = parts_of(r);
       const MergeTotal total = merge_total(row);
 #pragma unroll 1
       for (int part = row.lane; part < ceil_div(row.splits, kMergeClasses) * kMergeClasses; part += lanes) {
@@ -67,7 +66,7 @@ struct Join {
       }
       if (row.lane != 0) continue;
       ptx::st_shared_4(factor_at(r), u32(__float_as_int(total.factor())));
-      row.store_lse(total);
+      store_merged_lse(d.merge, b, query_of(r), head_of(r), total);
     }
   }
 
@@ -110,7 +109,7 @@ struct Join {
       const float factor = __int_as_float(int(ptx::ld_shared_4(factor_at(r))));
 #pragma unroll
       for (int e = 0; e < 4; ++e) result[e] *= factor;
-      store_quad(row_at(r).output, d.merge.output, d.merge.value_dim, dim, result);
+      store_quad(merged_row(d.merge, b, query_of(r), head_of(r)), d.merge.output, d.merge.value_dim, dim, result);
     }
   }
 };

@@ -24,8 +24,6 @@ struct MergeRow {
   const float* lses;
   const char* parts;
   i64 lse_stride, part_bytes;  // from part to part
-  char* output;
-  float* output_lse;  // null: not wanted
   int splits, lanes, lane;
   u32 group;  // its lanes, as bits
 
@@ -34,12 +32,9 @@ struct MergeRow {
     const float mine = lse(part);
     return mine == minus_infinity() ? kNone : ptx::ex2((mine - origin) * kLog2E);
   }
-  STROBE_DEVICE void store_lse(const MergeTotal& total) const {
-    if (output_lse != nullptr) *output_lse = total.lse();
-  }
 };
 
-/// Row i of head h of sequence b.
+/// The parts of row i of head h of sequence b.
 STROBE_DEVICE MergeRow merge_row_of(const MergeParams& m, int b, int i, int h) {
   const int lanes = 1 << m.lane_bits;
   MergeRow row;
@@ -49,18 +44,22 @@ STROBE_DEVICE MergeRow merge_row_of(const MergeParams& m, int b, int i, int h) {
   row.parts = m.parts.data + (b * m.parts.batch_stride + i * m.parts.row_stride + h * m.parts.head_stride) * bytes;
   row.lse_stride = m.part_lse_stride;
   row.part_bytes = m.part_stride * bytes;
-  const i64 place = b * m.output.batch_stride + i * m.output.row_stride + h * m.output.head_stride;
-  row.output = m.output.data + place * size_of(m.output.type);
-  row.output_lse = nullptr;
-  if (m.lse.data) {
-    row.output_lse =
-        reinterpret_cast<float*>(m.lse.data) + b * m.lse.batch_stride + h * m.lse.head_stride + i * m.lse.row_stride;
-  }
   row.splits = m.splits;
   row.lanes = lanes;
   row.lane = int(threadIdx.x) & (lanes - 1);
   row.group = (lanes == kWarpLanes ? ~0u : (1u << lanes) - 1) << (lane_index() & ~(lanes - 1));
   return row;
+}
+
+/// Where the row's outputs go.
+STROBE_DEVICE char* merged_row(const MergeParams& m, int b, int i, int h) {
+  const i64 place = b * m.output.batch_stride + i * m.output.row_stride + h * m.output.head_stride;
+  return m.output.data + place * size_of(m.output.type);
+}
+STROBE_DEVICE void store_merged_lse(const MergeParams& m, int b, int i, int h, const MergeTotal& total) {
+  if (m.lse.data == nullptr) return;
+  const i64 place = b * m.lse.batch_stride + h * m.lse.head_stride + i * m.lse.row_stride;
+  reinterpret_cast<float*>(m.lse.data)[place] = total.lse();
 }
 
 STROBE_DEVICE MergeTotal merge_total(const MergeRow& row) {
@@ -138,8 +137,9 @@ template <class P, int kClasses, int kAhead>
 STROBE_DEVICE void merge_row(const MergeParams& m, int b, int i, int h, int first_class, bool writes) {
   const MergeRow row = merge_row_of(m, b, i, h);
   const MergeTotal total = merge_total(row);
-  if (writes && row.lane == 0) row.store_lse(total);
+  if (writes && row.lane == 0) store_merged_lse(m, b, i, h, total);
   const float factor = total.factor();
+  char* const to = merged_row(m, b, i, h);
   for (int begin = 0; begin < m.value_dim; begin += row.lanes * P::kCount) {
     const int first = begin + row.lane * P::kCount;
     const bool inside = first < m.value_dim;
@@ -148,7 +148,7 @@ STROBE_DEVICE void merge_row(const MergeParams& m, int b, int i, int h, int firs
     add_classes<P::kCount, kClasses>(sums, result);
 #pragma unroll
     for (int e = 0; e < P::kCount; ++e) result[e] *= factor;
-    if (writes && inside) store_floats<P::kCount>(row.output, m.output.type, first, m.output.vector_bytes == 16, result);
+    if (writes && inside) store_floats<P::kCount>(to, m.output.type, first, m.output.vector_bytes == 16, result);
   }
 }
 
