@@ -1,7 +1,7 @@
 // What the last block of a row group does: the splits' parts become the result, by the merge kernel's additions in the
 // merge kernel's order, so with its bits. This runs once a launch, on code that no cache holds yet, and every
-// instruction of it is waited for. So the parts come to shared memory by one short loop of copies; as many loads under way
-// in registers would have to be unrolled.
+// instruction of it is waited for. So the parts come to shared memory by one short loop of copies; as many loads under
+// way in registers would have to be unrolled.
 #pragma once
 
 #include "cuda/sm80/decode/config.cuh"
@@ -37,9 +37,7 @@ struct Join {
   STROBE_DEVICE MergeRow parts_of(int r) const { return merge_row_of(d.merge, b, query_of(r), head_of(r)); }
   STROBE_DEVICE u32 weight_at(int r, int part) const { return memory + (r * kMostJoinedSplits + part) * 4; }
   STROBE_DEVICE u32 factor_at(int r) const { return memory + kFactorsAt + r * 4; }
-  STROBE_DEVICE u32 slot(int n) const {
-    return memory + kSlotsAt + (n * C::kThreads + int(threadIdx.x)) * kChunkBytes;
-  }
+  STROBE_DEVICE u32 slot(int n) const { return memory + kSlotsAt + (n * C::kThreads + int(threadIdx.x)) * kChunkBytes; }
 
   /// Asks for the thread's quad `item` of parts [begin, begin + kSlots).
   STROBE_DEVICE void fetch(int item, int begin) const {

@@ -118,7 +118,8 @@ sm80::PlainRows plain_rows(const RowsView& view) {
           .row_bytes = view.row_stride * bytes};
 }
 
-/// Whether every sequence has all keys of a tensor, whose rows may be copied 16 bytes at a time, and every query sees them.
+/// Whether every sequence has all keys of a tensor, whose rows may be copied 16 bytes at a time, and every query sees
+/// them.
 bool is_plain(const Problem& problem, const AttentionParams& p) {
   constexpr int kChunkBytes = 16;
   if (p.key.vector_bytes != kChunkBytes || p.value.vector_bytes != kChunkBytes) return false;

@@ -22,7 +22,7 @@ struct DecodeParams {
   int split_keys;          // keys of one split
   int row_groups;          // groups of 16 query rows of a KV head
   unsigned inverse_group;  // 2^16 / attention.group, rounded up (row())
-  bool plain;              // all sequences have all keys of a tensor, whose rows lie in chunks, and all queries see them
+  bool plain;  // all sequences have all keys of a tensor, whose rows lie in chunks, and all queries see them
   int key_length, head_dim, value_dim;
   PlainRows key, value;  // where `plain`
 
