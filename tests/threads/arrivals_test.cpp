@@ -39,7 +39,8 @@ TEST_P(Arriving, OneComesLastAndSeesAll) {
     blocks.emplace_back([&, block] {
       for (int n = 0; n < kLaunches; ++n) {
         between.arrive_and_wait();
-        const sm80::Arrivals arrivals(&word, tag, kBlocks);
+        sm80::Arrivals arrivals(&word, tag, kBlocks);
+        arrivals.look();
         parts[block] = launch;
         if (!arrivals.complete()) continue;
         ++last;

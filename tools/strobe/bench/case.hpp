@@ -22,11 +22,12 @@ struct BenchCase {
   std::int64_t batch = 1, query_heads = 16, kv_heads = 16, query_length = 4096, key_length = 4096;
   std::int64_t head_dim = 128, value_dim = 128;
   bool causal = false;
-  std::string option{};            // on a GPU: window, softcap, alibi, bias, documents, mask, block_mask, sink, dropout
-  std::optional<double> bound{};   // of an option: the most that it may take, times the plain case or its share of it
-  int round = 0;                   // of cases that come twice; 0: those that do not
-  bool against_products = false;   // on a GPU: set against the card's own rate of matrix products
-  std::optional<Isa> isa{};        // limit; otherwise the best
+  std::string option{};           // on a GPU: window, softcap, alibi, bias, documents, mask, block_mask, sink, dropout,
+                                  // packed (sequences of mixed lengths, query_length on average)
+  std::optional<double> bound{};  // of an option: the most that it may take, times the plain case or its share of it
+  int round = 0;                  // of cases that come twice; 0: those that do not
+  bool against_products = false;  // on a GPU: set against the card's own rate of matrix products
+  std::optional<Isa> isa{};       // limit; otherwise the best
   std::optional<double> target{};  // fraction of peak
 };
 

@@ -2,6 +2,9 @@
 #include "bench/gpu_problem.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
 
 #include "cuda/cuda.hpp"
 #include "gpu/graph.hpp"
@@ -17,34 +20,50 @@ constexpr std::int64_t kWindow = 1024, kMaskTile = 128;
 /// Whether tile (i, j) of the block mask is set: a band as wide as the window.
 bool in_band(std::int64_t i, std::int64_t j) { return j <= i && i - j < kWindow / kMaskTile; }
 
+/// Lognormal, as lengths of texts are, the same at every call.
+std::vector<std::int64_t> mixed_lengths(std::int64_t sequences, std::int64_t mean) {
+  constexpr double kSpread = 0.8;
+  std::mt19937_64 random(1);
+  std::lognormal_distribution<double> draw(0.0, kSpread);
+  std::vector<double> drawn(static_cast<std::size_t>(sequences));
+  for (double& length : drawn) length = draw(random);
+  const double scale = double(sequences * mean) / std::accumulate(drawn.begin(), drawn.end(), 0.0);
+  std::vector<std::int64_t> lengths;
+  for (const double length : drawn) lengths.push_back(std::max<std::int64_t>(std::llround(length * scale), 1));
+  return lengths;
+}
+
 }  // namespace
 
 GpuProblem::GpuProblem(const BenchCase& row, cuda::Stream stream, const std::string& kernel)
     : row_(row), stream_(stream) {
+  if (packed()) lengths_ = mixed_lengths(row.batch, row.query_length);
   Attention a;
-  a.query = normal({row.batch, row.query_length, row.query_heads, row.head_dim});
+  a.query = rows(row.query_length, row.query_heads, row.head_dim);
   a.causal = row.causal;
   add_option(a);
   const std::int64_t cache_bytes =
       row.batch * row.key_length * row.kv_heads * (row.head_dim + row.value_dim) * std::int64_t(size_of(row.dtype));
   const std::int64_t copies = row.pass == "decode" && cache_bytes > 0 ? kColdGpuBytes / cache_bytes + 1 : 1;
   for (std::int64_t copy = 0; copy < copies; ++copy) {
-    a.key = normal({row.batch, row.key_length, row.kv_heads, row.head_dim});
-    a.value = normal({row.batch, row.key_length, row.kv_heads, row.value_dim});
+    a.key = rows(row.key_length, row.kv_heads, row.head_dim);
+    a.value = rows(row.key_length, row.kv_heads, row.value_dim);
     attentions_.push_back(a);
   }
-  outputs_ = {.output = tensor(row.dtype, {row.batch, row.query_length, row.query_heads, row.value_dim}),
-              .lse = tensor(DataType::kFloat32, {row.batch, row.query_heads, row.query_length})};
+  const std::int64_t tokens = std::accumulate(lengths_.begin(), lengths_.end(), std::int64_t(0));
+  outputs_ = {.output = rows(row.query_length, row.query_heads, row.value_dim, false),
+              .lse = packed() ? tensor(DataType::kFloat32, {row.query_heads, tokens})
+                              : tensor(DataType::kFloat32, {row.batch, row.query_heads, row.query_length})};
   execution_ = {.device = {.kind = DeviceKind::kCuda, .index = stream.device}, .stream = stream.handle};
   if (row.pass == "backward") {
     forward(a, outputs_, execution_);
     upstream_ = {.output = outputs_.output,
                  .lse = outputs_.lse,
-                 .grad_output = normal({row.batch, row.query_length, row.query_heads, row.value_dim}),
+                 .grad_output = rows(row.query_length, row.query_heads, row.value_dim),
                  .grad_lse = {}};
-    gradients_.query = tensor(row.dtype, {row.batch, row.query_length, row.query_heads, row.head_dim});
-    gradients_.key = tensor(row.dtype, {row.batch, row.key_length, row.kv_heads, row.head_dim});
-    gradients_.value = tensor(row.dtype, {row.batch, row.key_length, row.kv_heads, row.value_dim});
+    gradients_.query = rows(row.query_length, row.query_heads, row.head_dim, false);
+    gradients_.key = rows(row.key_length, row.kv_heads, row.head_dim, false);
+    gradients_.value = rows(row.key_length, row.kv_heads, row.value_dim, false);
   }
   for (const Attention& each : attentions_) {
     checked_.push_back(row.pass == "backward" ? check::backward(each, upstream_, gradients_, check::Data::kOnDevice)
@@ -84,15 +103,24 @@ void GpuProblem::run() {
   }
 }
 
-double GpuProblem::share_of_tiles() const {
-  const std::int64_t rows = std::max(choice_.decision.query_tile, 1), keys = std::max(choice_.decision.key_block, 1);
-  const std::int64_t row_tiles = (row_.query_length + rows - 1) / rows, key_tiles = (row_.key_length + keys - 1) / keys;
-  std::int64_t seen = 0;
-  for (std::int64_t i = 0; i < row_tiles; ++i) {
-    for (std::int64_t j = 0; j < key_tiles; ++j) {
-      const std::int64_t first = i * rows, last = first + rows - 1, first_key = j * keys,
-                         last_key = first_key + keys - 1;
-      bool any = true;
+plan::Cost GpuProblem::cost() const {
+  plan::Cost cost = plan::cost(problem_);
+  if (!packed()) return cost;
+  // How long sequences are, only the device knows.
+  double pairs = 0;
+  for (const std::int64_t length : lengths_) pairs += double(length) * double(length) * (row_.causal ? 0.5 : 1.0);
+  const double passes = row_.pass == "backward" ? 2.5 : 1.0;
+  cost.flops = passes * 2.0 * pairs * double(row_.query_heads) * double(row_.head_dim + row_.value_dim);
+  return cost;
+}
+
+double GpuProblem::tiles_seen(std::int64_t queries, std::int64_t keys) const {
+  const std::int64_t tile = std::max(choice_.decision.query_tile, 1), block = std::max(choice_.decision.key_block, 1);
+  double seen = 0;
+  for (std::int64_t first = 0; first < queries; first += tile) {
+    for (std::int64_t first_key = 0; first_key < keys; first_key += block) {
+      const std::int64_t last = first + tile - 1, last_key = first_key + block - 1;
+      bool any = !row_.causal || first_key <= last;
       if (row_.option == "window") any = first_key <= last && last_key > first - kWindow;
       if (row_.option == "block_mask") {
         any = false;
@@ -103,7 +131,16 @@ double GpuProblem::share_of_tiles() const {
       seen += any;
     }
   }
-  return double(seen) / double(row_tiles * key_tiles);
+  return seen;
+}
+
+double GpuProblem::share_of_tiles() const {
+  const std::int64_t rows = std::max(choice_.decision.query_tile, 1), keys = std::max(choice_.decision.key_block, 1);
+  const std::int64_t row_tiles = (row_.query_length + rows - 1) / rows, key_tiles = (row_.key_length + keys - 1) / keys;
+  if (!packed()) return tiles_seen(row_.query_length, row_.key_length) / double(row_tiles * key_tiles);
+  double seen = 0;
+  for (const std::int64_t length : lengths_) seen += tiles_seen(length, length);
+  return seen / (double(row_.batch) * tiles_seen(row_.query_length, row_.key_length));
 }
 
 double GpuProblem::bias_bytes() const {
@@ -135,8 +172,21 @@ Tensor GpuProblem::normal(DataType type, std::initializer_list<std::int64_t> sha
   return view;
 }
 
+Tensor GpuProblem::rows(std::int64_t length, std::int64_t heads, std::int64_t dim, bool random) {
+  if (packed()) {
+    const std::int64_t tokens = std::accumulate(lengths_.begin(), lengths_.end(), std::int64_t(0));
+    return random ? normal({tokens, heads, dim}) : tensor(row_.dtype, {tokens, heads, dim});
+  }
+  return random ? normal({row_.batch, length, heads, dim}) : tensor(row_.dtype, {row_.batch, length, heads, dim});
+}
+
 void GpuProblem::add_option(Attention& a) {
   const std::int64_t length = row_.key_length;
+  if (packed()) {
+    std::vector<std::int32_t> offsets(lengths_.size() + 1);
+    std::partial_sum(lengths_.begin(), lengths_.end(), offsets.begin() + 1);
+    a.query_offsets = a.key_offsets = values(DataType::kInt32, {row_.batch + 1}, offsets);
+  }
   if (row_.option == "window") a.window_left = kWindow - 1, a.window_right = 0;
   if (row_.option == "softcap") a.softcap = 30.0f;
   if (row_.option == "sink") a.sink = normal(DataType::kFloat32, {row_.query_heads});

@@ -21,9 +21,9 @@ class GpuProblem {
   const char* kernel() const { return choice_.kernel->name; }
   /// Its main kernel.
   const cuda::KernelKey& key() const { return choice_.decision.kernels[0]; }
-  plan::Cost cost() const { return plan::cost(problem_); }
-  /// Of the (query tile, key block) pairs that the kernel cuts the problem into, those in which the window or the block
-  /// mask lets something be seen.
+  plan::Cost cost() const;
+  /// Of the (query tile, key block) pairs that the kernel cuts the plain case into, those in which the window or the
+  /// block mask lets something be seen; as many as packed sequences have, over those of the plain case.
   double share_of_tiles() const;
   /// Bytes of the bias that must be read.
   double bias_bytes() const;
@@ -38,10 +38,16 @@ class GpuProblem {
     cuda::copy_to_device(stream_, view.data, elements.data(), elements.size() * sizeof(Element));
     return view;
   }
+  bool packed() const { return row_.option == "packed"; }
+  /// [batch, length, heads, dim], packed [length of all, heads, dim]
+  Tensor rows(std::int64_t length, std::int64_t heads, std::int64_t dim, bool random = true);
+  /// Pairs of tiles of a sequence in which something is seen.
+  double tiles_seen(std::int64_t queries, std::int64_t keys) const;
   void add_option(Attention& a);
   void choose(const std::string& kernel);
 
   BenchCase row_;
+  std::vector<std::int64_t> lengths_;  // of packed sequences
   cuda::Stream stream_;
   std::deque<cuda::DeviceMemory> memory_;
   std::vector<check::Checked> checked_;  // the same problem on several caches

@@ -170,6 +170,33 @@ std::vector<BenchCase> option_rows(std::int64_t dim) {
   return rows;
 }
 
+/// What an inference engine asks for besides the grid: sequences of mixed lengths, packed, against as many tokens in
+/// sequences of one length; and 1 to 16 queries on a cache of 8k keys. Bounds come from the roofline: packed work goes
+/// by its share of tiles; where keys and values are read once, 16 sequences of them as fast as a copy, while one
+/// sequence takes 8 us at that rate, and starting and joining the splits another 10.
+std::vector<BenchCase> serving_rows() {
+  constexpr double kPackedBound = 1.15, kAlone = 0.40, kManyAtOnce = 0.85;
+  constexpr std::int64_t kMean = 2048, kSequences = 16, kKeys = 8192;
+  std::vector<BenchCase> rows;
+  for (const char* pass : {"forward", "backward"}) {
+    for (const bool causal : {false, true}) {
+      for (const char* option : {"", "packed"}) {
+        rows.push_back(square(pass, kBF16, kMean, 128, causal));
+        rows.back().batch = kSequences;
+        rows.back().option = option;
+        if (*option != '\0') rows.back().bound = kPackedBound;
+      }
+    }
+  }
+  for (const std::int64_t batch : {std::int64_t(1), kSequences}) {
+    for (const std::int64_t queries : {1, 2, 4, 8, 16}) {
+      rows.push_back(decode(kBF16, batch, kKeys, batch == 1 ? kAlone : kManyAtOnce));
+      rows.back().query_length = queries;
+    }
+  }
+  return rows;
+}
+
 struct Preset {
   const char* name;
   std::vector<BenchCase> (*rows)();
@@ -194,6 +221,7 @@ constexpr Preset kCudaPresets[] = {
     {"fa3-fig5", third_paper_rows},
     {"options", [] { return option_rows(128); }},
     {"options-64", [] { return option_rows(64); }},
+    {"serving", serving_rows},
     {"host", [] { return std::vector<BenchCase>(); }},
     {"fa2-forward",
      [] {

@@ -10,10 +10,12 @@ struct Arrivals {
   u64* word;  // null: nobody asks
   u64 tag;
   int blocks;
-  u64 found;  // by the first thread, when the block started
+  u64 found = 0;  // by the first thread, some time before the block counts itself
 
-  STROBE_DEVICE Arrivals(u64* at, u64 launch_tag, int expected) : word(at), tag(launch_tag), blocks(expected) {
-    found = word != nullptr && threadIdx.x == 0 ? ptx::ld_relaxed_u64(word) : 0;
+  STROBE_DEVICE Arrivals(u64* at, u64 launch_tag, int expected) : word(at), tag(launch_tag), blocks(expected) {}
+
+  STROBE_DEVICE void look() {
+    if (word != nullptr && threadIdx.x == 0) found = ptx::ld_relaxed_u64(word);
   }
 
   /// Counts the block, whose threads all call this when they have written. Whether it is the last.

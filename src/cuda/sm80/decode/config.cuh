@@ -16,6 +16,7 @@ struct DecodeConfig {
   static constexpr int kHeadDim = kHeadDim_, kValueDim = kValueDim_, kFeatures = kFeatures_;
   static constexpr DecodeTile kTile = decode_tile(Element::kBytes, kHeadDim, kValueDim, kArchitecture);
   static constexpr int kThreads = kTile.threads(), kWarps = kTile.warps, kStages = kTile.stages;
+  static constexpr int kSharedBytes = decode_shared_bytes(Element::kBytes, kHeadDim, kValueDim, kArchitecture);
   static constexpr int kRowTiles = 1, kWarpRows = 0;  // all warps have the same rows
   static constexpr int kKeyBlock = kDecodeStep, kPartKeys = kDecodeStep;
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kValueDim / 8;

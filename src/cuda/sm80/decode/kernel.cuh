@@ -6,8 +6,8 @@
 #pragma once
 
 #include "cuda/sm80/decode/arrivals.cuh"
+#include "cuda/sm80/decode/join.cuh"
 #include "cuda/sm80/decode/load.cuh"
-#include "cuda/sm80/merge/kernel.cuh"
 
 namespace strobe::cuda::sm80 {
 
@@ -26,8 +26,8 @@ struct DecodeTask {
   float unit, score_factor, value_factor;
   u32 memory;
 
-  STROBE_DEVICE int query_of(int row) const { return (first_row + row) / p.group; }
-  STROBE_DEVICE int head_of(int row) const { return kv_head * p.group + (first_row + row) % p.group; }
+  STROBE_DEVICE int query_of(int row) const { return d.row(first_row + row).query; }
+  STROBE_DEVICE int head_of(int row) const { return kv_head * p.group + d.row(first_row + row).head_of_group; }
 
   STROBE_DEVICE u32 stage(int index) const {
     return memory + C::QueryTile::kBytes + (warp_index() * C::kStages + index) * C::kStageBytes;
@@ -52,9 +52,10 @@ struct DecodeTask {
   STROBE_DEVICE void load_step(int step, int index) const {
     const RowWindow window{step * kDecodeStep, keys.begin, keys.end};
     const u32 to = stage(index);
-    load_warp_tile<typename C::KeyTile>(to, key, window, p.head_dim, copies_chunks<typename C::Element>(p.key));
-    load_warp_tile<typename C::ValueTile>(to + C::KeyTile::kBytes, value, window, p.value_dim,
-                                          copies_chunks<typename C::Element>(p.value));
+    load_warp_tile<typename C::KeyTile>(to, key, window, d.head_dim,
+                                        d.plain || copies_chunks<typename C::Element>(p.key));
+    load_warp_tile<typename C::ValueTile>(to + C::KeyTile::kBytes, value, window, d.value_dim,
+                                          d.plain || copies_chunks<typename C::Element>(p.value));
   }
 
   STROBE_DEVICE ScoreRow row_facts(int row) const {
@@ -174,7 +175,7 @@ struct DecodeTask {
       const float factor = empty ? 0.0f : value_factor / sum;
 #pragma unroll
       for (int e = 0; e < 4; ++e) total[e] = empty ? 0.0f : total[e] * factor;
-      store_quad(row_of_part(head, i), dim, total);
+      store_quad(row_of_part(head, i), p.output, p.value_dim, dim, total);
       if (dim == 0 && p.lse.data) {
         (&lse_at(p, s, head, i))[split * d.part_lse_stride] = empty ? minus_infinity() : origin + logf(sum);
       }
@@ -186,15 +187,7 @@ struct DecodeTask {
     return const_cast<char*>(query_rows(p, p.output, s, head)(i)) + part;
   }
 
-  STROBE_DEVICE void store_quad(char* row, int dim, const float (&x)[4]) const {
-    if (p.output.vector_bytes == kChunkBytes) return store_floats<4>(row, p.output.type, dim, true, x);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      if (dim + e < p.value_dim) store_float(row, p.output.type, dim + e, x[e]);
-    }
-  }
-
-  STROBE_DEVICE void run() {
+  STROBE_DEVICE void run(Arrivals& arrivals) {
     Softmax<C> softmax;
     typename C::Outputs o;
     bool careful = false;
@@ -203,6 +196,7 @@ struct DecodeTask {
       if (!__syncthreads_or(any_not_finite<C>(o)) || careful) break;
       careful = true;
     }
+    arrivals.look();
     write(softmax, o);
     if (careful) add_row_suspects();
   }
@@ -226,37 +220,25 @@ struct DecodeTask {
   }
 };
 
-/// Merges the parts of a row group, a few lanes a row.
-template <int kThreads>
-STROBE_DEVICE void merge_row_group(const DecodeParams& d, int b, int kv_head, int first_row, int rows) {
-  const int group = d.attention.group, lane_bits = d.merge.lane_bits;
-#pragma unroll 1
-  for (int r = int(threadIdx.x) >> lane_bits; r < rows; r += kThreads >> lane_bits) {
-    const int i = (first_row + r) / group, head = kv_head * group + (first_row + r) % group;
-    if (d.merge.vector > 1) {
-      merge_row<Pack<StorageOf<0>, 4>, kMergeClasses, 16>(d.merge, b, i, head, 0, true);
-    } else {
-      merge_row<Pack<StorageOf<0>, 1>, kMergeClasses, 4>(d.merge, b, i, head, 0, true);
-    }
-  }
-}
-
 template <class C>
 STROBE_DEVICE void decode(const DecodeParams& d) {
   using Element = typename C::Element;
   const AttentionParams& p = d.attention;
-  const int split = int(blockIdx.x), b = int(blockIdx.z), kv_head = int(blockIdx.y) / d.row_groups;
-  const int first_row = int(blockIdx.y) % d.row_groups * kDecodeRows;
-  const Sequence s = d.plain ? plain_sequence(p, b) : sequence_of(p, b);
+  const int split = int(blockIdx.x), b = int(blockIdx.z);
+  const bool single = d.row_groups == 1;  // the rule, and a division is forty instructions
+  const int kv_head = single ? int(blockIdx.y) : int(blockIdx.y) / d.row_groups;
+  const int first_row = single ? 0 : int(blockIdx.y) % d.row_groups * kDecodeRows;
+  const Sequence s = d.plain ? plain_sequence(d, b) : sequence_of(p, b);
   const int rows = smaller(s.queries * p.group - first_row, kDecodeRows);
   const int last_stored = smaller(s.stored_queries * p.group - first_row, kDecodeRows);
-  const Arrivals arrivals(d.arrivals ? d.arrivals + (b * int(gridDim.y) + int(blockIdx.y)) : nullptr, d.tag, d.splits);
-  if (rows > 0) {
+  Arrivals arrivals(d.arrivals ? d.arrivals + (b * int(gridDim.y) + int(blockIdx.y)) : nullptr, d.tag, d.splits);
+  if (d.plain || rows > 0) {
     const int begin = split * d.split_keys, end = smaller(begin + d.split_keys, s.keys);
     TileView view{0, 0, 0, s.keys, 0, s.keys, 0};
     RowWindow keys{0, begin, end};
     if (!d.plain) {
-      view = view_of(p, s, first_row / p.group, (first_row + rows - 1) / p.group - first_row / p.group + 1);
+      const int first = d.row(first_row).query, last = d.row(first_row + rows - 1).query;
+      view = view_of(p, s, first, last - first + 1);
       keys.begin = larger(begin, view.prefix > 0 ? 0 : view.begin);
       keys.end = smaller(end, larger(view.end, view.prefix));
     }
@@ -272,17 +254,20 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
                   .split = split,
                   .view = view,
                   .keys = keys,
-                  .key = d.plain ? plain_key_rows<Element>(p.key, b, kv_head) : key_rows(p, p.key, s, kv_head),
-                  .value = d.plain ? plain_key_rows<Element>(p.value, b, kv_head) : key_rows(p, p.value, s, kv_head),
+                  .key = d.plain ? plain_key_rows(d.key, b, kv_head) : key_rows(p, p.key, s, kv_head),
+                  .value = d.plain ? plain_key_rows(d.value, b, kv_head) : key_rows(p, p.value, s, kv_head),
                   .unit = score_unit<C::kFeatures>(p),
                   .score_factor = score_factor_of<Element>(p, s, kv_head),
                   .value_factor = value_factor_of<Element>(p, s, kv_head),
                   .memory = ptx::shared_address(shared_memory)}
-        .run();
+        .run(arrivals);
+  } else {
+    arrivals.look();
   }
   // Rows past query_lengths: zero, LSE -inf, in every part.
   for (int r = larger(rows, 0); r < last_stored; ++r) {
-    const int i = (first_row + r) / p.group, head = kv_head * p.group + (first_row + r) % p.group;
+    const auto [i, g] = d.row(first_row + r);
+    const int head = kv_head * p.group + g;
     char* const to = const_cast<char*>(query_rows(p, p.output, s, head)(i));
     for (int dim = int(threadIdx.x); dim < p.value_dim; dim += C::kThreads) {
       store_float(to + split * d.part_stride * size_of(p.output.type), p.output.type, dim, 0.0f);
@@ -290,7 +275,7 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
     if (threadIdx.x == 0 && p.lse.data) (&lse_at(p, s, head, i))[split * d.part_lse_stride] = minus_infinity();
   }
   if (d.arrivals != nullptr && arrivals.complete()) {
-    merge_row_group<C::kThreads>(d, b, kv_head, first_row, last_stored);
+    Join<C>{d, b, kv_head, first_row, last_stored, ptx::shared_address(shared_memory)}.run();
   }
 }
 

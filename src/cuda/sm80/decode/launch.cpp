@@ -13,6 +13,7 @@ namespace {
 using sm80::DecodeParams;
 using sm80::DecodeTile;
 using sm80::kDecodeRows;
+using sm80::kMostJoinedSplits;
 
 /// Query rows a KV head up to which reading keys outweighs computing with them.
 constexpr std::int64_t kMostRows = 32;
@@ -25,8 +26,6 @@ constexpr std::int64_t kInvariantSplit = 1024;
 /// What a block costs besides its keys, counted in keys: starting, filling its stages, merging its warps.
 constexpr std::int64_t kBlockCost = 256;
 constexpr std::int64_t kMostRounds = 16;
-/// Up to so many splits, the last block of a row group merges them; more are worth a launch with many blocks.
-constexpr std::int64_t kMostMergedSplits = 128;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t a, std::int64_t unit) { return ceil_div(a, unit) * unit; }
@@ -62,6 +61,8 @@ std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device) {
   return best;
 }
 
+std::int64_t part_dim(const Problem& problem) { return round_up(problem.value_dim, sm80::kPartElements); }
+
 /// Where parts, their LSEs and the counts of blocks that wrote them lie in the workspace.
 struct Layout {
   std::int64_t part_elements, part_lses;
@@ -72,12 +73,12 @@ Layout layout_of(const Problem& problem, std::int64_t splits) {
   constexpr std::int64_t kAlignment = 256, kFloat = sizeof(float), kCount = sizeof(std::uint64_t);
   Layout layout{};
   layout.part_lses = problem.batch * problem.query_length * problem.query_heads;
-  layout.part_elements = layout.part_lses * problem.value_dim;
+  layout.part_elements = layout.part_lses * part_dim(problem);
   if (splits <= 1) return layout;
   layout.lses_at = std::size_t(round_up(splits * layout.part_elements * kFloat, kAlignment));
   layout.arrivals_at = layout.lses_at + std::size_t(round_up(splits * layout.part_lses * kFloat, kAlignment));
   layout.bytes = layout.arrivals_at;
-  if (splits > kMostMergedSplits) return layout;
+  if (splits > kMostJoinedSplits) return layout;
   const std::int64_t counts = problem.batch * problem.kv_heads * row_groups(problem);
   layout.bytes += std::size_t(round_up(counts * kCount, kAlignment));
   return layout;
@@ -94,9 +95,9 @@ MergeProblem parts_of(const Problem& problem, const Buffers& buffers, std::int64
   parts.value_dim = problem.value_dim;
   parts.parts = {.data = static_cast<char*>(workspace),
                  .dtype = DataType::kFloat32,
-                 .batch_stride = rows * heads * problem.value_dim,
-                 .row_stride = heads * problem.value_dim,
-                 .head_stride = problem.value_dim};
+                 .batch_stride = rows * heads * part_dim(problem),
+                 .row_stride = heads * part_dim(problem),
+                 .head_stride = part_dim(problem)};
   parts.part_lses = {.data = static_cast<char*>(workspace) + layout.lses_at,
                      .dtype = DataType::kFloat32,
                      .batch_stride = heads * rows,
@@ -109,8 +110,20 @@ MergeProblem parts_of(const Problem& problem, const Buffers& buffers, std::int64
   return parts;
 }
 
-/// Whether every sequence has all keys of a tensor and every query sees them.
+sm80::PlainRows plain_rows(const RowsView& view) {
+  const auto bytes = std::int64_t(size_of(DataType(view.type)));
+  return {.data = view.data,
+          .batch_bytes = view.batch_stride * bytes,
+          .head_bytes = view.head_stride * bytes,
+          .row_bytes = view.row_stride * bytes};
+}
+
+/// Whether every sequence has all keys of a tensor, whose rows may be copied 16 bytes at a time, and every query sees
+/// them.
 bool is_plain(const Problem& problem, const AttentionParams& p) {
+  constexpr int kChunkBytes = 16;
+  if (p.key.vector_bytes != kChunkBytes || p.value.vector_bytes != kChunkBytes) return false;
+  if (problem.key_type == DataType::kFloat8E4M3 || problem.key_type == DataType::kFloat8E5M2) return false;
   if (problem.packed_keys || problem.page_size > 0 || problem.has_cache_index) return false;
   if (problem.has_key_lengths || problem.has_query_lengths) return false;
   const std::int64_t first = p.bottom_right ? problem.key_length - problem.query_length : 0;
@@ -151,7 +164,7 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
   if (problem.key_length <= split_keys) return;
   decision.split_keys = split_keys;
   decision.max_splits = ceil_div(problem.key_length, split_keys);
-  if (decision.max_splits > kMostMergedSplits) {
+  if (decision.max_splits > kMostJoinedSplits) {
     decision.kernels[decision.kernel_count++] = sm80_merge::kernel_for(DataType::kFloat32, decision.max_splits);
   }
   decision.workspace_bytes = layout_of(problem, decision.max_splits).bytes;
@@ -167,19 +180,25 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   DecodeParams params{};
   params.attention = params_of(problem, buffers);
   params.plain = is_plain(problem, params.attention);
+  params.key_length = int(problem.key_length);
+  params.head_dim = int(problem.head_dim);
+  params.value_dim = int(problem.value_dim);
+  params.key = plain_rows(params.attention.key);
+  params.value = plain_rows(params.attention.value);
   params.row_groups = int(row_groups(problem));
+  params.inverse_group = unsigned(ceil_div(1 << 16, problem.group()));
   params.split_keys = int(decision.split_keys > 0 ? decision.split_keys : round_up(problem.key_length + 1, kSplitUnit));
   params.splits = int(splits);
   MergeProblem parts{};
   if (splits > 1) {
     const Layout layout = layout_of(problem, splits);
     parts = parts_of(problem, buffers, splits, workspace);
-    params.attention.output = view_of(parts.parts, problem.value_dim);
+    params.attention.output = view_of(parts.parts, part_dim(problem));
     params.attention.lse = view_of(parts.part_lses);
     params.part_stride = parts.part_stride;
     params.part_lse_stride = parts.part_lse_stride;
     params.merge = sm80_merge::params_of(parts);
-    if (splits <= kMostMergedSplits) {
+    if (splits <= kMostJoinedSplits) {
       params.arrivals = reinterpret_cast<unsigned long long*>(static_cast<char*>(workspace) + layout.arrivals_at);
       params.tag = fresh_tag();
     }
@@ -192,7 +211,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
                    .z = unsigned(problem.batch)},
                   unsigned(tile.threads()), unsigned(sm80::decode_shared_bytes(bytes, dim, dim, architecture)),
                   &params);
-  if (splits > kMostMergedSplits) sm80_merge::merge(parts, launcher);
+  if (splits > kMostJoinedSplits) sm80_merge::merge(parts, launcher);
 }
 
 }  // namespace strobe::cuda::sm80_decode

@@ -6,20 +6,20 @@
 namespace strobe::cuda::sm80 {
 
 /// As key_rows, where DecodeParams::plain.
-template <class Element>
-STROBE_DEVICE KeyAddress plain_key_rows(const RowsView& view, int b, int kv_head) {
+STROBE_DEVICE KeyAddress plain_key_rows(const PlainRows& view, int b, int kv_head) {
   KeyAddress rows{};
-  rows.row_bytes = view.row_stride * Element::kStoredBytes;
-  rows.data = view.data + (b * view.batch_stride + kv_head * view.head_stride) * Element::kStoredBytes;
+  rows.row_bytes = view.row_bytes;
+  rows.data = view.data + b * view.batch_bytes + kv_head * view.head_bytes;
   return rows;
 }
 
 /// As sequence_of, where DecodeParams::plain.
-STROBE_DEVICE Sequence plain_sequence(const AttentionParams& p, int b) {
+STROBE_DEVICE Sequence plain_sequence(const DecodeParams& d, int b) {
+  const AttentionParams& p = d.attention;
   Sequence s{};
   s.batch = b;
   s.queries = s.stored_queries = p.query_length;
-  s.keys = s.cached_keys = p.key_length;
+  s.keys = s.cached_keys = d.key_length;
   s.shift = p.bottom_right ? s.keys - s.queries : 0;
   return s;
 }

@@ -9,6 +9,11 @@ namespace strobe::cuda::sm80 {
 constexpr int kDecodeRows = 16;  // query rows of a block: all heads that share a KV head
 constexpr int kDecodeStep = 16;  // keys that a warp meets at a time
 
+/// Up to so many splits, the last block of a row group joins them; more are worth a launch with many blocks.
+constexpr int kMostJoinedSplits = 128;
+/// Parts in the workspace have rows of whole 16 bytes.
+constexpr int kPartElements = 4;
+
 struct DecodeTile {
   int warps;
   int stages;  // steps of a warp in shared memory, on their way but for the one that it works on

@@ -8,8 +8,19 @@
 
 namespace strobe::cuda::sm80 {
 
+/// What the weights of a row's parts need: LSE = origin + ln sum. All -inf: both are 0.
+struct MergeTotal {
+  float origin, sum;
+
+  STROBE_DEVICE float lse() const { return sum == 0.0f ? minus_infinity() : origin + logf(sum); }
+  /// Of the sums of weighted parts.
+  STROBE_DEVICE float factor() const { return sum == 0.0f ? 0.0f : 1.0f / sum; }
+};
+
 /// One row of all parts, in the eyes of a group of 2^lane_bits lanes.
 struct MergeRow {
+  static constexpr float kNone = -1.0f;  // the weight of a part that has none
+
   const float* lses;
   const char* parts;
   i64 lse_stride, part_bytes;  // from part to part
@@ -17,12 +28,39 @@ struct MergeRow {
   u32 group;  // its lanes, as bits
 
   STROBE_DEVICE float lse(int part) const { return part < splits ? lses[part * lse_stride] : minus_infinity(); }
+  STROBE_DEVICE float weight(int part, float origin) const {
+    const float mine = lse(part);
+    return mine == minus_infinity() ? kNone : ptx::ex2((mine - origin) * kLog2E);
+  }
 };
 
-/// What the weights of a row's parts need: LSE = origin + ln sum. All -inf: both are 0.
-struct MergeTotal {
-  float origin, sum;
-};
+/// The parts of row i of head h of sequence b.
+STROBE_DEVICE MergeRow merge_row_of(const MergeParams& m, int b, int i, int h) {
+  const int lanes = 1 << m.lane_bits;
+  MergeRow row;
+  row.lses = reinterpret_cast<const float*>(m.part_lses.data) + b * m.part_lses.batch_stride +
+             h * m.part_lses.head_stride + i * m.part_lses.row_stride;
+  const i64 bytes = size_of(m.parts.type);
+  row.parts = m.parts.data + (b * m.parts.batch_stride + i * m.parts.row_stride + h * m.parts.head_stride) * bytes;
+  row.lse_stride = m.part_lse_stride;
+  row.part_bytes = m.part_stride * bytes;
+  row.splits = m.splits;
+  row.lanes = lanes;
+  row.lane = int(threadIdx.x) & (lanes - 1);
+  row.group = (lanes == kWarpLanes ? ~0u : (1u << lanes) - 1) << (lane_index() & ~(lanes - 1));
+  return row;
+}
+
+/// Where the row's outputs go.
+STROBE_DEVICE char* merged_row(const MergeParams& m, int b, int i, int h) {
+  const i64 place = b * m.output.batch_stride + i * m.output.row_stride + h * m.output.head_stride;
+  return m.output.data + place * size_of(m.output.type);
+}
+STROBE_DEVICE void store_merged_lse(const MergeParams& m, int b, int i, int h, const MergeTotal& total) {
+  if (m.lse.data == nullptr) return;
+  const i64 place = b * m.lse.batch_stride + h * m.lse.head_stride + i * m.lse.row_stride;
+  reinterpret_cast<float*>(m.lse.data)[place] = total.lse();
+}
 
 STROBE_DEVICE MergeTotal merge_total(const MergeRow& row) {
   float largest = minus_infinity(), sum = 0.0f;
@@ -42,12 +80,10 @@ STROBE_DEVICE MergeTotal merge_total(const MergeRow& row) {
 template <class P, int kAhead, int kClasses>
 STROBE_DEVICE void sum_parts(const MergeRow& row, float origin, int first_class, int first, bool inside,
                              float (&sums)[kClasses][P::kCount]) {
-  constexpr float kNone = -1.0f;
   const char* const parts = row.parts + first * i64(sizeof(typename P::Word));
   // The lanes work out the weights of as many parts as they are; then each is asked for its own.
   for (int begin = 0; begin < row.splits; begin += row.lanes) {
-    const float lse = row.lse(begin + row.lane);
-    const float mine = lse == minus_infinity() ? kNone : ptx::ex2((lse - origin) * kLog2E);
+    const float mine = row.weight(begin + row.lane, origin);
     const int count = smaller(row.lanes, row.splits - begin);
 #pragma unroll 1
     for (int step = first_class; step < count; step += kMergeClasses / kClasses * kAhead) {
@@ -57,7 +93,7 @@ STROBE_DEVICE void sum_parts(const MergeRow& row, float origin, int first_class,
       for (int n = 0; n < kAhead; ++n) {
         const int at = step + n / kClasses * kMergeClasses + n % kClasses;
         weights[n] = __shfl_sync(row.group, mine, at, row.lanes);
-        if (at >= count || !inside) weights[n] = kNone;
+        if (at >= count || !inside) weights[n] = MergeRow::kNone;
         packs[n] = {};
         // Not "weight > 0": NaN must come through.
         if (!(weights[n] < 0.0f)) packs[n] = P::load(parts + (begin + at) * row.part_bytes);
@@ -99,29 +135,12 @@ STROBE_DEVICE void add_classes(const float (&sums)[kClasses][kCount], float (&re
 /// from `first_class` on. A group without `writes` only helps.
 template <class P, int kClasses, int kAhead>
 STROBE_DEVICE void merge_row(const MergeParams& m, int b, int i, int h, int first_class, bool writes) {
-  const int lanes = 1 << m.lane_bits;
-  MergeRow row;
-  row.lses = reinterpret_cast<const float*>(m.part_lses.data) + b * m.part_lses.batch_stride +
-             h * m.part_lses.head_stride + i * m.part_lses.row_stride;
-  const i64 bytes = sizeof(typename P::Word);
-  row.parts = m.parts.data + (b * m.parts.batch_stride + i * m.parts.row_stride + h * m.parts.head_stride) * bytes;
-  row.lse_stride = m.part_lse_stride;
-  row.part_bytes = m.part_stride * bytes;
-  row.splits = m.splits;
-  row.lanes = lanes;
-  row.lane = int(threadIdx.x) & (lanes - 1);
-  row.group = (lanes == kWarpLanes ? ~0u : (1u << lanes) - 1) << (lane_index() & ~(lanes - 1));
-
+  const MergeRow row = merge_row_of(m, b, i, h);
   const MergeTotal total = merge_total(row);
-  const bool empty = total.sum == 0.0f;
-  if (m.lse.data && writes && row.lane == 0) {
-    reinterpret_cast<float*>(m.lse.data)[b * m.lse.batch_stride + h * m.lse.head_stride + i * m.lse.row_stride] =
-        empty ? minus_infinity() : total.origin + logf(total.sum);
-  }
-  const float factor = empty ? 0.0f : 1.0f / total.sum;
-  const i64 place = b * m.output.batch_stride + i * m.output.row_stride + h * m.output.head_stride;
-  char* const to = m.output.data + place * size_of(m.output.type);
-  for (int begin = 0; begin < m.value_dim; begin += lanes * P::kCount) {
+  if (writes && row.lane == 0) store_merged_lse(m, b, i, h, total);
+  const float factor = total.factor();
+  char* const to = merged_row(m, b, i, h);
+  for (int begin = 0; begin < m.value_dim; begin += row.lanes * P::kCount) {
     const int first = begin + row.lane * P::kCount;
     const bool inside = first < m.value_dim;
     float sums[kClasses][P::kCount] = {}, result[P::kCount];
