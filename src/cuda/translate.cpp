@@ -166,7 +166,10 @@ std::int64_t blocked_heads_of(const Problem& problem) {
   return problem.packed_keys ? problem.kv_heads : problem.batch * problem.kv_heads;
 }
 
-HeadGroups in_groups(int heads, int groups) { return {heads / groups, groups - heads % groups}; }
+HeadGroups in_groups(int heads, int of_group) {
+  const int groups = std::max((heads + of_group / 2) / of_group, 1);
+  return {heads / groups, groups - heads % groups};
+}
 
 void require_regular_rows(const Problem& problem, const char* tensors, const char* kernel, const char* function) {
   if (problem.regular_rows) return;

@@ -29,8 +29,8 @@ std::int64_t query_slots_of(const Problem& problem, int tile_rows);
 std::int64_t key_blocks_of(const Problem& problem, int block_keys);
 /// KV heads that have such blocks of their own.
 std::int64_t blocked_heads_of(const Problem& problem);
-/// So many heads in so many groups of like sizes: a small last one would leave most of the GPU idle.
-HeadGroups in_groups(int heads, int groups);
+/// Groups of like sizes, about so many heads each: a small last one would leave most of the GPU idle.
+HeadGroups in_groups(int heads, int of_group);
 
 /// @throws Error, which names `tensors`, the kernel and the function that plans by itself, if a plan for regular rows
 /// is run with others.

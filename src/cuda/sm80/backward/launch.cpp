@@ -53,7 +53,7 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int head_dim)
   return layout;
 }
 
-/// How many KV heads' blocks run side by side, at least. As many as have their queries, gradients and sums of dQ in
+/// About how many KV heads' blocks run side by side. As many as have their queries, gradients and sums of dQ in
 /// half of the second-level cache; but under a causal mask, where all blocks of a head begin at its last tile and wait
 /// for one another there, as many as there are, once sequences are long. README.md has the measurements.
 int heads_per_group(const Problem& problem, const CudaDevice& device, std::int64_t heads) {
@@ -92,7 +92,7 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   params.blocks = int(key_blocks_of(problem, tile.key_block()));
   params.heads = int(blocked_heads_of(problem));
   const int heads = std::max(params.heads, 1);
-  params.groups = in_groups(heads, heads / heads_per_group(problem, device, heads));
+  params.groups = in_groups(heads, heads_per_group(problem, device, heads));
   return params;
 }
 

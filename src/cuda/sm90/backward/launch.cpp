@@ -63,7 +63,7 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
   return layout;
 }
 
-/// How many KV heads' blocks run side by side, at least: as many as have their queries, gradients and sums of dQ in
+/// About how many KV heads' blocks run side by side: as many as have their queries, gradients and sums of dQ in
 /// half of the second-level cache, and as many as it takes that blocks of one head, which come to a tile some
 /// turn_tiles after one another, find their turns come. Under a causal mask blocks come to an end one after another,
 /// and more heads fill the gaps; where many blocks of a head are under way at a time, they share what they read all the
@@ -109,7 +109,7 @@ BackwardOptionParams params_for(const Problem& problem, const Buffers& buffers, 
   common.heads = int(blocked_heads_of(problem));
   params.items = common.blocks * common.heads;
   const int heads = std::max(common.heads, 1);
-  common.groups = in_groups(heads, heads / heads_per_group(problem, device, tile, heads));
+  common.groups = in_groups(heads, heads_per_group(problem, device, tile, heads));
 
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
   const int rows = tile.query_tile, keys = tile.key_block;

@@ -90,7 +90,7 @@ void group_heads(int multiprocessors, ForwardParams& params) {
   if (params.attention.right < params.attention.key_length) {
     heads = std::clamp((4 * multiprocessors + params.tiles - 1) / params.tiles, 1, std::max(multiprocessors / 8, 1));
   }
-  params.groups = in_groups(params.heads, (params.heads + heads - 1) / heads);
+  params.groups = in_groups(params.heads, heads);
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ struct Producer {
   }
 
   /// So many blocks before a task's end the next one is asked for.
-  static constexpr int kLastBlocks = C::kSurveys ? 4 : 2;
+  static constexpr int kLastBlocks = C::kSurveys ? 8 : 2;
 
   /// The next task. Null if there is none.
   STROBE_DEVICE const Task<C>* open(int& stage) {
