@@ -61,6 +61,8 @@ inline constexpr const char* kForwardOptions[] = {
     "dtype=float16 q=1 k=90 dim=64 output=float32", "q=40 k=90 dim=64 no_lse", "q=1 k=90 dim=64 no_lse",
     "q=3 k=700 heads=2 dim=32 splits=3", "q=50 k=700 heads=2 dim=32 splits=5 dtype=bfloat16",
     "q=3 k=700 heads=2 dim=32 splits=4 causal window=150,- sink",
+    "q=140 k=700 heads=2/1 dim=64 splits=3 causal dtype=bfloat16 poison_unseen",
+    "q=40 k=600 heads=2/1 dim=128 splits=4 key_lengths=600,130 alibi=h dtype=float16 poison_unseen",
     "packed_queries=50,0 packed_keys=80,30 heads=2 dim=32 causal",
     "packed_queries=1,70 packed_keys=80,70 heads=4/2 dim=32 causal key_lengths=79,33",
     "packed_queries=50,3 k=80 key_lengths=80,11 heads=2 dim=32",

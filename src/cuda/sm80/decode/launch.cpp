@@ -61,53 +61,15 @@ std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device) {
   return best;
 }
 
-std::int64_t part_dim(const Problem& problem) { return round_up(problem.value_dim, sm80::kPartElements); }
+/// Whether the last block of a row group merges its parts.
+bool merges_itself(std::int64_t splits) { return splits > 1 && splits <= kMostJoinedSplits; }
 
-/// Where parts, their LSEs and the counts of blocks that wrote them lie in the workspace.
-struct Layout {
-  std::int64_t part_elements, part_lses;
-  std::size_t lses_at, arrivals_at, bytes;
-};
-
-Layout layout_of(const Problem& problem, std::int64_t splits) {
-  constexpr std::int64_t kAlignment = 256, kFloat = sizeof(float), kCount = sizeof(std::uint64_t);
-  Layout layout{};
-  layout.part_lses = problem.batch * problem.query_length * problem.query_heads;
-  layout.part_elements = layout.part_lses * part_dim(problem);
-  if (splits <= 1) return layout;
-  layout.lses_at = std::size_t(round_up(splits * layout.part_elements * kFloat, kAlignment));
-  layout.arrivals_at = layout.lses_at + std::size_t(round_up(splits * layout.part_lses * kFloat, kAlignment));
-  layout.bytes = layout.arrivals_at;
-  if (splits > kMostJoinedSplits) return layout;
-  const std::int64_t counts = problem.batch * problem.kv_heads * row_groups(problem);
-  layout.bytes += std::size_t(round_up(counts * kCount, kAlignment));
-  return layout;
-}
-
-MergeProblem parts_of(const Problem& problem, const Buffers& buffers, std::int64_t splits, void* workspace) {
-  const Layout layout = layout_of(problem, splits);
-  const std::int64_t heads = problem.query_heads, rows = problem.query_length;
-  MergeProblem parts{};
-  parts.splits = splits;
-  parts.batch = problem.batch;
-  parts.rows = rows;
-  parts.heads = heads;
-  parts.value_dim = problem.value_dim;
-  parts.parts = {.data = static_cast<char*>(workspace),
-                 .dtype = DataType::kFloat32,
-                 .batch_stride = rows * heads * part_dim(problem),
-                 .row_stride = heads * part_dim(problem),
-                 .head_stride = part_dim(problem)};
-  parts.part_lses = {.data = static_cast<char*>(workspace) + layout.lses_at,
-                     .dtype = DataType::kFloat32,
-                     .batch_stride = heads * rows,
-                     .head_stride = rows,
-                     .row_stride = 1};
-  parts.part_stride = layout.part_elements;
-  parts.part_lse_stride = layout.part_lses;
-  parts.output = buffers.output;
-  if (problem.has_lse) parts.lse = buffers.lse;
-  return parts;
+/// Of parts, and behind them the counts of blocks that wrote them.
+std::size_t workspace_bytes(const Problem& problem, std::int64_t splits) {
+  constexpr std::int64_t kAlignment = 256, kCount = sizeof(std::uint64_t);
+  const std::size_t parts = sm80_merge::parts_layout_of(problem, splits).bytes;
+  if (!merges_itself(splits)) return parts;
+  return parts + std::size_t(round_up(problem.batch * problem.kv_heads * row_groups(problem) * kCount, kAlignment));
 }
 
 sm80::PlainRows plain_rows(const RowsView& view) {
@@ -167,7 +129,7 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
   if (decision.max_splits > kMostJoinedSplits) {
     decision.kernels[decision.kernel_count++] = sm80_merge::kernel_for(DataType::kFloat32, decision.max_splits);
   }
-  decision.workspace_bytes = layout_of(problem, decision.max_splits).bytes;
+  decision.workspace_bytes = workspace_bytes(problem, decision.max_splits);
 }
 
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
@@ -191,15 +153,15 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   params.splits = int(splits);
   MergeProblem parts{};
   if (splits > 1) {
-    const Layout layout = layout_of(problem, splits);
-    parts = parts_of(problem, buffers, splits, workspace);
-    params.attention.output = view_of(parts.parts, part_dim(problem));
+    parts = sm80_merge::parts_of(problem, buffers, splits, workspace);
+    params.attention.output = view_of(parts.parts, sm80_merge::part_dim(problem));
     params.attention.lse = view_of(parts.part_lses);
     params.part_stride = parts.part_stride;
     params.part_lse_stride = parts.part_lse_stride;
     params.merge = sm80_merge::params_of(parts);
-    if (splits <= kMostJoinedSplits) {
-      params.arrivals = reinterpret_cast<unsigned long long*>(static_cast<char*>(workspace) + layout.arrivals_at);
+    if (merges_itself(splits)) {
+      char* const counts = static_cast<char*>(workspace) + sm80_merge::parts_layout_of(problem, splits).bytes;
+      params.arrivals = reinterpret_cast<unsigned long long*>(counts);
       params.tag = fresh_tag();
     }
   }

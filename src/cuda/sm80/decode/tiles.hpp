@@ -11,8 +11,6 @@ constexpr int kDecodeStep = 16;  // keys that a warp meets at a time
 
 /// Up to so many splits, the last block of a row group joins them; more are worth a launch with many blocks.
 constexpr int kMostJoinedSplits = 128;
-/// Parts in the workspace have rows of whole 16 bytes.
-constexpr int kPartElements = 4;
 
 struct DecodeTile {
   int warps;

@@ -47,6 +47,51 @@ MergeParams params_of(const MergeProblem& problem) {
   return params;
 }
 
+std::int64_t part_dim(const Problem& problem) {
+  constexpr std::int64_t kElements = kVectorBytes / std::int64_t(sizeof(float));
+  return (problem.value_dim + kElements - 1) / kElements * kElements;
+}
+
+PartsLayout parts_layout_of(const Problem& problem, std::int64_t splits) {
+  constexpr std::int64_t kAlignment = 256, kFloat = sizeof(float);
+  const auto aligned = [](std::int64_t bytes) {
+    return std::size_t((bytes + kAlignment - 1) / kAlignment * kAlignment);
+  };
+  PartsLayout layout{};
+  layout.part_lses = problem.batch * problem.query_length * problem.query_heads;
+  layout.part_elements = layout.part_lses * part_dim(problem);
+  if (splits <= 1) return layout;
+  layout.lses_at = aligned(splits * layout.part_elements * kFloat);
+  layout.bytes = layout.lses_at + aligned(splits * layout.part_lses * kFloat);
+  return layout;
+}
+
+MergeProblem parts_of(const Problem& problem, const Buffers& buffers, std::int64_t splits, void* workspace) {
+  const PartsLayout layout = parts_layout_of(problem, splits);
+  const std::int64_t heads = problem.query_heads, rows = problem.query_length;
+  MergeProblem parts{};
+  parts.splits = splits;
+  parts.batch = problem.batch;
+  parts.rows = rows;
+  parts.heads = heads;
+  parts.value_dim = problem.value_dim;
+  parts.parts = {.data = static_cast<char*>(workspace),
+                 .dtype = DataType::kFloat32,
+                 .batch_stride = rows * heads * part_dim(problem),
+                 .row_stride = heads * part_dim(problem),
+                 .head_stride = part_dim(problem)};
+  parts.part_lses = {.data = static_cast<char*>(workspace) + layout.lses_at,
+                     .dtype = DataType::kFloat32,
+                     .batch_stride = heads * rows,
+                     .head_stride = rows,
+                     .row_stride = 1};
+  parts.part_stride = layout.part_elements;
+  parts.part_lse_stride = layout.part_lses;
+  parts.output = buffers.output;
+  if (problem.has_lse) parts.lse = buffers.lse;
+  return parts;
+}
+
 void merge(const MergeProblem& problem, Launcher& launcher) {
   const MergeParams params = params_of(problem);
   std::int64_t block_rows = sm80::kMergeThreads >> params.lane_bits;

@@ -180,7 +180,7 @@ struct Consumer {
         wait_for(memory.query_full(query.stage()), query.parity());
         release_query();
       }
-      clear_rows(f.attention, task.s, task.head, rows_of(now).first_row, rows_of(now).last_row,
+      clear_rows(f.attention, outputs_of(task), task.head, rows_of(now).first_row, rows_of(now).last_row,
                  sink_of(f.attention, task.head));
       clear_unused_rows(now);
       release_task(now);
@@ -192,7 +192,7 @@ struct Consumer {
     if (rows.last_row >= rows.last_stored) [[likely]]
       return;
     const Task<C>& task = task_of(now);
-    clear_rows(f.attention, task.s, task.head, rows.last_row, rows.last_stored, minus_infinity());
+    clear_rows(f.attention, outputs_of(task), task.head, rows.last_row, rows.last_stored, minus_infinity());
   }
 
   STROBE_DEVICE void start_adding(typename C::Weights& p, typename C::Outputs& o) const {

@@ -88,7 +88,7 @@ STROBE_DEVICE void stage_rows(u32 stage, OutputPairs<C>& pairs) {
 template <class C>
 STROBE_DEVICE void store_staged(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows, u32 stage) {
   constexpr int kChunks = C::kPanels * 8;  // of a row
-  const RowAddress output = query_rows(p, p.output, task.s, task.head);
+  const RowAddress output = query_rows(p, p.output, outputs_of(task), task.head);
   __syncwarp();
 #pragma unroll 1
   for (int n = lane_index(); n < 16 * kChunks; n += kWarpLanes) {
@@ -104,7 +104,7 @@ STROBE_DEVICE void store_staged(const AttentionParams& p, const Task<C>& task, c
 template <class C>
 STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows,
                                 OutputPairs<C>& pairs) {
-  const RowAddress output = query_rows(p, p.output, task.s, task.head);
+  const RowAddress output = query_rows(p, p.output, outputs_of(task), task.head);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = rows.first_row + warp_index() % 4 * 16 + 8 * half + lane_index() / 4;
@@ -127,7 +127,7 @@ STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, c
 template <class C>
 STROBE_DEVICE bool store_floats(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows,
                                 const float (&factors)[2], const typename C::Outputs& o) {
-  const RowAddress output = query_rows(p, p.output, task.s, task.head);
+  const RowAddress output = query_rows(p, p.output, outputs_of(task), task.head);
   float nothing = 0.0f;  // stays zero, unless some value is not finite
 #pragma unroll
   for (int half = 0; half < 2; ++half) {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "cuda/families.hpp"
+#include "cuda/sm80/merge/launch.hpp"
 #include "cuda/sm90/forward/document_blocks.hpp"
 #include "cuda/translate.hpp"
 
@@ -18,6 +19,7 @@ using sm90::ForwardTile;
 constexpr std::int64_t kLeastDim = 33;
 constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
 
 /// features_of, and whether there is a prefix, or pages. With another option they are one of many.
@@ -30,6 +32,34 @@ int own_features_of(const Problem& problem) {
   add(problem.prefix_length > 0 || problem.has_prefix_lengths, sm90::kPrefixKeys);
   add(problem.page_size > 0, sm90::kPages);
   return features;
+}
+
+// Keys are split where tiles are so few that multiprocessors would have nothing to do. A split has at least so many
+// blocks of keys; merging costs as long as a tile takes for about so many.
+constexpr std::int64_t kLeastSplitBlocks = 4, kMergeBlocks = 10;
+
+/// Whether a split's keys may pass for a sequence of their own: nothing is looked up by a key's place but the key, and
+/// no term of the sum comes without a key.
+bool may_split(const Problem& problem) {
+  if (problem.packed_queries || problem.packed_keys || problem.page_size > 0 || problem.has_sink) return false;
+  const int features = own_features_of(problem);
+  return features == 0 || features == kSoftcap || features == kAlibi || features == kNegativeScale;
+}
+
+/// Keys of a split, whole blocks; 0: they are not split.
+std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device, const ForwardTile& tile) {
+  if (problem.splits == 1 || !may_split(problem)) return 0;
+  const std::int64_t blocks = ceil_div(problem.key_length, tile.key_block);
+  std::int64_t splits = std::min<std::int64_t>(problem.splits, blocks);
+  if (problem.splits == 0) {
+    const std::int64_t tiles = query_tiles_of(problem, tile.query_tile()) * tiled_heads_of(problem);
+    const bool sees_most =
+        problem.window_left == kUnbounded && (problem.alignment == Alignment::kBottomRight || !problem.causal);
+    if (problem.batch_invariant || !sees_most || tiles == 0) return 0;
+    splits = std::min(device.multiprocessors / tiles, blocks / kLeastSplitBlocks);
+    if (splits > 1 && blocks - ceil_div(blocks, splits) <= kMergeBlocks) return 0;
+  }
+  return splits > 1 ? ceil_div(blocks, splits) * tile.key_block : 0;
 }
 
 // tanh(z) / z as polynomials in z^2: for |z| up to 1, relative error at most 7e-6; up to 1/2, 2.3e-5. Beyond, they grow
@@ -117,7 +147,7 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   return true;
 }
 
-void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
+void decide(const Problem& problem, const CudaDevice& device, CudaDecision& decision) {
   const int dim = built_dim(problem);
   const ForwardTile tile = sm90::forward_tile(dim);
   decision.variant = Variant::kPrefill;
@@ -126,6 +156,13 @@ void decide(const Problem& problem, const CudaDevice&, CudaDecision& decision) {
   decision.query_tile = tile.query_tile();
   decision.key_block = tile.key_block;
   decision.workspace_bytes = kWorkspaceBytes;
+  const std::int64_t split_keys = split_keys_of(problem, device, tile);
+  if (split_keys > 0 && split_keys < problem.key_length) {
+    decision.split_keys = split_keys;
+    decision.max_splits = ceil_div(problem.key_length, split_keys);
+    decision.kernels[decision.kernel_count++] = sm80_merge::kernel_for(DataType::kFloat32, decision.max_splits);
+    decision.workspace_bytes += sm80_merge::parts_layout_of(problem, decision.max_splits).bytes;
+  }
   if (problem.has_documents) {
     decision.kernels[decision.kernel_count++] = {KernelId::kForward90Documents, {}};
     const DocumentBlocks blocks(problem, tile.key_block);
@@ -145,6 +182,15 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   params.tiles = int(query_tiles_of(problem, tile.query_tile()));
   params.heads = int(tiled_heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
+  MergeProblem parts{};
+  params.splits = int(decision.max_splits);
+  if (params.splits > 1) {
+    parts = sm80_merge::parts_of(problem, buffers, params.splits, static_cast<char*>(workspace) + kWorkspaceBytes);
+    p.output = view_of(parts.parts, problem.value_dim);
+    p.lse = view_of(parts.part_lses);
+    params.heads *= params.splits;
+    params.split_keys = int(decision.split_keys);
+  }
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
   params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
   const int rows_together = p.page_size > 0 ? p.page_size : p.key_length;
@@ -168,6 +214,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
       unsigned(std::min<std::int64_t>(std::int64_t(params.tiles) * params.heads, launcher.device().multiprocessors));
   launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
                   unsigned(sm90::forward_shared_bytes(dim, key.values[2])), &params);
+  if (params.splits > 1) sm80_merge::merge(parts, launcher);
 }
 
 }  // namespace strobe::cuda::sm90_forward

@@ -25,8 +25,9 @@ struct ForwardParams {
   unsigned long long* tiles_taken;  // by thread blocks, besides their first ones; holding anything
   unsigned long long tag;           // chance does not write it
   int tiles;                        // query tiles of a sequence; packed: of all sequences, an upper bound
-  int heads;                        // heads that have tiles of their own: batch * query_heads; packed: query_heads
-  HeadGroups groups;                // heads whose tiles are taken together
+  int heads;               // heads that have tiles of their own: splits * batch * query_heads; packed: query_heads
+  int splits, split_keys;  // parts of every sequence's keys, each with outputs of its own: [split, batch, ...]
+  HeadGroups groups;       // heads whose tiles are taken together
 
   SoftcapPolynomial<kSoftcapTerms> softcap;
   SoftcapPolynomial<kFewSoftcapTerms> softcap_in_few;

@@ -62,24 +62,25 @@ STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int
   if constexpr (C::kFeatures != 0) scored = score_row<C::kCommonFeatures>(p, s, task.head, i);
   const KeyAddress keys = key_rows(p, p.key, s, task.kv_head), values = key_rows(p, p.value, s, task.kv_head);
   const char* const query = query_rows(p, p.query, s, task.head)(i);
-  char* const to = const_cast<char*>(query_rows(p, p.output, s, task.head)(i));
+  char* const to = const_cast<char*>(query_rows(p, p.output, outputs_of(task), task.head)(i));
+  const int first_key = p.packed_keys ? 0 : s.first_key;  // which key_rows knows of packed ones only
   if constexpr (C::kSurveys) visible = around(visible, smaller(s.prefix, s.keys));
   float origin = minus_infinity(), sum = 0.0f, outputs[C::kDim / kWarpLanes] = {};
   for (int j = visible.first; j < visible.last; ++j) {
     if (!shows<C>(p, s, scored, j)) continue;
-    origin = fmaxf(origin, score_of<C>(p, scored, query, keys(j), j));
+    origin = fmaxf(origin, score_of<C>(p, scored, query, keys(first_key + j), j));
   }
   float shift = origin;
   if constexpr (C::kEdits) shift = origin == minus_infinity() ? 0.0f : origin;  // a bias may be -inf
   for (int j = visible.first; j < visible.last; ++j) {
     if (!shows<C>(p, s, scored, j)) continue;
-    const float weight = ptx::ex2((score_of<C>(p, scored, query, keys(j), j) - shift) * kLog2E);
+    const float weight = ptx::ex2((score_of<C>(p, scored, query, keys(first_key + j), j) - shift) * kLog2E);
     sum += weight;
 #pragma unroll
     for (int n = 0; n < C::kDim / kWarpLanes; ++n) {
       const int d = lane_index() + n * kWarpLanes;
       if (d >= p.value_dim) continue;
-      const float value = load_float(values(j), p.value.type, d);
+      const float value = load_float(values(first_key + j), p.value.type, d);
       outputs[n] += is_finite(value) ? weight * value : value;
     }
   }

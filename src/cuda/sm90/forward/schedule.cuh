@@ -49,7 +49,8 @@ struct Task : AlibiFacts<C::kFeatures == kAlibi>, SurveyFacts<C::kSurveys, C::kC
   bool there;
   int head, kv_head;
   int top, end;
-  Sequence s;
+  Sequence s;      // of which keys are a split's, as if there were no others
+  int output_row;  // of the batch of outputs: each split has its own
   ConsumerRows rows[C::kConsumers];
 
   STROBE_DEVICE int blocks() const {
@@ -75,6 +76,23 @@ struct Task : AlibiFacts<C::kFeatures == kAlibi>, SurveyFacts<C::kSurveys, C::kC
   }
 };
 
+/// The sequence as its outputs and LSE lie.
+template <class C>
+STROBE_DEVICE Sequence outputs_of(const Task<C>& task) {
+  Sequence s = task.s;
+  s.batch = task.output_row;
+  return s;
+}
+
+/// The part of a sequence that is one split of its keys.
+STROBE_DEVICE Sequence split_of(Sequence s, int split, int split_keys) {
+  const int first = split * split_keys;
+  s.first_key += first;
+  s.shift -= first;
+  s.keys = clamped(s.keys - first, 0, split_keys);
+  return s;
+}
+
 /// Whether the outputs of rows that see something go by way of the copy engine.
 template <class C>
 STROBE_DEVICE bool copies(const AttentionParams& p, int first_row, int last_row) {
@@ -85,7 +103,8 @@ STROBE_DEVICE bool copies(const AttentionParams& p, int first_row, int last_row)
 
 /// Rows of a sequence as positions have it.
 template <class C>
-STROBE_DEVICE ConsumerRows rows_from(const AttentionParams& p, const Sequence& s, int head, int first_row) {
+STROBE_DEVICE ConsumerRows rows_from(const AttentionParams& p, const Task<C>& task, int first_row) {
+  const Sequence& s = task.s;
   ConsumerRows rows{};
   rows.there = true;
   rows.first_row = rows.last_row = first_row;
@@ -95,7 +114,7 @@ STROBE_DEVICE ConsumerRows rows_from(const AttentionParams& p, const Sequence& s
   rows.last_row = view.last_row;
   rows.all_first = view.all_first;
   rows.all_last = view.all_last;
-  if (p.lse.data) rows.lse = &lse_at(p, s, head, first_row);
+  if (p.lse.data) rows.lse = &lse_at(p, outputs_of(task), task.head, first_row);
   if (C::kSurveys || view.begin >= view.end) return rows;
   rows.end = view.begin / C::kKeyBlock - 1;
   rows.top = ceil_div(view.end, C::kKeyBlock) - 1;
@@ -112,8 +131,12 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   // tiles which start last are short.
   const auto [first_head, heads, place] = place_in_groups(f.groups, index, f.tiles);
   int tile = f.tiles - 1 - place / heads, head = first_head + place % heads, b = head / p.query_heads;
+  task.output_row = b;
+  const int split = f.splits > 1 ? b / p.batch : 0;
+  b -= split * p.batch;
   Sequence s{};  // past the last packed sequence: without rows
   if (!p.packed_queries || find_packed_tile(p, C::kQueryTile, tile, b)) s = sequence_of(p, b);
+  if (f.splits > 1) s = split_of(s, split, f.split_keys);
   task.there = true;
   task.s = s;
   task.head = head % p.query_heads;
@@ -122,7 +145,7 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   if constexpr (C::kFeatures == kAlibi) task.slope = kLog2E * alibi_slope<C::kCommonFeatures>(p, s, task.head);
 #pragma unroll 1
   for (int n = 0; n < C::kConsumers; ++n) {
-    const ConsumerRows rows = task.rows[n] = rows_from<C>(p, s, task.head, tile * C::kQueryTile + n * kWarpgroupRows);
+    const ConsumerRows rows = task.rows[n] = rows_from<C>(p, task, tile * C::kQueryTile + n * kWarpgroupRows);
     if (C::kSurveys || rows.blocks() == 0) continue;
     task.end = task.blocks() == 0 ? rows.end : smaller(task.end, rows.end);
     task.top = larger(task.top, rows.top);
