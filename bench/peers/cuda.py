@@ -3,13 +3,13 @@
 
 --preset names the cases (cases.py): fa2-fig7, the FlashAttention papers' grid, forward and backward; fa3-fig5, its forward
 half; fa1-fig2, a layer of GPT-2 medium; fa1-memory, lengths up to 64k, for their memory; decode; fa3-table3, errors against
-float64 (accuracy.py). Results are compared first; a peer whose
-results differ is not timed against. Then come rounds: in each, every contender rests, warms up and is timed call by call with
-CUDA events, after a read of more memory than the L2 cache holds, so that no input waits there. A round's figure is the median
-of its calls, a case's the mean over rounds; the spread is (largest - smallest round) / mean. Ratios are the peer's time
-over Strobe's. The backward pass comes in both of Strobe's modes. Memory is what a call allocates at its peak, results included.
-A table, plots and JSON lines go to bench/results, the lines after every case, so that a run that is stopped leaves what it has;
-cases that are there from an earlier run on the same machine stay. bench/peers/run sets everything up.
+float64 (accuracy.py). Results are compared first; a peer whose results differ is not timed against. Then come rounds: in each,
+every contender rests, warms up and is timed call by call with CUDA events, after a read of more memory than the L2 cache holds,
+so that no input waits there; with --clock alone, one by one on an idle GPU instead, so that the host's time counts. A round's
+figure is the median of its calls, a case's the mean over rounds; the spread is (largest - smallest round) / mean. Ratios are the
+peer's time over Strobe's. The backward pass comes in both of Strobe's modes. Memory is what a call allocates at its peak, results
+included. A table, plots and JSON lines go to bench/results, the lines after every case, so that a run that is stopped leaves what
+it has; cases that are there from an earlier run on the same machine stay. bench/peers/run sets everything up.
 
 With --device cpu and few --tokens the whole script can be tried without a GPU; its figures mean nothing then.
 """
@@ -43,6 +43,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="three lengths, head dimensions 64 and 128, one round")
     parser.add_argument("--rounds", type=int, help="2 unless given, with --quick 1")
     parser.add_argument("--repeats", type=int, default=30, help="timed calls in a round")
+    parser.add_argument("--clock", choices=("queued", "alone"), default="queued",
+                        help="alone: each call on an idle GPU, so that the host's time counts; no other read before it")
     parser.add_argument("--rest", type=float, default=0.2, help="seconds of rest before a contender is timed")
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after this time")
     parser.add_argument("--tokens", type=int, default=16384, help="batch x length of the papers' grid")
@@ -136,6 +138,25 @@ class CudaClock:
         cudnn = torch.backends.cudnn.version()  # 91900 is 9.19.0
         return {"device": torch.cuda.get_device_name(), "driver": driver[0] if driver else "unknown", "cuda": torch.version.cuda,
                 "cudnn": f"{cudnn // 10000}.{cudnn // 100 % 100}.{cudnn % 100}", **self.ceilings()}
+
+
+class AloneClock(CudaClock):
+    """Times calls one by one on a GPU that has nothing to do, so what the host does before a kernel starts counts too."""
+
+    def seconds(self, run, repeats: int) -> list[float]:
+        cuda, times = self.torch.cuda, []
+        begin, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+        for _ in range(repeats):
+            cuda.synchronize()
+            begin.record()
+            run()
+            end.record()
+            cuda.synchronize()
+            times.append(begin.elapsed_time(end) * 1e-3)
+        return times
+
+    def machine(self) -> dict:
+        return super().machine() | {"clock": "each call alone on an idle GPU, the host's time included"}
 
 
 class CpuClock:
@@ -289,7 +310,7 @@ def table_of(rows: list[dict], machine: dict) -> str:
 
 def results_file(machine: dict, folder: pathlib.Path) -> pathlib.Path:
     name = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower().replace("nvidia", "")).strip("-")
-    return folder / f"peers-{name}.jsonl"
+    return folder / f"peers-{name}{'-alone' if 'clock' in machine else ''}.jsonl"
 
 
 def earlier_rows(path: pathlib.Path, now: set[str]) -> list[dict]:
@@ -318,7 +339,7 @@ def main() -> int:
     import accuracy
     from cuda_contenders import all_contenders
 
-    clock = CudaClock() if arguments.device == "cuda" else CpuClock()
+    clock = {"queued": CudaClock, "alone": AloneClock}[arguments.clock]() if arguments.device == "cuda" else CpuClock()
     machine = clock.machine() | {"torch": torch.__version__, "strobe": strobe.__version__}
     print(json.dumps(machine))
     ours, *peers = all_contenders()

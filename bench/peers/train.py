@@ -177,9 +177,14 @@ def train(model: Model, attend: Callable, steps: int, device: str, compiled: str
             "losses": [loss.item() for loss in losses]}
 
 
+def model_of(arguments: argparse.Namespace) -> Model:
+    model = MODELS[arguments.model]
+    return dataclasses.replace(model, batch=arguments.batch or model.batch)
+
+
 def measure(arguments: argparse.Namespace, save: Callable[[list[dict]], object]) -> None:
     """Saves after every attention, so that a run cut short leaves what it has."""
-    model, rows = MODELS[arguments.model], []
+    model, rows = model_of(arguments), []
     import torch
     chosen = {name: attend for name, attend in attentions(model.causal).items()
               if not arguments.attention or name in arguments.attention}
@@ -207,6 +212,7 @@ def main() -> int:
     parser.add_argument("--model", choices=MODELS, default="gpt2")
     parser.add_argument("--steps", type=int, default=200, help="with eager attention and with Strobe's")
     parser.add_argument("--peer-steps", type=int, default=25, help="with others, and compiled, whose time alone counts")
+    parser.add_argument("--batch", type=int, help="sequences of a step, unless as many as the model has by default")
     parser.add_argument("--attention", action="append", help="only this one; may be given several times")
     parser.add_argument("--compile", nargs="?", const="blocks", choices=("blocks", "network"), help="also under torch.compile")
     parser.add_argument("--device", default="cuda")
@@ -215,7 +221,7 @@ def main() -> int:
     import torch
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else "the CPU"
     about = {"model": arguments.model, "device": device, "torch": torch.__version__,
-             "python": sys.version.split()[0], **dataclasses.asdict(MODELS[arguments.model])}
+             "python": sys.version.split()[0], **dataclasses.asdict(model_of(arguments))}
 
     def save(rows: list[dict]) -> None:
         if arguments.json:
