@@ -3,13 +3,13 @@
 
 --preset names the cases (cases.py): fa2-fig7, the FlashAttention papers' grid, forward and backward; fa3-fig5, its forward
 half; fa1-fig2, a layer of GPT-2 medium; fa1-memory, lengths up to 64k, for their memory; decode; fa3-table3, errors against
-float64 (accuracy.py). Results are compared first; a peer whose results differ is not timed against. Then come rounds: in each,
-every contender rests, warms up and is timed call by call with CUDA events, after a read of more memory than the L2 cache holds,
-so that no input waits there; with --clock alone, one by one on an idle GPU instead, so that the host's time counts. A round's
-figure is the median of its calls, a case's the mean over rounds; the spread is (largest - smallest round) / mean. Ratios are the
-peer's time over Strobe's. The backward pass comes in both of Strobe's modes. Memory is what a call allocates at its peak, results
-included. A table, plots and JSON lines go to bench/results, the lines after every case, so that a run that is stopped leaves what
-it has; cases that are there from an earlier run on the same machine stay. bench/peers/run sets everything up.
+float64 (accuracy.py). Results are compared first; a peer whose
+results differ is not timed against. Then come rounds: in each, every contender rests, warms up and is timed call by call with
+CUDA events: queued behind a read of more memory than the L2 cache holds, so that no input waits there and the host's time is
+hidden, or with --clock alone from an idle GPU, host time included. A round's figure is the median of its calls, a case's the mean over rounds; the spread is (largest - smallest round) / mean. Ratios are the peer's time
+over Strobe's. The backward pass comes in both of Strobe's modes. Memory is what a call allocates at its peak, results included.
+A table, plots and JSON lines go to bench/results, the lines after every case, so that a run that is stopped leaves what it has;
+cases that are there from an earlier run on the same machine stay. bench/peers/run sets everything up.
 
 With --device cpu and few --tokens the whole script can be tried without a GPU; its figures mean nothing then.
 """
@@ -29,6 +29,7 @@ import time
 from cases import ANY_ORDER, BYTES, NOT_THIS_PASS, PRESETS, Case, Prepared, largest_difference, preset, quick
 
 PASSES = ("forward", "backward", "training", "decode")
+QUEUED, ALONE = "queued", "alone"  # the clocks
 LARGEST_DIFFERENCE = 2e-2  # of bfloat16 results, over the largest value
 WARM_UPS = 5
 
@@ -42,9 +43,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--filter", default="", help="a regular expression: the cases whose name it matches")
     parser.add_argument("--quick", action="store_true", help="three lengths, head dimensions 64 and 128, one round")
     parser.add_argument("--rounds", type=int, help="2 unless given, with --quick 1")
+    parser.add_argument("--clock", choices=(QUEUED, ALONE), action="append",
+                        help="queued: each call behind a read that empties the L2 cache, which hides the time of the host; alone: "
+                             "each from an idle GPU, with the time of the host and what the caches hold; may be given twice; "
+                             "queued unless given")
     parser.add_argument("--repeats", type=int, default=30, help="timed calls in a round")
-    parser.add_argument("--clock", choices=("queued", "alone"), default="queued",
-                        help="alone: each call on an idle GPU, so that the host's time counts; no other read before it")
     parser.add_argument("--rest", type=float, default=0.2, help="seconds of rest before a contender is timed")
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after this time")
     parser.add_argument("--tokens", type=int, default=16384, help="batch x length of the papers' grid")
@@ -55,6 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 2)
     arguments.preset = arguments.preset or ["fa2-fig7", "decode"]
+    arguments.clock = list(dict.fromkeys(arguments.clock or [QUEUED]))
     return arguments
 
 
@@ -84,15 +88,16 @@ def make_tensors(case: Case, device: str) -> dict:
 
 
 class CudaClock:
-    """Times calls by events on the current stream, each after the L2 cache has been filled with something else.
+    """Times calls by events on the current stream: as `name` says, queued or alone.
 
-    That something is read, not written: the cache would write it back to memory while the call is timed.
+    Queued, the L2 cache has been filled with something else before a call. That something is read, not written: the cache
+    would write it back to memory while the call is timed.
     """
 
-    def __init__(self):
+    def __init__(self, name: str = QUEUED):
         import torch
 
-        self.torch = torch
+        self.name, self.torch = name, torch
         # Reading it also takes longer than the host does to put the call on the stream, whose time is not what is meant.
         self.other = torch.zeros((1 << 30) // BYTES["float32"], device="cuda")
         self.total = torch.zeros((), device="cuda")
@@ -101,7 +106,10 @@ class CudaClock:
         cuda = self.torch.cuda
         events = [(cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)) for _ in range(repeats)]
         for begin, end in events:
-            self.torch.sum(self.other, dim=0, out=self.total)
+            if self.name == ALONE:
+                cuda.synchronize()
+            else:
+                self.torch.sum(self.other, dim=0, out=self.total)
             begin.record()
             run()
             end.record()
@@ -140,27 +148,11 @@ class CudaClock:
                 "cudnn": f"{cudnn // 10000}.{cudnn // 100 % 100}.{cudnn % 100}", **self.ceilings()}
 
 
-class AloneClock(CudaClock):
-    """Times calls one by one on a GPU that has nothing to do, so what the host does before a kernel starts counts too."""
-
-    def seconds(self, run, repeats: int) -> list[float]:
-        cuda, times = self.torch.cuda, []
-        begin, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
-        for _ in range(repeats):
-            cuda.synchronize()
-            begin.record()
-            run()
-            end.record()
-            cuda.synchronize()
-            times.append(begin.elapsed_time(end) * 1e-3)
-        return times
-
-    def machine(self) -> dict:
-        return super().machine() | {"clock": "each call alone on an idle GPU, the host's time included"}
-
-
 class CpuClock:
-    """To try the script without a GPU."""
+    """To try the script without a GPU, where every call is alone."""
+
+    def __init__(self, name: str = QUEUED):
+        self.name = name
 
     def seconds(self, run, repeats: int) -> list[float]:
         times = []
@@ -223,7 +215,7 @@ def measure(case: Case, contenders: list, clock, arguments: argparse.Namespace) 
                "head_dim": case.dim, "value_dim": case.dim, "batch": case.batch, "query_heads": case.query_heads,
                "kv_heads": case.kv_heads, "query_length": case.queries, "key_length": case.length, "causal": case.causal,
                "ms": None, "spread": None, "tflops": None, "gbps": None, "peer": None if name == "strobe" else name,
-               "ratio": None, "memory_bytes": memory.get(name),
+               "ratio": None, "clock": clock.name, "memory_bytes": memory.get(name),
                "bytes_moved": case.bytes_moved, "difference": differences.get(name), "rounds": arguments.rounds, "why": why.get(name)}
         if name in ready:
             seconds = statistics.mean(medians[name])
@@ -236,16 +228,27 @@ def measure(case: Case, contenders: list, clock, arguments: argparse.Namespace) 
     return rows
 
 
+def clock_of(row: dict) -> str:
+    return row.get("clock", QUEUED)
+
+
+def heading_of(row: dict) -> str:
+    """The table that a row belongs to: its pass, and how it was timed."""
+    return row["pass"] + (", each call alone" if clock_of(row) == ALONE else "")
+
+
 def geometric_means(rows: list[dict]) -> dict[tuple[str, str], tuple[float, int]]:
-    """(pass, peer) -> the geometric mean of the ratios, and over how many cases. Where Strobe has another mode, that mode
-    and each peer give a ratio more."""
+    """(pass and clock, peer) -> the geometric mean of the ratios, and over how many cases. Where Strobe has another mode, that
+    mode and each peer give a ratio more."""
     ratios: dict[tuple[str, str], list[float]] = {}
-    any_order = {row["case"]: row["ratio"] for row in rows if row["peer"] == ANY_ORDER and row["ratio"] is not None}
+    any_order = {(row["case"], clock_of(row)): row["ratio"] for row in rows
+                 if row["peer"] == ANY_ORDER and row["ratio"] is not None}
     for row in rows:
         if row["ratio"] is not None:
-            ratios.setdefault((row["pass"], row["peer"]), []).append(row["ratio"])
-            if row["case"] in any_order and row["peer"] != ANY_ORDER:
-                ratios.setdefault((f"{row['pass']}, any order", row["peer"]), []).append(row["ratio"] / any_order[row["case"]])
+            heading, measured = heading_of(row), (row["case"], clock_of(row))
+            ratios.setdefault((heading, row["peer"]), []).append(row["ratio"])
+            if measured in any_order and row["peer"] != ANY_ORDER:
+                ratios.setdefault((f"{heading}, any order", row["peer"]), []).append(row["ratio"] / any_order[measured])
     return {key: (math.exp(statistics.fmean(map(math.log, values))), len(values)) for key, values in ratios.items()}
 
 
@@ -283,20 +286,23 @@ def table_of(rows: list[dict], machine: dict) -> str:
     facts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in machine.items())
     lines = ["# Strobe and its peers on a GPU", "", ", ".join(facts) + ".",
              "bfloat16, storage (batch, length, heads, dim). TFLOP/s (decode: GB/s of keys and values read) by bench/peers/cuda.py,",
-             "and in brackets how many times as fast Strobe is. Backward, Strobe is deterministic; \"any order\" is without."]
-    for kind in PASSES:
-        of_pass = [row for row in rows if row["pass"] == kind]
+             "and in brackets how many times as fast Strobe is. Backward, Strobe is deterministic; \"any order\" is without.",
+             "Calls are timed behind a read that empties the L2 cache; \"each call alone\" is from an idle GPU, host time included."]
+    headings = dict.fromkeys(heading_of({"pass": kind, "clock": clock}) for kind in PASSES for clock in (QUEUED, ALONE))
+    for heading in headings:
+        of_pass = [row for row in rows if heading_of(row) == heading]
         if not of_pass:
             continue
         peers = list(dict.fromkeys(row["peer"] for row in of_pass if row["peer"] and row["why"] != NOT_THIS_PASS))
-        lines += ["", f"| {kind} | Strobe | " + " | ".join(peers) + " |", "|---" * (len(peers) + 2) + "|"]
+        lines += ["", f"| {heading} | Strobe | " + " | ".join(peers) + " |", "|---" * (len(peers) + 2) + "|"]
         for name in dict.fromkeys(row["case"] for row in of_pass):
             lines.append("| " + line_of([row for row in of_pass if row["case"] == name], " | ") + " |")
     if errors := [row for row in rows if row["pass"] == "accuracy"]:
         lines += ["", "Errors against float64, entries N(0, 1) + N(0, 100) * Bernoulli(0.001):", "", *accuracy_lines(errors)]
     rows = [row for row in rows if row["pass"] in PASSES]
     lines += ["", "Geometric means of these ratios:", ""]
-    lines += [f"- {kind}: {mean:.2f} times {peer} ({count} cases)" for (kind, peer), (mean, count) in geometric_means(rows).items()]
+    lines += [f"- {heading}: {mean:.2f} times {peer} ({count} cases)"
+              for (heading, peer), (mean, count) in geometric_means(rows).items()]
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["why"] not in (None, NOT_THIS_PASS):
@@ -310,14 +316,14 @@ def table_of(rows: list[dict], machine: dict) -> str:
 
 def results_file(machine: dict, folder: pathlib.Path) -> pathlib.Path:
     name = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower().replace("nvidia", "")).strip("-")
-    return folder / f"peers-{name}{'-alone' if 'clock' in machine else ''}.jsonl"
+    return folder / f"peers-{name}.jsonl"
 
 
-def earlier_rows(path: pathlib.Path, now: set[str]) -> list[dict]:
-    """Rows of an earlier run, without the cases that run now."""
+def earlier_rows(path: pathlib.Path, now: set[tuple[str, str]]) -> list[dict]:
+    """Rows of an earlier run, without those (case, clock) that run now."""
     if not path.exists():
         return []
-    return [row for row in map(json.loads, path.read_text().splitlines()[1:]) if row["case"] not in now]
+    return [row for row in map(json.loads, path.read_text().splitlines()[1:]) if (row["case"], clock_of(row)) not in now]
 
 
 def write(rows: list[dict], machine: dict, path: pathlib.Path) -> None:
@@ -339,8 +345,8 @@ def main() -> int:
     import accuracy
     from cuda_contenders import all_contenders
 
-    clock = {"queued": CudaClock, "alone": AloneClock}[arguments.clock]() if arguments.device == "cuda" else CpuClock()
-    machine = clock.machine() | {"torch": torch.__version__, "strobe": strobe.__version__}
+    clocks = [(CudaClock if arguments.device == "cuda" else CpuClock)(name) for name in arguments.clock]
+    machine = clocks[0].machine() | {"torch": torch.__version__, "strobe": strobe.__version__}
     print(json.dumps(machine))
     ours, *peers = all_contenders()
     contenders = [ours, *(peer for peer in peers if re.search(arguments.peers, peer.name))]
@@ -348,16 +354,18 @@ def main() -> int:
     if "fa3-table3" in arguments.preset:
         rows += accuracy.measure(min(arguments.tokens, accuracy.LONGEST), arguments.device)
         print("\n".join(accuracy_lines(rows)), flush=True)
-    kept = earlier_rows(path, {row["case"] for row in rows} | {case.name for case in cases})
+    kept = earlier_rows(path, {(row["case"], clock_of(row)) for row in rows} |
+                        {(case.name, clock.name) for case in cases for clock in clocks})
     print("case, strobe, " + ", ".join(f"{contender.name} (ratio)" for contender in contenders[1:]))
     begin = time.monotonic()
     for done, case in enumerate(cases):
         if time.monotonic() - begin > arguments.seconds:
             print(f"stopped after {arguments.seconds:g} s: {done} of {len(cases)} cases")
             break
-        rows += measure(case, contenders, clock, arguments)
-        print(line_of(rows[-len(contenders):], "  "), flush=True)
-        write(kept + rows, machine, path)
+        for clock in clocks:
+            rows += measure(case, contenders, clock, arguments)
+            print(line_of(rows[-len(contenders):], "  "), f" [{clock.name}]", flush=True)
+            write(kept + rows, machine, path)
     write(kept + rows, machine, path)
     table = table_of(rows, machine)
     print(table[table.index("Geometric means"):])

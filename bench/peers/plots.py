@@ -163,8 +163,11 @@ def figures_of(path: pathlib.Path) -> dict[str, Figure | None]:
     if "device" not in machine:  # what cpu.py writes has rows only
         machine, rows = {"device": "CPU"}, [machine, *rows]
     device = machine["device"].replace("NVIDIA ", "")
+    alone = [row for row in rows if row.get("clock") == "alone"]
+    rows = [row for row in rows if row.get("clock") != "alone"]
     return {"forward": speed(rows, "forward", device), "backward": speed(rows, "backward", device),
-            "memory": memory(rows, device), "roofline": roofline(rows, machine)}
+            "forward-alone": speed(alone, "forward", f"each call alone, {device}"),
+            "backward-alone": speed(alone, "backward", f"each call alone, {device}"), "memory": memory(rows, device), "roofline": roofline(rows, machine)}
 
 
 def draw(path: pathlib.Path, formats: tuple[str, ...] = ("svg",)) -> list[str]:

@@ -50,6 +50,15 @@ def test_peers_are_set_against_both_modes_of_backward():
                                           ("backward, any order", "cuDNN"): (pytest.approx(1.5), 1)}
 
 
+def test_clocks_are_told_apart():
+    rows = [{"case": "a", "pass": "backward", "peer": peer, "ratio": ratio, "clock": clock}
+            for clock, scale in ((cuda.QUEUED, 1), (cuda.ALONE, 2)) for peer, ratio in ((cases.ANY_ORDER, 0.5), ("cuDNN", scale))]
+    means = {key: mean for key, (mean, _) in cuda.geometric_means(rows).items()}
+    assert means["backward", "cuDNN"] == pytest.approx(1) and means["backward, any order", "cuDNN"] == pytest.approx(2)
+    alone = "backward, each call alone"
+    assert means[alone, "cuDNN"] == pytest.approx(2) and means[f"{alone}, any order", "cuDNN"] == pytest.approx(4)
+
+
 def run(*options):
     return subprocess.run([sys.executable, PEERS / "cuda.py", *options], capture_output=True, text=True, check=False)
 
@@ -91,6 +100,25 @@ def test_small_run_on_the_cpu(tmp_path):
     assert "| float8_e4m3 | 0.0" in table.read_text()
 
 
+def test_rows_of_another_clock_stay(tmp_path):
+    pytest.importorskip("torch")
+    small = ("--device", "cpu", "--tokens", "64", "--hidden", "64", "--repeats", "1", "--rest", "0", "--rounds", "1", "--peers",
+             "standard", "--preset", "fa3-fig5", "--filter", "d64.*full", "--results", str(tmp_path))
+    first = run(*small)
+    assert first.returncode == 0, first.stdout + first.stderr
+    (lines,) = tmp_path.glob("*.jsonl")
+    _, *queued = map(json.loads, lines.read_text().splitlines())
+    assert {row["clock"] for row in queued} == {"queued"}
+    assert run(*small, "--clock", "alone").returncode == 0
+    _, *both = map(json.loads, lines.read_text().splitlines())
+    assert both[:len(queued)] == queued and {row["clock"] for row in both[len(queued):]} == {"alone"}
+    assert {row["case"] for row in both} == {row["case"] for row in queued}
+    (table,) = tmp_path.glob("*.md")
+    assert "| forward | Strobe |" in table.read_text() and "| forward, each call alone | Strobe |" in table.read_text()
+    together = run(*small, "--clock", "alone", "--clock", "queued")
+    assert "[alone]" in together.stdout and "[queued]" in together.stdout
+
+
 def test_flex_attention_takes_part():
     pytest.importorskip("torch")
     import cuda_contenders
@@ -120,6 +148,9 @@ def test_plots(tmp_path):
     losses.write_text(json.dumps({"model": "gpt2", "device": "X", "batch": 8, "length": 1024, "rows": rows}))
     assert plots.draw(losses, ("svg", "png")) == ["gpt2-losses.svg", "gpt2-losses.png"]
     assert all(1000 < file.stat().st_size < 150_000 for file in tmp_path.glob("*.svg"))
+    alone = ({**row, "clock": "alone"} for row in rows_to_draw() if row["pass"] == "forward")
+    lines.write_text("".join(json.dumps(row) + "\n" for row in [machine, *alone]))
+    assert plots.draw(lines) == ["peers-x-forward-alone.svg"]
 
 
 def test_host_time(monkeypatch):
