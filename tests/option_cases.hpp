@@ -19,6 +19,7 @@ inline constexpr const char* kOptions[] = {
     "causal prefix=17",
     "causal window=10,- prefix_lengths=3,40",
     "softcap=2",
+    "softcap=45",
     "scale=0.5",
     "alibi=h causal",
     "alibi=bh",

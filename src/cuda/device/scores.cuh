@@ -40,17 +40,44 @@ struct Softcap {
   }
 };
 
-/// Scores x after finish_scores are natural ones where features change them, else bare products; where softcap alone
-/// does, x is -share in units of Softcap. So x * unit is a score in powers of two, less the offset, which is in natural
+/// The same for float32, to about 2 ulp of itself: 1 - 2 share has lost what digits a small tanh has. tanh z is
+/// (e^2z - 1) / (e^2z + 1), and with e^2z = 2^n (1 + r) the numerator 2^n r + (2^n - 1) keeps its digits. r is a
+/// minimax polynomial on [-0.5, 0.5], the one of cpu/simd/math.hpp.
+struct ExactSoftcap {
+  float factor, height;
+
+  STROBE_DEVICE explicit ExactSoftcap(const AttentionParams& p)
+      : factor(p.scale / p.softcap * (2.0f * kLog2E)), height(p.softcap) {}
+
+  STROBE_DEVICE float capped(float x) const {
+    const float y = fminf(fmaxf(x * factor, -60.0f), 60.0f), whole = rintf(y), f = y - whole;
+    float p = 1.540351248e-4f;
+    p = fmaf(p, f, 1.339073654e-3f);
+    p = fmaf(p, f, 9.618238013e-3f);
+    p = fmaf(p, f, 5.550357656e-2f);
+    p = fmaf(p, f, 2.402265044e-1f);
+    const float r = fmaf(f, 6.931471972e-1f, f * f * p), power = __int_as_float((int(whole) + 127) << 23);
+    const float numerator = fmaf(power, r, power - 1.0f);
+    const float capped = height * numerator * ptx::rcp(numerator + 2.0f);
+    return x == x ? capped : x;  // fmaxf has lost a NaN
+  }
+};
+
+/// Whether scores of softcap alone are left as shares: in 16-bit types, for which that is precise enough.
+template <class Element, int kFeatures>
+constexpr bool kLeavesShares = kFeatures == kSoftcap&& Element::kBytes == 2;
+
+/// Scores x after finish_scores are natural ones where features change them, else bare products; with kLeavesShares,
+/// x is -share in units of Softcap. So x * unit is a score in powers of two, less the offset, which is in natural
 /// units.
-template <int kFeatures>
+template <class Element, int kFeatures>
 STROBE_DEVICE float score_unit(const AttentionParams& p) {
-  if (kFeatures == kSoftcap) return 2.0f * kLog2E * p.softcap * Softcap::kUnit;
+  if (kLeavesShares<Element, kFeatures>) return 2.0f * kLog2E * p.softcap * Softcap::kUnit;
   return (kFeatures & kScoreFeatures) != 0 ? kLog2E : p.scale * kLog2E;
 }
-template <int kFeatures>
+template <class Element, int kFeatures>
 STROBE_DEVICE float score_offset(const AttentionParams& p) {
-  return kFeatures == kSoftcap ? p.softcap : 0.0f;
+  return kLeavesShares<Element, kFeatures> ? p.softcap : 0.0f;
 }
 
 /// Whether an option is given. A kernel compiled for it alone need not ask.
@@ -147,14 +174,14 @@ STROBE_DEVICE bool data_shows(const AttentionParams& p, const Sequence& s, const
 
 /// The score of key j after scale, softcap, bias and ALiBi. `x` is the product of query and key; `stored` is j, or a
 /// key whose bias may be read where j is none. `capped` receives the softcap's tanh.
-template <int kFeatures>
+template <class Element, int kFeatures>
 STROBE_DEVICE float edited_score(const AttentionParams& p, const ScoreRow& row, int stored, int j, float x,
                                  float* capped) {
   if ((kFeatures & kSoftcap) != 0 && asked_for<kFeatures>(p.softcap > 0.0f)) {
     const Softcap softcap(p);
     const float share = softcap.share(x);
     *capped = 1.0f - 2.0f * share;
-    x = softcap.capped(share);
+    x = Element::kBytes == 4 ? ExactSoftcap(p).capped(x) : softcap.capped(share);
   } else {
     x *= p.scale;
   }
@@ -232,7 +259,7 @@ STROBE_DEVICE void edit_scores(const AttentionParams& p, const Sequence& s, cons
   if ((kFeatures & kSoftcap) != 0 && asked_for<kFeatures>(p.softcap > 0.0f)) {
     const Softcap softcap(p);
     scale = 1.0f;
-    if (kFeatures == kSoftcap && Element::kBytes == 2 && whole) {
+    if (kLeavesShares<Element, kFeatures> && whole) {
 #pragma unroll
       for (int t = 0; t < kKeyTiles; t += 2) {
 #pragma unroll
@@ -243,6 +270,9 @@ STROBE_DEVICE void edit_scores(const AttentionParams& p, const Sequence& s, cons
           for (int n = 0; n < 4; ++n) scores[t + n / 2][e + n % 2] = -four[n];
         }
       }
+    } else if (Element::kBytes == 4) {
+      const ExactSoftcap exact(p);
+      for_each_score<kKeyTiles>(first_key, [&](int t, int e, int) { scores[t][e] = exact.capped(scores[t][e]); });
     } else {
       for_each_score<kKeyTiles>(first_key, [&](int t, int e, int) {
         float& x = scores[t][e];

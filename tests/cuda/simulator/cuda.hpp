@@ -46,6 +46,7 @@ inline float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float fmaxf(float a, float b) { return __builtin_fmaxf(a, b); }
 inline float fminf(float a, float b) { return __builtin_fminf(a, b); }
 inline float fabsf(float x) { return __builtin_fabsf(x); }
+inline float rintf(float x) { return __builtin_rintf(x); }
 inline float logf(float x) { return __builtin_logf(x); }
 
 inline float __int_as_float(int bits) {

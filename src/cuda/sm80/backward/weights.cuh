@@ -124,7 +124,11 @@ STROBE_DEVICE void edit_step(const Scene& scene, WarpBias bias, int k, const flo
         for (int n = 0; n < kRows; ++n) {
           const float share = softcap.share(score(n)), steep = 4.0f * share;
           slopes[n / 2][t][n % 2 * 2 + column] = fmaf(-steep, share, steep);
-          score(n) = fmaf(share, -2.0f * kLog2E * softcap.height, fmaf(softcap.height, kLog2E, -shift));
+          if constexpr (C::Element::kBytes == 4) {
+            score(n) = fmaf(ExactSoftcap(p).capped(score(n)), kLog2E, -shift);
+          } else {
+            score(n) = fmaf(share, -2.0f * kLog2E * softcap.height, fmaf(softcap.height, kLog2E, -shift));
+          }
         }
       } else if constexpr (C::kFeatures == kAlibi) {
         const float from = float(scene.query(0, 0) + scene.sequence.shift - scene.key(0, 0));
@@ -148,8 +152,8 @@ STROBE_DEVICE void edit_step(const Scene& scene, WarpBias bias, int k, const flo
 #pragma unroll
         for (int n = 0; n < kRows; ++n) {
           float capped = 0.0f;
-          const float x = edited_score<C::kFeatures>(p, row, scene.stored_key(n / 2, n % 2), scene.key(n / 2, n % 2),
-                                                     score(n), &capped);
+          const float x = edited_score<typename C::Element, C::kFeatures>(p, row, scene.stored_key(n / 2, n % 2),
+                                                                          scene.key(n / 2, n % 2), score(n), &capped);
           score(n) = fmaf(x, kLog2E, -shift);
           slopes[n / 2][t][n % 2 * 2 + column] = 1.0f - capped * capped;
         }

@@ -132,8 +132,9 @@ struct DecodeTask {
       const float origin = softmax.origin[0][half], sum = sum_in_row(softmax.sum[0][half]);
       if (row >= rows) continue;
       if (lane % 4 == 0) {
-        const float natural =
-            origin == minus_infinity() ? origin : fmaf(origin, unit * kLn2, score_offset<C::kFeatures>(p));
+        const float natural = origin == minus_infinity()
+                                  ? origin
+                                  : fmaf(origin, unit * kLn2, score_offset<typename C::Element, C::kFeatures>(p));
         ptx::st_shared_f32x2(result(warp_index(), row, C::kValueDim), make_float2(natural, sum));
       }
 #pragma unroll
@@ -256,7 +257,7 @@ STROBE_DEVICE void decode(const DecodeParams& d) {
                   .keys = keys,
                   .key = d.plain ? plain_key_rows(d.key, b, kv_head) : key_rows(p, p.key, s, kv_head),
                   .value = d.plain ? plain_key_rows(d.value, b, kv_head) : key_rows(p, p.value, s, kv_head),
-                  .unit = score_unit<C::kFeatures>(p),
+                  .unit = score_unit<typename C::Element, C::kFeatures>(p),
                   .score_factor = score_factor_of<Element>(p, s, kv_head),
                   .value_factor = value_factor_of<Element>(p, s, kv_head),
                   .memory = ptx::shared_address(shared_memory)}

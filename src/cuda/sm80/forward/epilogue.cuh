@@ -43,7 +43,7 @@ STROBE_DEVICE void finish_rows(const AttentionParams& p, const Sequence& s, int 
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       // From here on in natural units: LSE = m + ln l, where a sink is one more term of l.
-      float origin = fmaf(softmax.origin[r][half], unit * kLn2, score_offset<C::kFeatures>(p));
+      float origin = fmaf(softmax.origin[r][half], unit * kLn2, score_offset<typename C::Element, C::kFeatures>(p));
       float sum = sums[r][half], factor = 1.0f;
       if (softmax.origin[r][half] == minus_infinity()) origin = minus_infinity();
       if (sink != minus_infinity()) {

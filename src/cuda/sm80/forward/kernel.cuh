@@ -247,7 +247,7 @@ STROBE_DEVICE void forward(const ForwardParams& f) {
                         .kv_head = kv_head,
                         .view = view,
                         .blocks = ceil_div(larger(view.end, view.prefix), C::kKeyBlock),
-                        .unit = score_unit<C::kFeatures>(p),
+                        .unit = score_unit<typename C::Element, C::kFeatures>(p),
                         .score_factor = score_factor_of<typename C::Element>(p, s, kv_head),
                         .value_factor = value_factor_of<typename C::Element>(p, s, kv_head),
                         .slope = alibi_slope<C::kFeatures>(p, s, head),

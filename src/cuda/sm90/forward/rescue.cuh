@@ -38,7 +38,7 @@ STROBE_DEVICE float score_of(const AttentionParams& p, const ScoreRow& row, cons
   for (int step = kWarpLanes / 2; step > 0; step /= 2) product += __shfl_xor_sync(~0u, product, step);
   if constexpr (!C::kEdits) return p.scale * product;
   float capped;
-  return edited_score<C::kCommonFeatures>(p, row, j, j, product, &capped);
+  return edited_score<typename C::Element, C::kCommonFeatures>(p, row, j, j, product, &capped);
 }
 
 /// The smallest range of keys around those that are visible and a prefix.
