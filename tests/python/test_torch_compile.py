@@ -62,6 +62,17 @@ def test_lengths_do_not_compile_again(requires_grad):
     assert counter.frame_count <= 2  # the first length, then any
 
 
+def test_dynamic_lengths_compile_once():
+    function = lambda *inputs: strobe_torch.attention(*inputs, causal=True, window=(40, None))
+    compiled_function, counter = compiled(function, "aot_eager", dynamic=True)
+    for length, keys in ((24, 31), (31, 70), (200, 200), (2, 5000)):
+        (query, _, _), (_, key, value) = problem(length), problem(keys)
+        results = [torch.autograd.grad(each(query, key, value).sum(), (query, key, value)) for each in (compiled_function, function)]
+        for actual, expected in zip(*results):
+            assert_same(actual, expected)
+    assert counter.frame_count == 1
+
+
 def test_varlen_of_any_lengths():
     function = lambda query, key, value, offsets: strobe_torch.attention_varlen(query, key, value, offsets, causal=True)
     compiled_function, counter = compiled(function, "aot_eager", dynamic=True)

@@ -91,7 +91,7 @@ def _call(function: Callable[..., None], inputs: list[Any], *others: Any) -> Non
 
 def _readable(tensor: Any) -> Any:
     """With an innermost stride of 1, and without the mark of autograd, at which PyTorch before 2.10 lends no memory."""
-    if not isinstance(tensor, Tensor):
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         return tensor
     if tensor.dim() > 0 and tensor.stride(-1) != 1:
         tensor = tensor.contiguous()
