@@ -105,6 +105,15 @@ def test_cache_is_written_in_place():
     assert counter.frame_count == 1
 
 
+def test_cache_does_not_lose_gradients_silently():
+    query, key_cache, value_cache = problem(requires_grad=False)
+    lengths = torch.tensor([3, 24], dtype=torch.int32)
+    function, _ = compiled(lambda query: strobe_torch.attention_with_cache(query, key_cache, value_cache, lengths), "aot_eager")
+    with pytest.raises(Exception, match="query is a tensor that requires gradients"):
+        function(query.clone().requires_grad_())
+    assert_same(function(query), strobe_torch.attention_with_cache(query, key_cache, value_cache, lengths))
+
+
 def test_dropout_draws_anew_in_every_call():
     inputs = problem()
     function, counter = compiled(lambda *tensors: strobe_torch.attention(*tensors, dropout=0.5))

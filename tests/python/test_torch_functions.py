@@ -67,6 +67,23 @@ def test_gradients(device, through):
         assert_same(actual, torch.zeros_like(given) if expected is None else expected, TYPE[device])
 
 
+@pytest.mark.filterwarnings("ignore:Input #")  # gradcheck's, of what is not float64
+@pytest.mark.parametrize("options", [
+    {}, {"causal": True}, {"window": (2, 1), "softcap": 2.0}, {"alibi_slopes": torch.tensor([0.5, 0.1])},
+    {"prefix_length": 2, "causal": True}, {"key_lengths": torch.tensor([3], dtype=torch.int32)},
+    {"dropout": 0.4, "dropout_seed": 3}, {"mask": torch.eye(4, 6, dtype=torch.bool)[None, None]},
+], ids=str)
+def test_gradients_by_finite_differences(options):
+    inputs = [torch.randn(1, length, heads, 4, requires_grad=True) for length, heads in ((4, 2), (6, 1), (6, 1))]
+    bias, sink = torch.randn(1, 2, 4, 1, requires_grad=True), torch.randn(2, requires_grad=True)
+
+    def function(query, key, value, bias, sink):
+        return strobe_torch.attention(query, key, value, bias=bias, sink=sink, return_lse=True, **options)
+
+    # In float32 the differences are off by about 1e-4: by rounding, 1e-7 / eps, and by the third derivative, eps^2.
+    assert torch.autograd.gradcheck(function, (*inputs, bias, sink), eps=1e-2, atol=1e-3, rtol=1e-3)
+
+
 def test_only_what_is_asked_for():
     query, key, value = problem()
     query, value = query.detach(), value.detach()

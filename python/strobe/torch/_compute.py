@@ -35,7 +35,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any], 
         *batch, length, heads, _ = query.shape
         lse = query.new_empty((*batch, heads, length), dtype=torch.float32)
     try:
-        out = _core.forward_like(query, key, value, torch.empty_like, lse, None, options)
+        out: Any = _core.forward_like(query, key, value, torch.empty_like, lse, None, options)
         if out is not None:
             return out, lse
     except (ValueError, BufferError):  # strides that are refused are copied below; the rest is refused there again

@@ -133,16 +133,16 @@ def _readied(options: dict[str, Any], watched: bool) -> dict[str, Any]:
 def _require_tensors(**arguments: Any) -> None:
     for name, given in arguments.items():
         if not isinstance(given, Tensor):
-            raise TypeError(f"{name} is of type {type(given).__name__}, must be a torch.Tensor (strobe.attention takes the arrays "
-                            "of any library)")
+            raise TypeError(f"{name} is of type {type(given).__name__}, must be a torch.Tensor (strobe.attention takes "
+                            "the arrays of any library)")
 
 
 def _refuse_tangents(**arguments: Any) -> None:
     """Refuses forward mode, which would lose derivatives silently."""
     for name, given in arguments.items():
         if isinstance(given, Tensor) and forward_ad.unpack_dual(given).tangent is not None:
-            raise NotImplementedError(f"{name} has a tangent, must have none: strobe.torch.attention has no derivative in forward mode "
-                                      "(torch.func.jvp, jacfwd), only in reverse (backward, torch.func.grad, vjp)")
+            raise NotImplementedError(f"{name} has a tangent, must have none: strobe.torch.attention has derivatives in "
+                                      "reverse mode only (backward, torch.func.grad, vjp; not jvp, jacfwd)")
 
 
 def _any_requires_grad(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
