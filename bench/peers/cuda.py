@@ -3,13 +3,13 @@
 
 --preset names the cases (cases.py): fa2-fig7, the FlashAttention papers' grid, forward and backward; fa3-fig5, its forward
 half; fa1-fig2, a layer of GPT-2 medium; fa1-memory, lengths up to 64k, for their memory; decode; fa3-table3, errors against
-float64 (accuracy.py). Results are compared first; a peer whose
-results differ is not timed against. Then come rounds: in each, every contender rests, warms up and is timed call by call with
-CUDA events: queued behind a read of more memory than the L2 cache holds, so that no input waits there and the host's time is
-hidden, or with --clock alone from an idle GPU, host time included. A round's figure is the median of its calls, a case's the mean over rounds; the spread is (largest - smallest round) / mean. Ratios are the peer's time
-over Strobe's. The backward pass comes in both of Strobe's modes. Memory is what a call allocates at its peak, results included.
-A table, plots and JSON lines go to bench/results, the lines after every case, so that a run that is stopped leaves what it has;
-cases that are there from an earlier run on the same machine stay. bench/peers/run sets everything up.
+float64 (accuracy.py). Results are compared first; a peer whose results differ is not timed against. Then come rounds: in each,
+every contender rests, warms up and is timed call by call with CUDA events: queued behind a read of more memory than the L2 cache holds, so that no input waits there and the host's time is
+hidden, or with --clock alone from an idle GPU, host time included. A round's figure is the median of its calls, a case's the
+mean over rounds; the spread is (largest - smallest round) / mean. Ratios are the peer's time over Strobe's. The backward pass
+comes in both of Strobe's modes. Memory is what a call allocates at its peak, results included. A table, plots and JSON lines
+go to bench/results, the lines after every case, so that a run that is stopped leaves what it has; cases that are there from an
+earlier run on the same machine stay. bench/peers/run sets everything up.
 
 With --device cpu and few --tokens the whole script can be tried without a GPU; its figures mean nothing then.
 """

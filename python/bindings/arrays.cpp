@@ -124,6 +124,19 @@ nb::object capsule_of(nb::handle array) {
   return lend(**options);
 }
 
+/// Says which array it is whose library refused to lend its memory, and why it did. What else was raised stays as it
+/// is.
+[[noreturn]] void refuse_unlent(const char* argument, nb::python_error& error) {
+  for (const nb::handle refusal : {PyExc_BufferError, PyExc_ValueError, PyExc_RuntimeError}) {
+    if (!error.matches(refusal)) continue;
+    const nb::str reason{error.value()};
+    throw Error(ErrorCode::kInvalidArgument, argument,
+                "of memory that its library does not lend (" + std::string(reason.c_str()) + ")",
+                "a strided array on the CPU or a CUDA device");
+  }
+  throw;
+}
+
 /// The type of a NumPy array of the package ml_dtypes, else null.
 const KnownType* ml_dtype_of(nb::handle array) {
   if (!nb::hasattr(array, "__array_interface__")) return nullptr;
@@ -186,7 +199,7 @@ Tensor Arrays::exported(const char* argument, nb::handle array, Access access) {
   } catch (nb::python_error& error) {
     // NumPy does not lend the numbers of ml_dtypes, but lends their bits.
     if (error.matches(PyExc_BufferError)) ml_dtype = ml_dtype_of(array);
-    if (ml_dtype == nullptr) throw;
+    if (ml_dtype == nullptr) refuse_unlent(argument, error);
     borrowed_.push_back(capsule_of(array.attr("view")(ml_dtype->bits == 16 ? "int16" : "int8")));
   }
   const Lent lent = contents_of(borrowed_.back());

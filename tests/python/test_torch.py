@@ -137,10 +137,16 @@ def test_numpy_and_torch_together():
     assert_close(torch.from_numpy(out), expected(query, key, value), torch.float32)
 
 
-def test_memory_that_is_not_reachable():
+def test_memory_that_is_not_lent():
     query, key, value = problem(torch.float32, "cpu")
-    with pytest.raises((ValueError, TypeError, BufferError)):
-        strobe.attention(query.to("meta"), key, value)
+    out = torch.full_like(query, 9)
+    for name, arrays in {"query": (query.to("meta"), key, value), "key": (query, key.to("meta"), value),
+                         "value": (query, key, value.to_sparse())}.items():
+        with pytest.raises(ValueError, match=f"^{name} is of memory that its library does not lend .*must be a strided array"):
+            strobe.attention(*arrays, out=out)
+    with pytest.raises(ValueError, match="^out is of memory"):
+        strobe.attention(query, key, value, out=query.to("meta"))
+    assert (out == 9).all()
 
 
 @needs_gpu

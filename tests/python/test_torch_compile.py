@@ -62,6 +62,17 @@ def test_lengths_do_not_compile_again(requires_grad):
     assert counter.frame_count <= 2  # the first length, then any
 
 
+def test_dynamic_lengths_compile_once():
+    function = lambda *inputs: strobe_torch.attention(*inputs, causal=True, window=(40, None))
+    compiled_function, counter = compiled(function, "aot_eager", dynamic=True)
+    for length, keys in ((24, 31), (31, 70), (200, 200), (2, 5000)):
+        (query, _, _), (_, key, value) = problem(length), problem(keys)
+        results = [torch.autograd.grad(each(query, key, value).sum(), (query, key, value)) for each in (compiled_function, function)]
+        for actual, expected in zip(*results):
+            assert_same(actual, expected)
+    assert counter.frame_count == 1
+
+
 def test_varlen_of_any_lengths():
     function = lambda query, key, value, offsets: strobe_torch.attention_varlen(query, key, value, offsets, causal=True)
     compiled_function, counter = compiled(function, "aot_eager", dynamic=True)
@@ -92,6 +103,15 @@ def test_cache_is_written_in_place():
         assert_same(*results)
     assert torch.equal(states[0][0], states[1][0]) and torch.equal(states[0][1], states[1][1])
     assert counter.frame_count == 1
+
+
+def test_cache_does_not_lose_gradients_silently():
+    query, key_cache, value_cache = problem(requires_grad=False)
+    lengths = torch.tensor([3, 24], dtype=torch.int32)
+    function, _ = compiled(lambda query: strobe_torch.attention_with_cache(query, key_cache, value_cache, lengths), "aot_eager")
+    with pytest.raises(Exception, match="query is a tensor that requires gradients"):
+        function(query.clone().requires_grad_())
+    assert_same(function(query), strobe_torch.attention_with_cache(query, key_cache, value_cache, lengths))
 
 
 def test_dropout_draws_anew_in_every_call():

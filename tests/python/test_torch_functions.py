@@ -67,6 +67,23 @@ def test_gradients(device, through):
         assert_same(actual, torch.zeros_like(given) if expected is None else expected, TYPE[device])
 
 
+@pytest.mark.filterwarnings("ignore:Input #")  # gradcheck's, of what is not float64
+@pytest.mark.parametrize("options", [
+    {}, {"causal": True}, {"window": (2, 1), "softcap": 2.0}, {"alibi_slopes": torch.tensor([0.5, 0.1])},
+    {"prefix_length": 2, "causal": True}, {"key_lengths": torch.tensor([3], dtype=torch.int32)},
+    {"dropout": 0.4, "dropout_seed": 3}, {"mask": torch.eye(4, 6, dtype=torch.bool)[None, None]},
+], ids=str)
+def test_gradients_by_finite_differences(options):
+    inputs = [torch.randn(1, length, heads, 4, requires_grad=True) for length, heads in ((4, 2), (6, 1), (6, 1))]
+    bias, sink = torch.randn(1, 2, 4, 1, requires_grad=True), torch.randn(2, requires_grad=True)
+
+    def function(query, key, value, bias, sink):
+        return strobe_torch.attention(query, key, value, bias=bias, sink=sink, return_lse=True, **options)
+
+    # In float32 the differences are off by about 1e-4: by rounding, 1e-7 / eps, and by the third derivative, eps^2.
+    assert torch.autograd.gradcheck(function, (*inputs, bias, sink), eps=1e-2, atol=1e-3, rtol=1e-3)
+
+
 def test_only_what_is_asked_for():
     query, key, value = problem()
     query, value = query.detach(), value.detach()
@@ -235,6 +252,48 @@ def test_module():
     assert module.sink.grad is not None
 
 
+def test_forward_mode_is_refused():
+    query, key, value = (tensor.detach() for tensor in problem())
+    bias = torch.randn(1, HEADS, 1, KEYS)
+    with pytest.raises(NotImplementedError, match="^value has a tangent"):
+        torch.func.jvp(lambda value: strobe_torch.attention(query, key, value), (value,), (value,))
+    with pytest.raises(NotImplementedError, match="^bias has a tangent"):
+        torch.func.jvp(lambda bias: strobe_torch.attention(query, key, value, bias=bias), (bias,), (bias,))
+    with torch.autograd.forward_ad.dual_level():
+        assert torch.equal(strobe_torch.attention(query, key, value), strobe_torch.attention(query, key, value))
+        with pytest.raises(NotImplementedError, match="^query has a tangent"):
+            strobe_torch.attention(torch.autograd.forward_ad.make_dual(query, query), key, value)
+
+
+def test_gradients_that_do_not_exist_are_refused():
+    query, key, value = problem()
+    slopes = torch.zeros(HEADS, requires_grad=True)
+    for inputs in ((query, key, value), (query.detach(), key.detach(), value.detach())):
+        with pytest.raises(ValueError, match="^alibi_slopes is a tensor that requires gradients, must be detached"):
+            strobe_torch.attention(*inputs, alibi_slopes=slopes)
+        with torch.no_grad():
+            strobe_torch.attention(*inputs, alibi_slopes=slopes)
+    float8 = [tensor.detach().to(torch.float8_e4m3fn).requires_grad_() for tensor in (query, key, value)]
+    with pytest.raises(NotImplementedError, match="^query is .*float8 has no gradient"):
+        strobe_torch.attention(*float8).sum().backward()
+    lengths, table = torch.tensor([3, 3], dtype=torch.int32), torch.zeros(BATCH, 1, dtype=torch.int32)
+    with pytest.raises(NotImplementedError, match="^page_table is .*caches and rotary have no gradient"):
+        strobe_torch.attention(query, key, value, page_table=table, key_lengths=lengths).sum().backward()
+
+
+def test_other_things_than_tensors():
+    query, key, value = problem()
+    with pytest.raises(TypeError, match="^query is of type list, must be a torch.Tensor"):
+        strobe_torch.attention([1.0], key, value)
+    with pytest.raises(TypeError, match="^key is of type ndarray"):
+        strobe_torch.attention(query, key.detach().numpy(), value)
+    with pytest.raises(TypeError, match="^value is of type NoneType"):
+        strobe_torch.attention(query, key, None)
+    for name, shape in {"bias": (1, 1, 1, KEYS), "sink": (HEADS,)}.items():
+        with pytest.raises(TypeError, match=f"^{name} is of type ndarray"):
+            strobe_torch.attention(query, key, value, **{name: torch.zeros(shape).numpy()})
+
+
 def test_errors():
     query, key, value = problem()
     with pytest.raises(TypeError, match='no option "casual"'):
@@ -243,6 +302,10 @@ def test_errors():
         strobe_torch.attention(query, key[..., :8], value)
     with pytest.raises(ValueError, match="^query is float64"):
         strobe_torch.attention(query.double(), key, value)
+    with pytest.raises(ValueError, match="^key is float16 .*must be float32, the type of query"):
+        strobe_torch.attention(query, key.half(), value)
+    with pytest.raises(ValueError, match="^value is of memory that its library does not lend"):
+        strobe_torch.attention(query, key, value.detach().to("meta"))
     with pytest.raises(NotImplementedError, match="head_dim 300"):
         wide = torch.ones(1, 2, 1, 300)
         strobe_torch.attention(wide, wide, wide)

@@ -47,9 +47,20 @@ def attention_with_cache(query: Tensor, key_cache: Tensor, value_cache: Tensor, 
     if not traced(query):
         return _caches.attention_with_cache(query, key_cache, value_cache, key_lengths, new_key=new_key,
                                             new_value=new_value, return_lse=return_lse, **cache, **options)
+    if torch.is_grad_enabled():
+        _refuse_gradients(query=query, key=key_cache, value=value_cache, new_key=new_key, new_value=new_value, **cache,
+                          **options)
     arguments = arguments_of({**options, **cache, "key_lengths": key_lengths})
     if new_key is None:
         out, lse = torch.ops.strobe.attention(query, key_cache, value_cache, **arguments)
     else:
         out, lse = torch.ops.strobe.attention_append(query, key_cache, value_cache, new_key, new_value, **arguments)
     return (out, lse) if return_lse else out
+
+
+def _refuse_gradients(**arguments: Any) -> None:
+    """Refuses tensors that require gradients, which the operators would lose silently."""
+    for name, given in arguments.items():
+        if isinstance(given, Tensor) and given.requires_grad:
+            raise ValueError(f"{name} is a tensor that requires gradients, must be detached, or the call be made under "
+                             "torch.no_grad(): a cache has none")

@@ -35,7 +35,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any], 
         *batch, length, heads, _ = query.shape
         lse = query.new_empty((*batch, heads, length), dtype=torch.float32)
     try:
-        out = _core.forward_like(query, key, value, torch.empty_like, lse, None, options)
+        out: Any = _core.forward_like(query, key, value, torch.empty_like, lse, None, options)
         if out is not None:
             return out, lse
     except (ValueError, BufferError):  # strides that are refused are copied below; the rest is refused there again
@@ -91,7 +91,7 @@ def _call(function: Callable[..., None], inputs: list[Any], *others: Any) -> Non
 
 def _readable(tensor: Any) -> Any:
     """With an innermost stride of 1, and without the mark of autograd, at which PyTorch before 2.10 lends no memory."""
-    if not isinstance(tensor, Tensor):
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         return tensor
     if tensor.dim() > 0 and tensor.stride(-1) != 1:
         tensor = tensor.contiguous()

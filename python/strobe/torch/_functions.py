@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from strobe.torch import _autograd
 from strobe.torch._operators import traced
@@ -40,15 +41,19 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
         [batch, query_heads, query_length] float32.
 
     Raises:
-        ValueError, TypeError, NotImplementedError: As strobe.attention; and for second derivatives, of which there are
-            none.
+        ValueError, TypeError, NotImplementedError: As strobe.attention; and where derivatives are asked for that there are
+            not: second ones, in forward mode, of other options than bias and sink.
     """
     options: Any = given
+    if not (isinstance(query, Tensor) and isinstance(key, Tensor) and isinstance(value, Tensor)):
+        _require_tensors(query=query, key=key, value=value)
     watched = traced(query)
     if watched or torch._C._is_any_autocast_enabled():
         query, key, value = _autocast(query, key, value)
-    if "dropout" in options or "sink" in options:
+    if "dropout" in options or "bias" in options or "sink" in options:
         options = _readied(options, watched)
+    if forward_ad._current_level >= 0:
+        _refuse_tangents(query=query, key=key, value=value, **options)
     if not torch.is_grad_enabled() or not _any_requires_grad(query, key, value, options):
         out, lse = _autograd.forward(query, key, value, options, return_lse, watched)
         return (out, lse) if return_lse else out
@@ -110,6 +115,7 @@ def softmax(input: Tensor, dim: int = -1) -> Tensor:
 
 def _readied(options: dict[str, Any], watched: bool) -> dict[str, Any]:
     """The options with a seed for dropout that lacks one, and with a sink in float32."""
+    _require_tensors(**{name: options[name] for name in ("bias", "sink") if options.get(name) is not None})
     readied = dict(options)
     if options.get("dropout") and options.get("dropout_seed") is None:
         seed = torch.randint(0, 2**63 - 1, (1,), device="cpu")
@@ -124,11 +130,30 @@ def _readied(options: dict[str, Any], watched: bool) -> dict[str, Any]:
     return readied
 
 
+def _require_tensors(**arguments: Any) -> None:
+    for name, given in arguments.items():
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name} is of type {type(given).__name__}, must be a torch.Tensor (strobe.attention takes "
+                            "the arrays of any library)")
+
+
+def _refuse_tangents(**arguments: Any) -> None:
+    """Refuses forward mode, which would lose derivatives silently."""
+    for name, given in arguments.items():
+        if isinstance(given, Tensor) and forward_ad.unpack_dual(given).tangent is not None:
+            raise NotImplementedError(f"{name} has a tangent, must have none: strobe.torch.attention has derivatives in "
+                                      "reverse mode only (backward, torch.func.grad, vjp; not jvp, jacfwd)")
+
+
 def _any_requires_grad(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
-    if query.requires_grad or key.requires_grad or value.requires_grad:
-        return True
-    bias, sink = options.get("bias"), options.get("sink")
-    return bias is not None and bias.requires_grad or sink is not None and sink.requires_grad
+    """Refuses options that require gradients and have none."""
+    required = query.requires_grad or key.requires_grad or value.requires_grad
+    for name, given in options.items():
+        if isinstance(given, Tensor) and given.requires_grad:
+            if name not in ("bias", "sink"):
+                raise ValueError(f"{name} is a tensor that requires gradients, must be detached, since it has none")
+            required = True
+    return required
 
 
 def _distinct(tensors: list[Any]) -> list[Any]:
