@@ -261,13 +261,16 @@ def rate_of(row: dict) -> str:
     return f"{row['tflops']:.3g}{memory}"
 
 
-def line_of(rows: list[dict], separator: str) -> str:
+def cell_of(row: dict | None) -> str:
+    """A contender's rate, and the ratio; empty if it was not asked."""
+    if row is None:
+        return ""
+    return rate_of(row) + (f" ({row['ratio']:.2f})" if row["ratio"] is not None else "")
+
+
+def line_of(rows: list[dict]) -> str:
     """A case as a line: Strobe's rate, and for every peer its rate and the ratio."""
-    cells = [rate_of(rows[0])]
-    for row in rows[1:]:
-        if row["why"] != NOT_THIS_PASS:
-            cells.append(f"{rate_of(row)} ({row['ratio']:.2f})" if row["ratio"] is not None else rate_of(row))
-    return separator.join([rows[0]["case"], *cells])
+    return "  ".join([rows[0]["case"], *(cell_of(row) for row in rows if row["why"] != NOT_THIS_PASS)])
 
 
 def accuracy_lines(rows: list[dict]) -> list[str]:
@@ -296,7 +299,8 @@ def table_of(rows: list[dict], machine: dict) -> str:
         peers = list(dict.fromkeys(row["peer"] for row in of_pass if row["peer"] and row["why"] != NOT_THIS_PASS))
         lines += ["", f"| {heading} | Strobe | " + " | ".join(peers) + " |", "|---" * (len(peers) + 2) + "|"]
         for name in dict.fromkeys(row["case"] for row in of_pass):
-            lines.append("| " + line_of([row for row in of_pass if row["case"] == name], " | ") + " |")
+            of_case = {row["peer"]: row for row in of_pass if row["case"] == name}
+            lines.append(" | ".join([f"| {name}", *(cell_of(of_case.get(peer)) for peer in (None, *peers))]) + " |")
     if errors := [row for row in rows if row["pass"] == "accuracy"]:
         lines += ["", "Errors against float64, entries N(0, 1) + N(0, 100) * Bernoulli(0.001):", "", *accuracy_lines(errors)]
     rows = [row for row in rows if row["pass"] in PASSES]
@@ -364,7 +368,7 @@ def main() -> int:
             break
         for clock in clocks:
             rows += measure(case, contenders, clock, arguments)
-            print(line_of(rows[-len(contenders):], "  "), f" [{clock.name}]", flush=True)
+            print(line_of(rows[-len(contenders):]), f" [{clock.name}]", flush=True)
             write(kept + rows, machine, path)
     write(kept + rows, machine, path)
     table = table_of(rows, machine)

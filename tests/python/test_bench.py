@@ -59,6 +59,15 @@ def test_clocks_are_told_apart():
     assert means[alone, "cuDNN"] == pytest.approx(2) and means[f"{alone}, any order", "cuDNN"] == pytest.approx(4)
 
 
+def test_table_of_cases_with_other_peers():
+    row = {"pass": "forward", "ms": 1.0, "tflops": 300.0, "memory_bytes": None, "why": None, "ratio": None}
+    rows = [row | {"case": case, "peer": peer, "ratio": 1.5 if peer else None}
+            for case, peers in {"a": (None, "cuDNN"), "b": (None, "FlexAttention")}.items() for peer in peers]
+    table = cuda.table_of(rows, {"device": "X"})
+    assert "| forward | Strobe | cuDNN | FlexAttention |" in table
+    assert "| a | 300 | 300 (1.50) |  |" in table and "| b | 300 |  | 300 (1.50) |" in table
+
+
 def run(*options):
     return subprocess.run([sys.executable, PEERS / "cuda.py", *options], capture_output=True, text=True, check=False)
 
