@@ -123,6 +123,17 @@ STROBE_DEVICE ConsumerRows rows_from(const AttentionParams& p, const Task<C>& ta
   return rows;
 }
 
+/// The first query of a consumer's rows of a tile; without rows, the first that does not exist. Only a sequence's first
+/// tile may be short, which sees fewest keys where a mask is causal: those that compute beside nobody do so for the
+/// shortest time.
+template <class C>
+STROBE_DEVICE int first_row_of(const Sequence& s, int tile, int consumer) {
+  const int groups = ceil_div(s.stored_queries, kWarpgroupRows), own = tile * C::kConsumers + consumer;
+  const int absent = ceil_div(groups, C::kConsumers) * C::kConsumers - groups;
+  if (tile == 0 && consumer >= C::kConsumers - absent) return s.stored_queries;
+  return (tile == 0 ? own : own - absent) * kWarpgroupRows;
+}
+
 /// Tile number `index`. Where it is surveyed, what blocks it sees is still to come.
 template <class C>
 STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
@@ -145,7 +156,7 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   if constexpr (C::kFeatures == kAlibi) task.slope = kLog2E * alibi_slope<C::kCommonFeatures>(p, s, task.head);
 #pragma unroll 1
   for (int n = 0; n < C::kConsumers; ++n) {
-    const ConsumerRows rows = task.rows[n] = rows_from<C>(p, task, tile * C::kQueryTile + n * kWarpgroupRows);
+    const ConsumerRows rows = task.rows[n] = rows_from<C>(p, task, first_row_of<C>(s, tile, n));
     if (C::kSurveys || rows.blocks() == 0) continue;
     task.end = task.blocks() == 0 ? rows.end : smaller(task.end, rows.end);
     task.top = larger(task.top, rows.top);
