@@ -15,6 +15,8 @@ INSTANTIATE_TEST_SUITE_P(
     Forward, SimulatedHopper,
     testing::Values("q=400 k=300 heads=4/2 dim=64 dtype=bfloat16 causal",
                     "q=400 k=300 heads=2/1 dim=64 dtype=float16 causal top_left",
+                    "q=200 k=300 heads=2 dim=64 dtype=bfloat16 causal query_lengths=200,30",
+                    "q=310 k=310 heads=2 dim=64 documents=apart causal poison_unseen dtype=bfloat16",
                     "q=260 k=300 heads=4/2 dim=128 dtype=bfloat16 causal sink",
                     "q=260 k=300 heads=2/1 dim=80/128 dtype=float16 window=60,30",
                     "q=200 k=300 heads=2/1 dim=256 dtype=bfloat16 causal query_lengths=200,70 key_lengths=300,65",
