@@ -46,8 +46,12 @@ struct Softcap {
 struct ExactSoftcap {
   float factor, height;
 
-  STROBE_DEVICE explicit ExactSoftcap(const AttentionParams& p)
-      : factor(p.scale / p.softcap * (2.0f * kLog2E)), height(p.softcap) {}
+  STROBE_DEVICE explicit ExactSoftcap(const AttentionParams& p) : height(p.softcap) {
+    float inverse = ptx::rcp(p.softcap);
+    const float rest = fmaf(-p.softcap, inverse, 1.0f);
+    if (is_finite(inverse)) inverse = fmaf(inverse, rest, inverse);  // a division would branch
+    factor = p.scale * inverse * (2.0f * kLog2E);
+  }
 
   STROBE_DEVICE float capped(float x) const {
     const float y = fminf(fmaxf(x * factor, -60.0f), 60.0f), whole = rintf(y), f = y - whole;
