@@ -23,18 +23,26 @@ STROBE_INLINE Floats exp2_coarse(Floats x) {
   return _mm512_maskz_scalef_ps(normal, p, x);
 }
 
+/// x cut off to the 8 digits of bf16, and pairs of so much of two vectors' elements, lane by lane.
+STROBE_INLINE Floats cut(Floats x) {
+  return _mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(std::int32_t(0xffff0000u))));
+}
+STROBE_INLINE Pairs pair_cut(Floats low, Floats high) {
+  constexpr int kSelect = 0xea;  // (high & upper) | low, of high, upper and low
+  return _mm512_ternarylogic_epi32(_mm512_castps_si512(high), _mm512_set1_epi32(std::int32_t(0xffff0000u)),
+                                   _mm512_srli_epi32(_mm512_castps_si512(low), 16), kSelect);
+}
+
 /// Pairs of two vectors' elements, lane by lane, as sums of kPieces pairs of bf16 values, the largest first; exact with
 /// three. Weights only: cut off, not rounded, so values must not be infinite.
 template <int kPieces>
 STROBE_INLINE void cut_pairs(Floats low, Floats high, Pairs (&pieces)[kPieces]) {
-  const __m512i upper = _mm512_set1_epi32(std::int32_t(0xffff0000u));
-  __m512i a = _mm512_castps_si512(low), b = _mm512_castps_si512(high);
   for (int piece = 0; piece < kPieces; ++piece) {
-    constexpr int kSelect = 0xea;  // (b & upper) | a, of b, upper and a
-    pieces[piece] = _mm512_ternarylogic_epi32(b, upper, _mm512_srli_epi32(a, 16), kSelect);
+    pieces[piece] = pair_cut(low, high);
     if (piece + 1 == kPieces) break;
-    a = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(_mm512_and_si512(a, upper))));
-    b = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(b), _mm512_castsi512_ps(_mm512_and_si512(b, upper))));
+    low = sub(low, cut(low));
+    high = sub(high, cut(high));
   }
 }
 
