@@ -42,7 +42,7 @@ inline BackwardLayout layout_of(const Problem& problem, const BackwardUnit& unit
   const std::int64_t value_dim = round_up(problem.value_dim, unit.lanes);
   BackwardLayout layout{};
   layout.key_block = int(key_block_of(problem, unit));
-  layout.query_tile = unit.query_tile / unit.tile_rows * unit.tile_rows;
+  layout.query_tile = unit.query_tile(problem.query_type) / unit.tile_rows * unit.tile_rows;
   const std::int64_t keys = round_up(layout.key_block, unit.panel);
   layout.head_stride = int(head_dim) + kStridePadding;
   layout.value_stride = int(value_dim) + kStridePadding;

@@ -29,33 +29,36 @@ STROBE_INLINE std::ptrdiff_t split_row_words(int dim, int count) {
 
 /// Rows [count] (a multiple of 32; null: zeros) to [count / 16][words / 16] tiles of rows of pairs of dimensions, and
 /// to [dim / 16][tile_rows / 32] tiles of dimensions of pairs of rows.
-template <int kParts, class RowOf>
-STROBE_INLINE void split_left(const RowOf& row_of, int count, int tile_rows, int dim, float* to) {
+template <int kParts, class T>
+STROBE_INLINE void split_left(const T* const* rows, int count, int tile_rows, int dim, float* to) {
   const int words = panel_words<PairOperand>(dim), steps = tile_rows / kTileSide;
   float* const pairs = to + split_row_words<kParts>(dim, tile_rows);
   Pairs pieces[kParts];
   for (int row = 0; row < count; ++row) {
     float* const tiles = to + kParts * kTileEdge * (row / kTileEdge) * words;
     for (int word = 0; word < words; word += kTileEdge) {
-      split_row(row_dims(row_of(row), 2 * word, dim), row_dims(row_of(row), 2 * word + kLanes, dim), pieces);
+      split_row(row_dims(rows[row], 2 * word, dim), row_dims(rows[row], 2 * word + kLanes, dim), pieces);
       store_pieces<kParts>(tiles + kParts * kTileEdge * word, row % kTileEdge, pieces);
     }
   }
   for (int row = 0; row < count; row += kTileSide) {
     for (int d = 0; d < dim; d += kTileEdge) {
-      Floats rows[kParts][kTileEdge];
+      Floats tiles[kParts][kTileEdge];
       for (int i = 0; i < kTileEdge; ++i) {
-        split_pairs(row_dims(row_of(row + 2 * i), d, dim), row_dims(row_of(row + 2 * i + 1), d, dim), pieces);
-        for (int piece = 0; piece < kParts; ++piece) rows[piece][i] = reinterpret_cast<Floats>(pieces[piece]);
+        split_pairs(row_dims(rows[row + 2 * i], d, dim), row_dims(rows[row + 2 * i + 1], d, dim), pieces);
+        for (int piece = 0; piece < kParts; ++piece) tiles[piece][i] = reinterpret_cast<Floats>(pieces[piece]);
       }
       float* const tile = pairs + kParts * kTileWords * (d / kTileEdge * steps + row / kTileSide);
       for (int piece = 0; piece < kParts; ++piece) {
-        transpose(rows[piece]);
-        for (int i = 0; i < kTileEdge; ++i) store(tile + piece * kTileWords + i * kTileEdge, rows[piece][i]);
+        transpose(tiles[piece]);
+        for (int i = 0; i < kTileEdge; ++i) store(tile + piece * kTileWords + i * kTileEdge, tiles[piece][i]);
       }
     }
   }
 }
+
+/// Query rows of a tile.
+constexpr int kSplitTileRows = 64;
 
 /// Stages query-side rows; those whose LSE is infinite see no key and become zeros.
 template <int kParts>
@@ -63,11 +66,12 @@ void stage_tile(const TaskRows& rows, const QueryTile& tile, int dim, const floa
                 const SplitOperand<kParts>*) {
   const auto stage = [&]<class T>(const T* data) {
     const T* const from = data + tile.head * rows.head_stride + tile.first * rows.row_stride;
-    const auto row_of = [&](int row) {
-      const bool used = row < tile.count && lse[row] != __builtin_huge_valf();
-      return used ? from + row * rows.row_stride : nullptr;
-    };
-    split_left<kParts>(row_of, tile.padded, tile_rows, dim, to);
+    const T* used[kSplitTileRows];
+    for (int row = 0; row < tile.padded; ++row) {
+      const bool sees = row < tile.count && lse[row] != __builtin_huge_valf();
+      used[row] = sees ? from + row * rows.row_stride : nullptr;
+    }
+    split_left<kParts>(used, tile.padded, tile_rows, dim, to);
   };
   if (rows.type == DataType::kFloat32) return stage(reinterpret_cast<const float*>(rows.data));
   stage(reinterpret_cast<const Half*>(rows.data));

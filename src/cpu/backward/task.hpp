@@ -102,9 +102,9 @@ struct RoundRowsTask {
 };
 
 struct BackwardUnit {
-  int lanes, panel, tile_rows;  // floats in a vector; keys and query rows in a register tile
-  int query_tile;               // query rows of a tile, at most
-  int (*pieces)(DataType type);  // of a factor
+  int lanes, panel, tile_rows;       // floats in a vector; keys and query rows in a register tile
+  int (*query_tile)(DataType type);  // query rows of a tile, at most
+  int (*pieces)(DataType type);      // of a factor
   void (*row_facts)(const RowFactsTask& task);
   void (*gradients)(const BackwardTask& task);
   void (*round_rows)(const RoundRowsTask& task);

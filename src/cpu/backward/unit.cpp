@@ -34,6 +34,15 @@ void run_gradients(const BackwardTask& task) {
   run_operand<FloatOperand>(task);
 }
 
+int query_tile_of(DataType type) {
+#if STROBE_ISA_ID == 4
+  if (type == DataType::kBFloat16) return kPairTileRows;
+  return kSplitTileRows;
+#endif
+  (void)type;
+  return STROBE_ISA_ID == 2 ? 96 : 64;
+}
+
 int pieces_of(DataType type) {
 #if STROBE_ISA_ID == 4
   if (type == DataType::kFloat32) return SplitOperand<3>::kPieces;
@@ -49,9 +58,7 @@ const BackwardUnit& backward_unit() {
   static constexpr BackwardUnit unit{.lanes = kLanes,
                                      .panel = kPanel,
                                      .tile_rows = kRegisterRows,
-                                     .query_tile = STROBE_ISA_ID == 4   ? 128
-                                                   : STROBE_ISA_ID == 2 ? 96
-                                                                        : 64,
+                                     .query_tile = query_tile_of,
                                      .pieces = pieces_of,
                                      .row_facts = row_facts,
                                      .gradients = run_gradients,
