@@ -56,6 +56,9 @@ TEST(Choice, SplitsForTilesWhereSequencesAreLongAndQueriesMany) {
   EXPECT_EQ(isa("q=60 k=300 dtype=float16"), Isa::kAvx512);
   EXPECT_EQ(isa("q=100 k=300 dtype=float16"), Isa::kAmxBf16);
   EXPECT_EQ(isa("q=100 k=100 dtype=bfloat16"), Isa::kAmxBf16);
+  EXPECT_EQ(isa("pass=backward q=600 k=1024"), Isa::kAmxBf16);
+  EXPECT_EQ(isa("pass=backward q=600 k=1000"), Isa::kAvx512);
+  EXPECT_EQ(isa("pass=backward q=100 k=300 dtype=float16"), Isa::kAmxBf16);
   const std::string packed = "batch=2 packed_queries=1000,100 packed_keys=3000,200";
   EXPECT_EQ(isa(packed), Isa::kAmxBf16);
   EXPECT_EQ(isa(packed + " batch_invariant"), Isa::kAvx512);

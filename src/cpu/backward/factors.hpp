@@ -29,11 +29,12 @@ struct Scratch {
         grad_scores(task.scratch + task.layout->grad_scores),
         edits(task.scratch + task.layout->edits),
         dropout(task.scratch + task.layout->dropout),
+        score_pieces(task.scratch + task.layout->score_pieces),
         lse(task.scratch + task.layout->lse),
         delta(task.scratch + task.layout->delta) {}
 
   float *key, *key_panels, *value_panels, *grad_key, *grad_value;
-  float *query, *grad_query, *grad_output, *probabilities, *grad_scores, *edits, *dropout, *lse, *delta;
+  float *query, *grad_query, *grad_output, *probabilities, *grad_scores, *edits, *dropout, *score_pieces, *lse, *delta;
 };
 
 template <class Operand>
@@ -50,10 +51,11 @@ STROBE_INLINE int panel_words(int dim) {
 /// The same scratch, with the t-th tile of its queries first.
 STROBE_INLINE Scratch from_tile(const BackwardTask& task, const Scratch& at, int t) {
   const std::ptrdiff_t rows = std::ptrdiff_t(t) * task.layout->query_tile;
+  const int pieces = task.layout->pieces;
   Scratch part = at;
-  part.query += rows * task.layout->head_stride;
+  part.query += rows * pieces * task.layout->head_stride;
   part.grad_query += rows * task.layout->head_stride;
-  part.grad_output += rows * task.layout->value_stride;
+  part.grad_output += rows * pieces * task.layout->value_stride;
   part.lse += rows;
   part.delta += rows;
   return part;
@@ -63,9 +65,10 @@ STROBE_INLINE Scratch from_tile(const BackwardTask& task, const Scratch& at, int
 template <class Operand>
 STROBE_INLINE Scratch from_key(const BackwardTask& task, const Scratch& at, int first) {
   Scratch part = at;
-  part.key += first / Operand::kPerWord * task.layout->head_stride;
-  part.key_panels += first * panel_words<Operand>(task.head_dim);
-  part.value_panels += first * panel_words<Operand>(task.value_dim);
+  const int key_words = Operand::kPieces > 1 ? vectors_of(task.head_dim) * kLanes : task.layout->head_stride;
+  part.key += Operand::kPieces * (first / Operand::kPerWord) * key_words;
+  part.key_panels += Operand::kPieces * first * panel_words<Operand>(task.head_dim);
+  part.value_panels += Operand::kPieces * first * panel_words<Operand>(task.value_dim);
   part.grad_key += first * (Operand::kInTiles ? 1 : task.layout->head_stride);
   part.grad_value += first * (Operand::kInTiles ? 1 : task.layout->value_stride);
   return part;

@@ -15,7 +15,6 @@ inline constexpr std::int64_t kWideKeyBlock = 128;  // with dims above kWideDim
 inline constexpr std::int64_t kWideDim = 128;
 inline constexpr std::int64_t kLeastKeyBlock = 64;
 inline constexpr std::int64_t kSpanBytes = 2 << 20;  // Q, dQ and dO of a span of queries, at most
-inline constexpr int kStridePadding = 16;            // keeps rows off the same cache set
 
 inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -43,29 +42,36 @@ inline BackwardLayout layout_of(const Problem& problem, const BackwardUnit& unit
   const std::int64_t value_dim = round_up(problem.value_dim, unit.lanes);
   BackwardLayout layout{};
   layout.key_block = int(key_block_of(problem, unit));
-  layout.query_tile = unit.query_tile / unit.tile_rows * unit.tile_rows;
+  layout.query_tile = unit.query_tile(problem.query_type) / unit.tile_rows * unit.tile_rows;
   const std::int64_t keys = round_up(layout.key_block, unit.panel);
   layout.head_stride = int(head_dim) + kStridePadding;
   layout.value_stride = int(value_dim) + kStridePadding;
   layout.score_stride = int(keys) + kStridePadding;
   layout.query_rows = int(query_rows_of(problem, layout));
+  layout.pieces = unit.pieces(problem.query_type);
+  const bool splits = layout.pieces > 1;
   const auto place = [&](std::int64_t& offset, std::int64_t rows, std::int64_t stride) {
     offset = layout.floats;
     layout.floats += round_up(rows * stride, 16);
   };
-  place(layout.key, keys, layout.head_stride);
-  place(layout.key_panels, keys, head_dim);
-  place(layout.value_panels, keys, value_dim);
+  // Pairs of bf16: half a float a piece, in whole vectors of pairs.
+  const auto panel_row = [&](std::int64_t dim) {
+    return splits ? std::max(dim, layout.pieces * round_up(dim / 2, unit.lanes)) : dim;
+  };
+  place(layout.key, keys, std::max(layout.head_stride, layout.pieces * layout.head_stride / 2));
+  place(layout.key_panels, keys, panel_row(head_dim));
+  place(layout.value_panels, keys, panel_row(value_dim));
   // Room for the rows, or for the transposed.
   place(layout.grad_key, 1, std::max(keys * layout.head_stride, head_dim * layout.score_stride));
   place(layout.grad_value, 1, std::max(keys * layout.value_stride, value_dim * layout.score_stride));
-  place(layout.query, layout.query_rows, layout.head_stride);
+  place(layout.query, layout.query_rows, layout.pieces * layout.head_stride);
   place(layout.grad_query, layout.query_rows, layout.head_stride);
-  place(layout.grad_output, layout.query_rows, layout.value_stride);
+  place(layout.grad_output, layout.query_rows, layout.pieces * layout.value_stride);
   place(layout.probabilities, layout.query_tile, layout.score_stride);
   place(layout.grad_scores, layout.query_tile, layout.score_stride);
   place(layout.edits, layout.query_tile, layout.score_stride);
   place(layout.dropout, problem.dropout > 0.0f ? layout.query_tile : 0, layout.score_stride);
+  place(layout.score_pieces, splits ? 3 * layout.pieces : 0, layout.query_tile * keys / 2);
   place(layout.lse, layout.query_rows, 1);
   place(layout.delta, layout.query_rows, 1);
   return layout;

@@ -25,10 +25,12 @@ struct TaskScores {
   std::int64_t head_stride, row_stride, column_stride;
 };
 
-/// Tile sizes and where a worker's buffers lie in its scratch memory, all in floats.
+/// Tile sizes and where a worker's buffers lie in its scratch memory, all in floats. Where factors are split,
+/// Q and dO have `pieces` times the room, and K, K^T and V^T lie in half as much as that.
 struct BackwardLayout {
   int key_block, query_tile;
   int query_rows;                               // of a span: whole tiles, staged together
+  int pieces;                                   // that stand for a factor, as their sum
   int head_stride, value_stride, score_stride;  // between rows of the buffers below
   std::int64_t key;                             // K [key_block, head_stride]
   std::int64_t key_panels, value_panels;        // K^T and V^T [key_block / panel, dim, panel]
@@ -37,9 +39,13 @@ struct BackwardLayout {
   std::int64_t grad_output;                     // dO [query_rows, value_stride]
   std::int64_t probabilities, grad_scores;      // P, dS [query_tile, score_stride]
   std::int64_t edits, dropout;                  // what is added to S, what multiplies P [query_tile, score_stride]
+  std::int64_t score_pieces;                    // P and dS split, pairs of queries, and dS again, pairs of keys
   std::int64_t lse, delta;                      // [query_rows]
   std::int64_t floats;                          // in all
 };
+
+/// Floats that keep rows off the same cache set.
+inline constexpr int kStridePadding = 16;
 
 /// Query tiles of a span, at most.
 inline constexpr int kMaxQueryTiles = 64;
@@ -96,8 +102,9 @@ struct RoundRowsTask {
 };
 
 struct BackwardUnit {
-  int lanes, panel, tile_rows;  // floats in a vector; keys and query rows in a register tile
-  int query_tile;               // query rows of a tile, at most
+  int lanes, panel, tile_rows;       // floats in a vector; keys and query rows in a register tile
+  int (*query_tile)(DataType type);  // query rows of a tile, at most
+  int (*pieces)(DataType type);      // of a factor
   void (*row_facts)(const RowFactsTask& task);
   void (*gradients)(const BackwardTask& task);
   void (*round_rows)(const RoundRowsTask& task);

@@ -9,6 +9,9 @@
 namespace strobe::cpu::STROBE_ISA {
 namespace {
 
+/// Query rows of a tile.
+constexpr int kPairTileRows = 128;
+
 /// Left factors read by rows, [rows][words], and right ones, [words][columns].
 STROBE_INLINE TileFactor tile_rows_of(const std::uint32_t* at, std::ptrdiff_t stride) {
   return {.at = at, .stride = stride, .step = kTileEdge, .next = kTileEdge * stride};
@@ -68,7 +71,7 @@ void score_tile(const BackwardTask& task, const QueryTile& tile, const KeyBlock&
   const std::int64_t rows_ahead = (ahead.rows() + steps - 1) / steps;
   ScoreProducts products;
   const auto multiply_rows = [&](const auto& rows, int row, const float* panels, int key, int words, float* product) {
-    multiply_side<false, 2, 2>(
+    multiply_side<PairOperand, false, 2, 2>(
         {.left = tile_rows_of(rows.rows + row * rows.row_stride, rows.row_stride),
          .right = tile_columns_of(reinterpret_cast<const std::uint32_t*>(panels) + key * words, kPanel),
          .result = product,
@@ -115,13 +118,13 @@ void multiply_gradients(const BackwardTask& task, const QueryTile& tile, const K
   const int head_dims = vectors_of(task.head_dim) * kLanes, value_dims = vectors_of(task.value_dim) * kLanes;
   if (task.grad_value.data) {
     const auto p = rounded_scores(task, at.probabilities, nullptr);
-    multiply_in_tiles({.left = tile_rows_of(grad_output.pairs, grad_output.pair_stride),
-                       .right = tile_columns_of(p.columns, p.column_stride),
-                       .result = at.grad_value,
-                       .result_stride = layout.score_stride,
-                       .rows = value_dims,
-                       .columns = block.padded,
-                       .depth = tile.padded / kTileSide});
+    multiply_in_tiles<PairOperand>({.left = tile_rows_of(grad_output.pairs, grad_output.pair_stride),
+                                    .right = tile_columns_of(p.columns, p.column_stride),
+                                    .result = at.grad_value,
+                                    .result_stride = layout.score_stride,
+                                    .rows = value_dims,
+                                    .columns = block.padded,
+                                    .depth = tile.padded / kTileSide});
   }
   if (!wants_scores(task)) return;
   if (finishes_apart(task)) {
@@ -130,22 +133,23 @@ void multiply_gradients(const BackwardTask& task, const QueryTile& tile, const K
   }
   const auto ds = rounded_scores(task, at.grad_scores, at.edits);
   if (task.grad_key.data) {
-    multiply_in_tiles({.left = tile_rows_of(query.pairs, query.pair_stride),
-                       .right = tile_columns_of(ds.columns, ds.column_stride),
-                       .result = at.grad_key,
-                       .result_stride = layout.score_stride,
-                       .rows = head_dims,
-                       .columns = block.padded,
-                       .depth = tile.padded / kTileSide});
+    multiply_in_tiles<PairOperand>({.left = tile_rows_of(query.pairs, query.pair_stride),
+                                    .right = tile_columns_of(ds.columns, ds.column_stride),
+                                    .result = at.grad_key,
+                                    .result_stride = layout.score_stride,
+                                    .rows = head_dims,
+                                    .columns = block.padded,
+                                    .depth = tile.padded / kTileSide});
   }
   if (task.grad_query.data) {
-    multiply_in_tiles({.left = tile_rows_of(ds.rows, ds.row_stride),
-                       .right = tile_columns_of(reinterpret_cast<const std::uint32_t*>(at.key), layout.head_stride),
-                       .result = at.grad_query,
-                       .result_stride = layout.head_stride,
-                       .rows = tile.padded,
-                       .columns = head_dims,
-                       .depth = block.padded / kTileSide});
+    multiply_in_tiles<PairOperand>(
+        {.left = tile_rows_of(ds.rows, ds.row_stride),
+         .right = tile_columns_of(reinterpret_cast<const std::uint32_t*>(at.key), layout.head_stride),
+         .result = at.grad_query,
+         .result_stride = layout.head_stride,
+         .rows = tile.padded,
+         .columns = head_dims,
+         .depth = block.padded / kTileSide});
   }
 }
 

@@ -9,6 +9,9 @@ namespace {
 /// Rows and columns of 2 x 2 tile registers of sums.
 constexpr int kTileSide = 2 * kTileEdge;
 
+/// Words of one tile register.
+constexpr int kTileWords = kTileEdge * kTileEdge;
+
 /// result [rows, columns] and what is added to it, left * right; rows and columns are whole tiles, depth counts tiles.
 struct TileMatrices {
   TileFactor left, right;
@@ -17,7 +20,8 @@ struct TileMatrices {
   int rows, columns, depth;
 };
 
-template <bool kAdd, int kRows, int kColumns>
+/// The sums at (row, column). Pieces of split factors lie kTileWords apart; kAll: of two, all products count.
+template <class Operand, bool kAdd, int kRows, int kColumns, bool kAll = false>
 STROBE_INLINE void multiply_side(const TileMatrices& m, int row, int column) {
   using Sums = TileProduct<kRows, kColumns>;
   TileFactor left = m.left, right = m.right;
@@ -29,23 +33,28 @@ STROBE_INLINE void multiply_side(const TileMatrices& m, int row, int column) {
   } else {
     Sums::clear();
   }
-  for (int n = 0; n < m.depth; ++n) Sums::add(left, right, n);
+  if constexpr (Operand::kPieces > 1) {
+    Sums::template add_split<Operand::kPieces, kAll>(left, kTileWords, right, kTileWords, 0, m.depth);
+  } else {
+    for (int n = 0; n < m.depth; ++n) Sums::add(left, right, n);
+  }
   Sums::store(result, m.result_stride);
 }
 
+template <class Operand>
 void multiply_in_tiles(const TileMatrices& m) {
   for (int column = 0; column < m.columns; column += kTileSide) {
     const bool wide = column + kTileSide <= m.columns;
     for (int row = 0; row < m.rows; row += kTileSide) {
       const bool high = row + kTileSide <= m.rows;
       if (high && wide) {
-        multiply_side<true, 2, 2>(m, row, column);
+        multiply_side<Operand, true, 2, 2>(m, row, column);
       } else if (high) {
-        multiply_side<true, 2, 1>(m, row, column);
+        multiply_side<Operand, true, 2, 1>(m, row, column);
       } else if (wide) {
-        multiply_side<true, 1, 2>(m, row, column);
+        multiply_side<Operand, true, 1, 2>(m, row, column);
       } else {
-        multiply_side<true, 1, 1>(m, row, column);
+        multiply_side<Operand, true, 1, 1>(m, row, column);
       }
     }
   }

@@ -3,26 +3,53 @@
 #include "cpu/backward/row_facts.hpp"
 
 #if STROBE_ISA_ID == 4
-#include "cpu/backward/tile_kernel.hpp"
+#include "cpu/backward/split_kernel.hpp"
 #endif
 
 namespace strobe::cpu::STROBE_ISA {
 namespace {
 
-void run_gradients(const BackwardTask& task) {
-#if STROBE_ISA_ID >= 3
-  // The driver gives all four the same type but dO, which the caller may have kept in float32.
-  if (task.query.type == DataType::kBFloat16 && task.grad_output.type == DataType::kBFloat16) {
+template <class Operand>
+void run_operand(const BackwardTask& task) {
 #if STROBE_ISA_ID == 4
-    configure_tiles();
-    gradients<PairOperand>(task);
-    return release_tiles();
-#else
-    return gradients<PairOperand>(task);
+  if constexpr (Operand::kInTiles) configure_tiles();
+#endif
+  gradients<Operand>(task);
+#if STROBE_ISA_ID == 4
+  if constexpr (Operand::kInTiles) release_tiles();
+#endif
+}
+
+void run_gradients(const BackwardTask& task) {
+  // The driver gives all four the same type but dO, which the caller may have kept in float32.
+  if (task.query.type == task.grad_output.type) {
+#if STROBE_ISA_ID >= 3
+    if (task.query.type == DataType::kBFloat16) return run_operand<PairOperand>(task);
+#endif
+#if STROBE_ISA_ID == 4
+    if (task.query.type == DataType::kFloat32) return run_operand<SplitOperand<3>>(task);
+    if (task.query.type == DataType::kFloat16) return run_operand<SplitOperand<2>>(task);
 #endif
   }
+  run_operand<FloatOperand>(task);
+}
+
+int query_tile_of(DataType type) {
+#if STROBE_ISA_ID == 4
+  if (type == DataType::kBFloat16) return kPairTileRows;
+  return kSplitTileRows;
 #endif
-  gradients<FloatOperand>(task);
+  (void)type;
+  return STROBE_ISA_ID == 2 ? 96 : 64;
+}
+
+int pieces_of(DataType type) {
+#if STROBE_ISA_ID == 4
+  if (type == DataType::kFloat32) return SplitOperand<3>::kPieces;
+  if (type == DataType::kFloat16) return SplitOperand<2>::kPieces;
+#endif
+  (void)type;
+  return 1;
 }
 
 }  // namespace
@@ -31,9 +58,8 @@ const BackwardUnit& backward_unit() {
   static constexpr BackwardUnit unit{.lanes = kLanes,
                                      .panel = kPanel,
                                      .tile_rows = kRegisterRows,
-                                     .query_tile = STROBE_ISA_ID == 4   ? 128
-                                                   : STROBE_ISA_ID == 2 ? 96
-                                                                        : 64,
+                                     .query_tile = query_tile_of,
+                                     .pieces = pieces_of,
                                      .row_facts = row_facts,
                                      .gradients = run_gradients,
                                      .round_rows = round_rows};

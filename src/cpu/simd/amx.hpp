@@ -23,18 +23,25 @@ STROBE_INLINE Floats exp2_coarse(Floats x) {
   return _mm512_maskz_scalef_ps(normal, p, x);
 }
 
+/// x cut off to the 8 digits of bf16, and pairs of so much of two vectors' elements, lane by lane.
+STROBE_INLINE Floats cut(Floats x) {
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(std::int32_t(0xffff0000u))));
+}
+STROBE_INLINE Pairs pair_cut(Floats low, Floats high) {
+  constexpr int kSelect = 0xea;  // (high & upper) | low, of high, upper and low
+  return _mm512_ternarylogic_epi32(_mm512_castps_si512(high), _mm512_set1_epi32(std::int32_t(0xffff0000u)),
+                                   _mm512_srli_epi32(_mm512_castps_si512(low), 16), kSelect);
+}
+
 /// Pairs of two vectors' elements, lane by lane, as sums of kPieces pairs of bf16 values, the largest first; exact with
 /// three. Weights only: cut off, not rounded, so values must not be infinite.
 template <int kPieces>
 STROBE_INLINE void cut_pairs(Floats low, Floats high, Pairs (&pieces)[kPieces]) {
-  const __m512i upper = _mm512_set1_epi32(std::int32_t(0xffff0000u));
-  __m512i a = _mm512_castps_si512(low), b = _mm512_castps_si512(high);
   for (int piece = 0; piece < kPieces; ++piece) {
-    constexpr int kSelect = 0xea;  // (b & upper) | a, of b, upper and a
-    pieces[piece] = _mm512_ternarylogic_epi32(b, upper, _mm512_srli_epi32(a, 16), kSelect);
+    pieces[piece] = pair_cut(low, high);
     if (piece + 1 == kPieces) break;
-    a = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(_mm512_and_si512(a, upper))));
-    b = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(b), _mm512_castsi512_ps(_mm512_and_si512(b, upper))));
+    low = sub(low, cut(low));
+    high = sub(high, cut(high));
   }
 }
 
@@ -49,25 +56,54 @@ STROBE_INLINE Floats rest(Floats x, __m512i rounded) {
   const Mask infinite = equal(abs(x), broadcast(__builtin_huge_valf()));
   return select(infinite, zero(), sub(x, _mm512_castsi512_ps(rounded)));
 }
+/// Whether all elements of two vectors can be rounded as they are, and have a rest: almost always.
+STROBE_INLINE bool are_roundable(Floats low, Floats high) {
+  const Floats most = _mm512_castsi512_ps(_mm512_set1_epi32(0x7f7f0000));
+  return !any(_mm512_cmp_ps_mask(max(abs(low), abs(high)), most, _CMP_GT_OQ));
+}
+/// The elements of even and those of odd index of pairs, the first and the last half of a row, as floats.
+STROBE_INLINE __m512i even_of(Pairs x) { return _mm512_slli_epi32(x, 16); }
+STROBE_INLINE __m512i odd_of(Pairs x) { return _mm512_and_si512(x, _mm512_set1_epi32(std::int32_t(0xffff0000u))); }
+STROBE_INLINE __m512i first_of(Pairs x) {
+  return _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(x)), 16);
+}
+STROBE_INLINE __m512i last_of(Pairs x) {
+  return _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(x, 1)), 16);
+}
 
 /// Pairs of two vectors' elements, lane by lane, as sums of kPieces pairs of bf16 values, the largest first. Three make
 /// float32 exactly, two float16.
 template <int kPieces>
 STROBE_INLINE void split_pairs(Floats low, Floats high, Pairs (&pieces)[kPieces]) {
+  if (are_roundable(low, high)) {
+    for (int piece = 0; piece < kPieces; ++piece) {
+      pieces[piece] = pack_pairs(low, high);
+      low = sub(low, _mm512_castsi512_ps(even_of(pieces[piece])));
+      high = sub(high, _mm512_castsi512_ps(odd_of(pieces[piece])));
+    }
+    return;
+  }
   for (int piece = 0; piece < kPieces; ++piece) {
     pieces[piece] = pack_pairs(roundable(low), roundable(high));
-    low = rest(low, _mm512_slli_epi32(pieces[piece], 16));
-    high = rest(high, _mm512_and_si512(pieces[piece], _mm512_set1_epi32(std::int32_t(0xffff0000u))));
+    low = rest(low, even_of(pieces[piece]));
+    high = rest(high, odd_of(pieces[piece]));
   }
 }
 /// The same of 32 elements in their order, as pairs of neighbours.
 template <int kPieces>
 STROBE_INLINE void split_row(Floats first, Floats last, Pairs (&pieces)[kPieces]) {
+  if (are_roundable(first, last)) {
+    for (int piece = 0; piece < kPieces; ++piece) {
+      pieces[piece] = round_both(first, last);
+      first = sub(first, _mm512_castsi512_ps(first_of(pieces[piece])));
+      last = sub(last, _mm512_castsi512_ps(last_of(pieces[piece])));
+    }
+    return;
+  }
   for (int piece = 0; piece < kPieces; ++piece) {
     pieces[piece] = round_both(roundable(first), roundable(last));
-    const auto wide = [](__m256i half) { return _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16); };
-    first = rest(first, wide(_mm512_castsi512_si256(pieces[piece])));
-    last = rest(last, wide(_mm512_extracti64x4_epi64(pieces[piece], 1)));
+    first = rest(first, first_of(pieces[piece]));
+    last = rest(last, last_of(pieces[piece]));
   }
 }
 
