@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy
+from jax.custom_derivatives import SymbolicZero
 
 import strobe
 
@@ -39,7 +40,7 @@ def attention(query: Any, key: Any, value: Any, *, return_lse: bool = False, **o
         out [batch, query_length, query_heads, value_dim], a JAX array of query's type, or (out, lse).
 
     Raises:
-        NotImplementedError: JAX computes on another device than the CPU.
+        NotImplementedError: JAX computes on another device than the CPU, or a gradient is asked for of another option.
         As strobe.attention does, but what is found while running comes as JAX's error that quotes it.
     """
     if jax.default_backend() != "cpu":
@@ -73,12 +74,18 @@ def _attention(numbers: tuple[tuple[str, Any], ...], differentiable: dict[str, A
 
 
 def _forward(numbers: Any, differentiable: Any, arrays: Any) -> Any:
+    for name, array in arrays.items():
+        if array.perturbed and numpy.issubdtype(array.value.dtype, numpy.floating):
+            raise NotImplementedError(f"{name} is differentiated, must not be: there are gradients for "
+                                      f"{', '.join(_DIFFERENTIABLE)}")
+    differentiable, arrays = ({name: array.value for name, array in given.items()} for given in (differentiable, arrays))
     out, lse = _attention(numbers, differentiable, arrays)
     return (out, lse), (differentiable, arrays, out, lse)
 
 
 def _backward(numbers: Any, saved: Any, upstream: Any) -> Any:
     differentiable, arrays, out, lse = saved
+    upstream = [jax.numpy.zeros(grad.shape, grad.dtype) if isinstance(grad, SymbolicZero) else grad for grad in upstream]
     results = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in differentiable.items()}
 
     def compute(differentiable: Any, arrays: Any, out: Any, lse: Any, grad_out: Any, grad_lse: Any) -> Any:
@@ -93,7 +100,7 @@ def _backward(numbers: Any, saved: Any, upstream: Any) -> Any:
                              vmap_method="sequential"), None
 
 
-_attention.defvjp(_forward, _backward)
+_attention.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _as_numpy(arrays: Any) -> Any:

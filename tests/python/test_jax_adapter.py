@@ -72,3 +72,14 @@ def test_errors():
         strobe_jax.attention(query[0, 0], key, value)
     with pytest.raises(NotImplementedError, match="^new_key is given"):
         strobe_jax.attention(query, key, value, new_key=key, new_value=value)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_gradient_that_does_not_exist_is_refused(jit):
+    query, key, value = problem()
+    loss = lambda query, slopes: strobe_jax.attention(query, key, value, alibi_slopes=slopes).sum()
+    gradient = lambda argument: (jax.jit if jit else lambda function: function)(jax.grad(loss, argument))
+    slopes = jnp.full(HEADS, 0.1)
+    assert numpy.any(gradient(0)(query, slopes))
+    with pytest.raises(NotImplementedError, match="^alibi_slopes is differentiated, must not be"):
+        gradient(1)(query, slopes)
