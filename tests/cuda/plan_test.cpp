@@ -187,6 +187,9 @@ TEST(CudaPlanOnHopper, SplitsKeysWhereTilesAreFew) {
         "q=100 k=8192 page=128 key_lengths=8000 heads=2 dim=128 dtype=bfloat16"}) {
     EXPECT_EQ(splits_of(line), 1) << line;
   }
+  Problem problem = problem_of("q=100 k=8192 heads=2 dim=128 splits=64 dtype=bfloat16");
+  problem.batch = 1 << 25;
+  EXPECT_EQ(plan::choose(problem, *cuda::known_device("h100")).decision.max_splits, 1) << "2^32 tiles";
 }
 
 TEST(CudaPlanOnHopper, TakesItsOwnBackwardKernelWhereThatServes) {

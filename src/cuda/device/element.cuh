@@ -25,7 +25,6 @@ struct Float16 {
   static constexpr float kOriginSlack = kHalfOriginSlack;
   static constexpr float kLargeWeights = 0x1p15f;  // the type holds twice as much
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_f16x2(low, high); }
-  static STROBE_DEVICE u32 fma(u32 a, u32 b, u32 c) { return ptx::fma_f16x2(a, b, c); }
   static STROBE_DEVICE float low(u32 pair) { return ptx::cvt_f32_f16(u16(pair)); }
   static STROBE_DEVICE float high(u32 pair) { return ptx::cvt_f32_f16(u16(pair >> 16)); }
   static STROBE_DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
@@ -38,7 +37,6 @@ struct BFloat16 {
   static constexpr float kOriginSlack = kHalfOriginSlack;
   static constexpr float kLargeWeights = 0x1p40f;  // leaves float32 sums of any length finite
   static STROBE_DEVICE u32 pack(float low, float high) { return ptx::cvt_bf16x2(low, high); }
-  static STROBE_DEVICE u32 fma(u32 a, u32 b, u32 c) { return ptx::fma_bf16x2(a, b, c); }
   static STROBE_DEVICE float low(u32 pair) { return __int_as_float(int(pair << 16)); }
   static STROBE_DEVICE float high(u32 pair) { return __int_as_float(int(pair & 0xffff0000u)); }
   static STROBE_DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {

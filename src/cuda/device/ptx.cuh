@@ -145,17 +145,6 @@ STROBE_DEVICE float rcp(float x) {
   return r;
 }
 
-/// a * b + c of two float16, or bfloat16, values each.
-STROBE_DEVICE u32 fma_f16x2(u32 a, u32 b, u32 c) {
-  u32 d;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-  return d;
-}
-STROBE_DEVICE u32 fma_bf16x2(u32 a, u32 b, u32 c) {
-  u32 d;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-  return d;
-}
 /// The whole product. (Of 64-bit operands whose high halves are zero, nvcc 13.0 adds the products of those as well.)
 STROBE_DEVICE u64 mul_wide(u32 a, u32 b) {
   u64 r;

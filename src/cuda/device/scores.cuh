@@ -69,7 +69,7 @@ struct ExactSoftcap {
 
 /// Whether scores of softcap alone are left as shares: in 16-bit types, for which that is precise enough.
 template <class Element, int kFeatures>
-constexpr bool kLeavesShares = kFeatures == kSoftcap&& Element::kBytes == 2;
+constexpr bool kLeavesShares = (kFeatures == kSoftcap) && (Element::kBytes == 2);
 
 /// Scores x after finish_scores are natural ones where features change them, else bare products; with kLeavesShares,
 /// x is -share in units of Softcap. So x * unit is a score in powers of two, less the offset, which is in natural

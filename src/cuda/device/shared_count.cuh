@@ -13,7 +13,7 @@ struct SharedCount {
   u64* word;
   u64 tag;
   u64 complete;  // how often the launch's blocks add 1, at least once each
-  u64 found;     // what was there when the block started (ld_relaxed_u64)
+  u64 found;     // what was there some time before the block adds for the first time (ld_relaxed_u64)
 
   /// Before the block's first addition. Fails to replace anything where another block has begun to count since. No
   /// block can have seen a complete count of this launch: this one's additions are missing.

@@ -56,19 +56,6 @@ inline u32 cvt_bf16x2(float low, float high) { return sim::to_bfloat16(low) | u3
 inline u32 cvt_f16x2(float low, float high) { return sim::to_float16(low) | u32(sim::to_float16(high)) << 16; }
 inline float cvt_f32_f16(u16 half) { return sim::from_float16(half); }
 
-/// In float32 first, whose own rounding the hardware does not have: a last bit may differ, once in thousands.
-inline u32 fma_f16x2(u32 a, u32 b, u32 c) {
-  const auto fma = [](u32 x, u32 y, u32 z) {
-    return __builtin_fmaf(sim::from_float16(u16(x)), sim::from_float16(u16(y)), sim::from_float16(u16(z)));
-  };
-  return cvt_f16x2(fma(a, b, c), fma(a >> 16, b >> 16, c >> 16));
-}
-inline u32 fma_bf16x2(u32 a, u32 b, u32 c) {
-  const auto wide = [](u32 pair) { return __int_as_float(int(pair << 16)); };
-  const auto fma = [&](u32 x, u32 y, u32 z) { return __builtin_fmaf(wide(x), wide(y), wide(z)); };
-  return cvt_bf16x2(fma(a, b, c), fma(a >> 16, b >> 16, c >> 16));
-}
-
 inline float ex2(float x) { return sim::exp2_flushed(x); }
 inline float lg2(float x) { return __builtin_log2f(x); }
 inline float rcp(float x) { return sim::reciprocal_flushed(x); }

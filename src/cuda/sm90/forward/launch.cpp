@@ -37,6 +37,8 @@ int own_features_of(const Problem& problem) {
 // Keys are split where tiles are so few that multiprocessors would have nothing to do. A split has at least so many
 // blocks of keys; merging costs as long as a tile takes for about so many.
 constexpr std::int64_t kLeastSplitBlocks = 4, kMergeBlocks = 10;
+/// Of all splits: the kernel counts them in 32 bits.
+constexpr std::int64_t kMostTiles = (std::int64_t(1) << 31) - 1;
 
 /// Whether a split's keys may pass for a sequence of their own: nothing is looked up by a key's place but the key, and
 /// no term of the sum comes without a key.
@@ -50,9 +52,10 @@ bool may_split(const Problem& problem) {
 std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device, const ForwardTile& tile) {
   if (problem.splits == 1 || !may_split(problem)) return 0;
   const std::int64_t blocks = ceil_div(problem.key_length, tile.key_block);
+  const std::int64_t tiles = query_tiles_of(problem, tile.query_tile()) * tiled_heads_of(problem);
   std::int64_t splits = std::min<std::int64_t>(problem.splits, blocks);
+  if (splits > 0 && tiles > kMostTiles / splits) return 0;
   if (problem.splits == 0) {
-    const std::int64_t tiles = query_tiles_of(problem, tile.query_tile()) * tiled_heads_of(problem);
     const bool sees_most =
         problem.window_left == kUnbounded && (problem.alignment == Alignment::kBottomRight || !problem.causal);
     if (problem.batch_invariant || !sees_most || tiles == 0) return 0;
@@ -140,8 +143,7 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (problem.page_size > 0 && !sm90::fits_pages(int(problem.page_size), sm90::forward_tile(int(dim)).key_block)) {
     return refuse("pages must be multiples of its blocks of keys, or divide them into multiples of 8");
   }
-  if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) >= std::int64_t(1)
-                                                                                                          << 31) {
+  if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) > kMostTiles) {
     return refuse("more than 2^31 tiles of queries");
   }
   return true;
