@@ -20,7 +20,6 @@ struct SurveyedVisits {
   const sm80::Sight& sight;
   int looked_at = -1, looked_head = -1;  // the first of the 32 tiles that were looked at last
   u32 some = 0, all = 0;                 // of which data show something, everything
-  u32 next_before = 0, next_behind = 0;  // which of them the blocks next to this one visit
 
   STROBE_DEVICE SurveyedVisits(const typename C::Params& params, const BackwardItem& of)
       : f(params),
@@ -87,9 +86,6 @@ struct SurveyedVisits {
     const Shown shown = look_at(head, start + lane_index(), item.block);
     some = __ballot_sync(~0u, shown.some);
     all = __ballot_sync(~0u, shown.all);
-    const int tile = start + lane_index();
-    next_before = __ballot_sync(~0u, shown.some && item.block > 0 && look_at(head, tile, item.block - 1).some);
-    next_behind = __ballot_sync(~0u, shown.some && look_at(head, tile, item.block + 1).some);
   }
 
   /// Of the 32 blocks from `start` on, those that visit the tile.
@@ -98,23 +94,14 @@ struct SurveyedVisits {
   }
 
   /// The block's turn among those that visit the tile: looks no further than to the one before and the one behind.
-  /// Mostly these are next to it, and known.
   STROBE_DEVICE void find_turn(sm80::Visit& visit) const {
-    const bool has_before = (next_before >> visit.tile % kWarpLanes & 1) != 0,
-               has_behind = (next_behind >> visit.tile % kWarpLanes & 1) != 0;
-    visit.turn = item.block;
-    visit.last = false;
-    if (has_before && has_behind) return;
     const sm80::BlockRange range = sm80::blocks_of(sight.tile(visit.tile * C::kQueryTile, C::kQueryTile), C::kKeyBlock);
     const int own = item.block / kWarpLanes * kWarpLanes, place = item.block - own;
     const u32 near = visitors(visit.head, visit.tile, own);
     u32 before = near & ((1u << place) - 1u), behind = near >> place >> 1;
     int start = own;
-    if (!has_before) {
-      while (before == 0 && start > 0) before = visitors(visit.head, visit.tile, start -= kWarpLanes);
-      visit.turn = before == 0 ? 0 : start + kWarpLanes - __clz(int(before));
-    }
-    if (has_behind) return;
+    while (before == 0 && start > 0) before = visitors(visit.head, visit.tile, start -= kWarpLanes);
+    visit.turn = before == 0 ? 0 : start + kWarpLanes - __clz(int(before));
     for (start = own + kWarpLanes; behind == 0 && start < larger(range.last, range.prefix); start += kWarpLanes) {
       behind = visitors(visit.head, visit.tile, start);
     }
