@@ -21,6 +21,10 @@ struct Grid {
   unsigned x = 1, y = 1, z = 1;
 };
 
+/// When a kernel starts: after all that the stream has before it, or when the kernel launched just before it lets go of
+/// the GPU bit by bit (ptx::griddepcontrol_launch_dependents); it waits for that one itself (griddepcontrol_wait).
+enum class Start { kInOrder, kEarly };
+
 /// A [dims, rows, heads, batches] tensor of 16-bit elements, of which boxes of 64 dims and `box_rows` rows are copied
 /// at a time, into panels of 128-byte rows under the 128-byte swizzle.
 struct TensorExtents {
@@ -45,8 +49,10 @@ class Launcher {
 
   /// Starts grid blocks of `threads` threads with `shared_bytes` of dynamic shared memory. `params` is the kernel's
   /// single __grid_constant__ struct, copied before this returns.
+  /// An early start is a wish: drivers that cannot capture it start the kernel in order.
   /// @throws Error if the kernel is not there and cannot be compiled, or the driver refuses.
-  void launch(const KernelKey& key, Grid grid, unsigned threads, unsigned shared_bytes, const void* params);
+  void launch(const KernelKey& key, Grid grid, unsigned threads, unsigned shared_bytes, const void* params,
+              Start start = Start::kInOrder);
 
   /// Sets `bytes` of device memory to zero.
   void clear(void* memory, std::size_t bytes);

@@ -99,6 +99,10 @@ STROBE_DEVICE void cp_async_bulk_wait_group_read() { asm volatile("cp.async.bulk
 /// Until they are done.
 STROBE_DEVICE void cp_async_bulk_wait_group() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
+/// Until the kernels before this one have ended and what they wrote is there to be read, where this one was launched to
+/// start early (Start::kEarly).
+STROBE_DEVICE void griddepcontrol_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
 /// Registers a thread of this warpgroup may use from here on.
 template <int kRegisters>
 STROBE_DEVICE void setmaxnreg_inc() {

@@ -9,6 +9,14 @@ namespace strobe::cuda::ptx {
 /// The address of shared memory as instructions want it.
 STROBE_DEVICE u32 shared_address(const void* pointer) { return u32(__cvta_generic_to_shared(pointer)); }
 
+/// Once all blocks of the grid have come here or ended, the next kernel may start where there is room, if it was
+/// launched to (Start::kEarly). Nothing where GPUs do not know of it.
+STROBE_DEVICE void griddepcontrol_launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 /// Copies 16 bytes from global to shared memory in the background, or, where not `wanted`, writes zeros and reads
 /// nothing. (A predicate, not a size: ptxas 13.0 spends eight instructions on a size that it does not know.)
 STROBE_DEVICE void cp_async_16(u32 to, const void* from, bool wanted) {

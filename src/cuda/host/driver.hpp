@@ -46,11 +46,22 @@ enum CuFunctionAttribute : int {
   kCuMaxDynamicShared = 8,
 };
 
-/// CUlaunchConfig, without attributes.
+/// CUlaunchAttribute: what has an int for a value.
+struct CuLaunchAttribute {
+  int id;
+  char padding[4] = {};
+  int value;
+  char rest[60] = {};
+};
+static_assert(sizeof(CuLaunchAttribute) == 72);
+/// A kernel may start before those launched before it have ended (programmatic stream serialisation).
+inline constexpr int kCuStartsEarly = 6;
+
+/// CUlaunchConfig.
 struct CuLaunch {
   unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
   CuStream stream;
-  void* attributes;
+  CuLaunchAttribute* attributes;
   unsigned attribute_count;
 };
 
@@ -131,6 +142,9 @@ struct Driver {
 
 /// The oldest driver that serves, as Driver::version counts: what CUDA 12.0 came with.
 inline constexpr int kOldestDriver = 12000;
+
+/// The oldest driver that captures kernels which start early into graphs.
+inline constexpr int kEarlyStartDriver = 12030;
 
 /// Loads a driver from a library of this name or path, and initialises it. Never throws.
 Driver load_driver(const char* library);

@@ -58,10 +58,13 @@ void Launcher::pop() noexcept {
 
 void Launcher::prepare(const KernelKey& key) { loaded_function(key, context_id_, *device_); }
 
-void Launcher::launch(const KernelKey& key, Grid grid, unsigned threads, unsigned shared_bytes, const void* params) {
+void Launcher::launch(const KernelKey& key, Grid grid, unsigned threads, unsigned shared_bytes, const void* params,
+                      Start start) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;  // an empty problem; the driver would call it an error
   const CuFunction function = loaded_function(key, context_id_, *device_);
-  const CuLaunch launch{grid.x, grid.y, grid.z, threads, 1, 1, shared_bytes, stream_, nullptr, 0};
+  CuLaunchAttribute starts_early{.id = kCuStartsEarly, .value = 1};
+  const bool early = start == Start::kEarly && driver().version >= kEarlyStartDriver;
+  const CuLaunch launch{grid.x, grid.y, grid.z, threads, 1, 1, shared_bytes, stream_, &starts_early, early ? 1u : 0u};
   void* parameters[] = {const_cast<void*>(params)};
   const CuResult result = driver().launch(&launch, function, parameters, nullptr);
   if (result != kCuSuccess) {

@@ -232,7 +232,9 @@ EXPORT CuResult cuLaunchKernelEx(const CuLaunch* launch, CuFunction function, vo
     ++state.calls_in_wrong_context;
     return kInvalidHandle;
   }
-  if (launch->grid_x == 0 || launch->attribute_count != 0 || extra != nullptr) return kCuInvalidValue;
+  const bool early = launch->attribute_count == 1;
+  if (launch->grid_x == 0 || launch->attribute_count > 1 || extra != nullptr) return kCuInvalidValue;
+  if (early && (launch->attributes->id != kCuStartsEarly || launch->attributes->value != 1)) return kCuInvalidValue;
   if (const CuResult result = check_stream(launch->stream); result != kCuSuccess) return result;
   ++state.launches;
   if (state.record) {
@@ -243,13 +245,15 @@ EXPORT CuResult cuLaunchKernelEx(const CuLaunch* launch, CuFunction function, vo
                               {launch->grid_x, launch->grid_y, launch->grid_z},
                               launch->block_x,
                               launch->shared_bytes,
-                              parameters[0]});
+                              parameters[0],
+                              early});
   }
   if (state.launch_result == kCuSuccess && module->kernel != nullptr) {
     const strobe::simulator::Index grid{launch->grid_x, launch->grid_y, launch->grid_z};
     const bool done = strobe::simulator::run(module->kernel, parameters[0], grid, launch->block_x, launch->shared_bytes,
                                              {.seed = number_from_environment("STROBE_SIMULATOR_SEED", 1),
-                                              .blocks = number_from_environment("STROBE_SIMULATED_BLOCKS", 1)});
+                                              .blocks = number_from_environment("STROBE_SIMULATED_BLOCKS", 1),
+                                              .early = early});
     return done ? kCuSuccess : kLaunchFailed;
   }
   return state.launch_result;

@@ -16,6 +16,7 @@ struct FakeLaunch {
   std::string image;  // what the kernel's module was loaded from
   unsigned grid[3] = {}, threads = 0, shared_bytes = 0;
   const void* params = nullptr;
+  bool early = false;
 };
 
 struct FakeDriver {

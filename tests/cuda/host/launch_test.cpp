@@ -42,6 +42,18 @@ TEST_F(Launch, PassesEverythingToTheDriver) {
   EXPECT_EQ(launch.params, &params);
 }
 
+TEST_F(Launch, StartsEarlyWhereAskedTo) {
+  const KernelKey key = new_kernel();
+  fake().record = true;
+  const Params params;
+  Launcher launcher({});
+  launcher.launch(key, {}, 32, 0, &params);
+  launcher.launch(key, {}, 32, 0, &params, Start::kEarly);
+  ASSERT_EQ(fake().recorded.size(), 2u);
+  EXPECT_FALSE(fake().recorded[0].early);
+  EXPECT_TRUE(fake().recorded[1].early);
+}
+
 TEST_F(Launch, LoadsAKernelOnceForEachContext) {
   const KernelKey key = new_kernel();
   const Params params;

@@ -24,6 +24,16 @@ TEST(Machine, RunsEveryThreadOfEveryBlock) {
   EXPECT_EQ(count, 3 * 2 * 2 * 96);
 }
 
+TEST(Machine, FindsThreadsThatStartEarlyAndWaitForNoGrid) {
+  const auto all_wait = [](const void*) { wait_for_grids(); };
+  const auto all_but_one = [](const void*) {
+    if (thread() != 33) wait_for_grids();
+  };
+  EXPECT_TRUE(run(all_wait, nullptr, {2, 1, 1}, 64, 0, {.early = true}));
+  EXPECT_FALSE(run(all_but_one, nullptr, {2, 1, 1}, 64, 0, {.early = true}));
+  EXPECT_TRUE(run(all_but_one, nullptr, {2, 1, 1}, 64, 0, {}));
+}
+
 TEST(Machine, LanesMeet) {
   static std::uint32_t sums[64];
   EXPECT_TRUE(runs([](const void*) {

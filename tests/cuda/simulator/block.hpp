@@ -31,6 +31,7 @@ struct Fiber {
   ucontext_t start;
   char* stack = nullptr;
   bool started = false, ready = true, done = false, spins = false;
+  bool waited_for_grids = false;
   const char* waits_for = "";  // a format for `waits_for_number`
   std::uint32_t waits_for_number = 0;
   int registers = 0;

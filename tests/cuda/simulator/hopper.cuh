@@ -43,6 +43,8 @@ inline void cp_async_bulk_commit_group() { sim::bulk_commit_group(); }
 inline void cp_async_bulk_wait_group_read() { sim::bulk_wait_group_read(); }
 inline void cp_async_bulk_wait_group() { sim::bulk_wait_group(); }
 
+inline void griddepcontrol_wait() { sim::wait_for_grids(); }
+
 template <int kRegisters>
 inline void setmaxnreg_inc() {
   sim::set_most_registers(kRegisters, true);

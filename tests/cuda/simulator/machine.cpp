@@ -30,6 +30,7 @@ constexpr int kRegisters = 64 << 10, kMostOfThread = 255, kRegisterUnit = 8;
 
 void (*kernel_to_run)(const void*) = nullptr;
 const void* kernel_params = nullptr;
+bool starts_early = false;
 std::jmp_buf scheduler;
 bool failed = false;
 
@@ -42,6 +43,7 @@ void leave() {
 
 void run_thread() {
   kernel_to_run(kernel_params);
+  if (starts_early && !self().waited_for_grids) fail("started early, and did not wait for the kernels before it");
   block->end_thread();
   std::longjmp(scheduler, 1);
 }
@@ -210,6 +212,8 @@ void spin() {
   self().spins = false;
 }
 
+void wait_for_grids() { self().waited_for_grids = true; }
+
 void own_static_memory() {
   while (owner_of_static_memory != nullptr && owner_of_static_memory != block) spin();
   owner_of_static_memory = block;
@@ -232,6 +236,7 @@ bool run(void (*kernel)(const void* params), const void* params, Index grid, uns
   kernel_params = params;
   owner_of_static_memory = nullptr;
   failed = false;
+  starts_early = order.early;
   block_size = {threads, 1, 1};
   grid_size = grid;
   const std::size_t blocks = std::size_t(grid.x) * grid.y * grid.z;

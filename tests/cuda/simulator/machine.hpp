@@ -39,6 +39,9 @@ void wait_for_copies(int pending);
 /// Lets other threads run. Where all do nothing else, they wait for something that will not come.
 void spin();
 
+/// What every thread of a grid that starts early must do before it ends. (Grids run one after another here.)
+void wait_for_grids();
+
 /// Waits until no other block has static shared memory, of which there is one for all.
 void own_static_memory();
 
@@ -53,9 +56,10 @@ std::uint32_t shared_address(const void* pointer);
 /// Ends the launch with an error: prints which thread of which block did `what`.
 [[noreturn]] void fail(const char* what);
 
-/// What is left to chance depends on `seed`; so many blocks run side by side.
+/// What is left to chance depends on `seed`; so many blocks run side by side. The grid may start early.
 struct Order {
   unsigned seed = 1, blocks = 1;
+  bool early = false;
 };
 
 /// Runs a grid.

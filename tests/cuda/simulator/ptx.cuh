@@ -10,6 +10,8 @@ namespace sim = strobe::simulator;
 
 inline u32 shared_address(const void* pointer) { return sim::shared_address(pointer); }
 
+inline void griddepcontrol_launch_dependents() {}
+
 inline void cp_async_16(u32 to, const void* from, bool wanted) { sim::copy_later(to, from, wanted); }
 inline void cp_async_commit() { sim::commit_copies(); }
 template <int kPending>

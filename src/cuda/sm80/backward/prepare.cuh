@@ -125,6 +125,7 @@ STROBE_DEVICE void zero_grad_query(const BackwardParams& f, const Sequence& s, i
 STROBE_DEVICE void prepare(const BackwardParams& f) {
   __shared__ float warp_sinks[kPrepareThreads / kWarpLanes];
   const AttentionParams& p = f.attention;
+  ptx::griddepcontrol_launch_dependents();
   const int slot = int(blockIdx.x), head = int(blockIdx.y);
   const i64 number = i64(head) * f.slots + slot;
   if (threadIdx.x == 0) {

@@ -41,6 +41,7 @@ STROBE_DEVICE void backward(const typename C::Params& f) {
   auto* const told = reinterpret_cast<typename C::Visit*>(aligned + C::kAt.visits);
   auto* const items = reinterpret_cast<BackwardItem*>(aligned + C::kAt.items);
   if (threadIdx.x == 0) start_barriers(memory, f.common.grad_query.data != nullptr);
+  ptx::griddepcontrol_wait();
   __syncthreads();
   const int warpgroup = int(threadIdx.x) / kWarpgroup;
   if (warpgroup == 0) {

@@ -203,8 +203,10 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const bool wants_rows = problem.wants_grad_query || problem.wants_grad_key || problem.wants_grad_value;
   if (params.items == 0 || !wants_rows) return;
   const auto blocks = unsigned(std::min(params.items, launcher.device().multiprocessors));
+  const bool follows_prepare = slots > 0 && heads > 0 && decision.kernel_count == 2;
   launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
-                  unsigned(sm90::backward_shared(dim, key.values[2]).bytes), &params);
+                  unsigned(sm90::backward_shared(dim, key.values[2]).bytes), &params,
+                  follows_prepare ? Start::kEarly : Start::kInOrder);
 }
 
 }  // namespace strobe::cuda::sm90_backward
