@@ -54,13 +54,18 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int head_dim)
 }
 
 /// About how many KV heads' blocks run side by side. As many as have their queries, gradients and sums of dQ in
-/// half of the second-level cache; but under a causal mask, where all blocks of a head begin at its last tile and wait
-/// for one another there, as many as there are, once sequences are long. README.md has the measurements.
-int heads_per_group(const Problem& problem, const CudaDevice& device, std::int64_t heads) {
+/// half of the second-level cache, and enough that their blocks keep all multiprocessors busy some times over; but
+/// under a causal mask, where all blocks of a head begin at its last tile and wait for one another there, as many as
+/// there are, once sequences are long. README.md has the measurements.
+int heads_per_group(const Problem& problem, const CudaDevice& device, const BackwardTile& tile, std::int64_t heads) {
   if (problem.causal && problem.deterministic && problem.query_length >= 2048) return int(heads);
+  constexpr std::int64_t kBlocksAMultiprocessor = 4;
   const std::int64_t bytes = problem.query_length * problem.group() *
                              (element_bytes(problem) * (problem.head_dim + problem.value_dim) + 4 * problem.head_dim);
-  return int(std::clamp<std::int64_t>(device.l2_bytes / 2 / std::max<std::int64_t>(bytes, 1), 1, heads));
+  const std::int64_t by_cache = device.l2_bytes / 2 / std::max<std::int64_t>(bytes, 1);
+  const std::int64_t blocks = std::max<std::int64_t>(ceil_div(problem.key_length, tile.key_block()), 1);
+  const std::int64_t by_blocks = device.multiprocessors * kBlocksAMultiprocessor / blocks;
+  return int(std::clamp<std::int64_t>(std::max(by_cache, by_blocks), 1, heads));
 }
 
 BackwardParams params_for(const Problem& problem, const Buffers& buffers, const CudaDecision& decision,
@@ -92,7 +97,7 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   params.blocks = int(key_blocks_of(problem, tile.key_block()));
   params.heads = int(blocked_heads_of(problem));
   const int heads = std::max(params.heads, 1);
-  params.groups = in_groups(heads, heads_per_group(problem, device, heads));
+  params.groups = in_groups(heads, heads_per_group(problem, device, tile, heads));
   return params;
 }
 
