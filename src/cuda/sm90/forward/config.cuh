@@ -21,7 +21,8 @@ struct ForwardConfig {
                        kKeyBlock = kTile.key_block, kQueryStages = kTile.query_stages, kStages = kTile.stages;
   static constexpr int kPanels = kDim / kPanel;
   static constexpr int kKeyTiles = kKeyBlock / 8, kValueTiles = kDim / 8, kSteps = kKeyBlock / 16;
-  static constexpr bool kStagesOutput = stages_output(kDim), kLooksAhead = kConsumers == 2;
+  static constexpr bool kStagesOutput = stages_output(kDim), kLooksAhead = kConsumers == 2,
+                        kTakesTurns = kConsumers == 2;
   static constexpr bool kEdits = (kFeatures & kScoreFeatures) != 0, kSurveys = surveys(kFeatures),
                         kHidesByData = (kFeatures & kHidingFeatures) != 0, kPaged = (kFeatures & kPages) != 0,
                         kStagesBias = stages_bias(kFeatures);

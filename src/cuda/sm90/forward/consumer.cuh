@@ -121,11 +121,16 @@ struct Consumer {
   STROBE_DEVICE const Task<C>& task_of(const Place& place) const { return tasks[place.stage]; }
   STROBE_DEVICE const ConsumerRows& rows_of(const Place& place) const { return task_of(place).rows[number]; }
 
-  // Consumers take turns at handing products to the tensor unit, one turn for every block of a task whether its rows
-  // see it or not: while one's products are at work, the other has its softmax.
+  // Two consumers take turns at handing products to the tensor unit, one turn for every block of a task whether its
+  // rows see it or not: while one's products are at work, the other has its softmax. Three find no gaps to fill that
+  // would be worth the waiting.
   static constexpr int kTurnBarriers = 4, kTurnThreads = 2 * kWarpgroup;
-  STROBE_DEVICE void wait_for_turn() const { ptx::bar_sync(kTurnBarriers + number, kTurnThreads); }
-  STROBE_DEVICE void pass_turn() const { ptx::bar_arrive(kTurnBarriers + (number + 1) % C::kConsumers, kTurnThreads); }
+  STROBE_DEVICE void wait_for_turn() const {
+    if constexpr (C::kTakesTurns) ptx::bar_sync(kTurnBarriers + number, kTurnThreads);
+  }
+  STROBE_DEVICE void pass_turn() const {
+    if constexpr (C::kTakesTurns) ptx::bar_arrive(kTurnBarriers + (number + 1) % C::kConsumers, kTurnThreads);
+  }
 
   /// Looks at the next task. Returns false if there are no more.
   STROBE_DEVICE bool open(Place& place) {
