@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
+from strobe import _core
 from strobe.torch import _autograd
 from strobe.torch._operators import traced
 
@@ -45,6 +47,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
             not: second ones, in forward mode, of other options than bias and sink.
     """
     options: Any = given
+    if not return_lse and not is_dynamo_compiling():
+        out = _core.quick_torch_attention(query, key, value, options)
+        if out is not None:
+            return out
     if not (isinstance(query, Tensor) and isinstance(key, Tensor) and isinstance(value, Tensor)):
         _require_tensors(query=query, key=key, value=value)
     watched = traced(query)

@@ -1,0 +1,157 @@
+// See quick.hpp.
+#include "bindings/quick.hpp"
+
+#include <nanobind/stl/string.h>
+
+#include <exception>
+#include <string>
+
+#include "bindings/arguments.hpp"
+
+namespace nb = nanobind;
+
+namespace strobe::python {
+namespace {
+
+/// The library's function that makes an uninitialised array like a given one, or None: strobe._arrays.maker_of.
+nb::handle maker_of(nb::handle array) {
+  static nb::handle last_type, last_maker;
+  const nb::handle type = array.type();
+  if (!last_type.is(type)) {
+    nb::object maker = nb::module_::import_("strobe._arrays").attr("maker_of")(array);
+    last_type.dec_ref();
+    last_maker.dec_ref();
+    last_type = type.inc_ref();
+    last_maker = maker.release();
+  }
+  return last_maker;
+}
+
+/// Computes attention into `out`, or where that is null into an array like query. Gives the result, or null, having
+/// done nothing, where it would not be like query.
+nb::object compute(const Attention& attention, nb::handle query, nb::handle out, nb::handle stream, Arrays& arrays) {
+  nb::object result = nb::borrow(out);
+  if (!out.is_valid()) {
+    if (!result_is_like_query(attention)) return {};
+    const nb::handle maker = maker_of(query);
+    if (maker.is_none()) return {};
+    result = maker(query);
+  }
+  const ForwardOutputs outputs{.output = arrays.view("out", result, Access::kWrite)};
+  const Execution execution = execution_of(arrays, query, stream);
+  const nb::gil_scoped_release released;
+  strobe::forward(attention, outputs, execution);
+  return result;
+}
+
+// strobe.attention.
+
+PyObject* general_attention = nullptr;
+
+/// Names of arguments that are no options, as the interpreter keeps them.
+struct Names {
+  PyObject* out = PyUnicode_InternFromString("out");
+  PyObject* return_lse = PyUnicode_InternFromString("return_lse");
+  PyObject* stream = PyUnicode_InternFromString("stream");
+};
+
+/// attention's result for arguments as Python's vectorcall passes them; null if the general function must do it.
+nb::object usual_attention(PyObject* const* arguments, Py_ssize_t positional, PyObject* keywords) {
+  static const Names& names = *new Names;
+  if (positional != 3) return {};
+  const nb::handle query = arguments[0], key = arguments[1], value = arguments[2];
+  Arrays arrays(Origin::kUser);
+  Attention attention;
+  view_inputs(attention, query, key, value, arrays);
+  nb::handle out, stream = Py_None;
+  const Py_ssize_t count = keywords == nullptr ? 0 : PyTuple_Size(keywords);
+  for (Py_ssize_t n = 0; n < count; ++n) {
+    PyObject* const name = PyTuple_GetItem(keywords, n);
+    PyObject* const given = arguments[positional + n];
+    if (name == names.out) {
+      if (given != Py_None) out = given;
+    } else if (name == names.return_lse) {
+      if (given != Py_False) return {};
+    } else if (name == names.stream) {
+      stream = given;
+    } else {
+      set_option(attention, name, given, arrays);
+    }
+  }
+  view_written_cache(attention, key, value, arrays);
+  return compute(attention, query, out, stream, arrays);
+}
+
+PyObject* attention(PyObject*, PyObject* const* arguments, Py_ssize_t positional, PyObject* keywords) {
+  try {
+    nb::object result = usual_attention(arguments, positional, keywords);
+    if (result.is_valid()) return result.release().ptr();
+  } catch (const std::exception&) {
+    // Nothing was written; the general function will refuse it, too, and say why.
+  }
+  return PyObject_Vectorcall(general_attention, arguments, std::size_t(positional), keywords);
+}
+
+// strobe.torch.attention.
+
+/// What PyTorch says of the present state, by functions without arguments.
+struct TorchState {
+  PyObject* tensor = attribute("torch", "Tensor");
+  PyObject* records = attribute("torch", "is_grad_enabled");
+  PyObject* casts = attribute("torch._C", "_is_any_autocast_enabled");
+  PyObject* modes = attribute("torch._C", "_len_torch_dispatch_stack");
+  PyObject* transforms = attribute("torch._C", "_are_functorch_transforms_active");
+  PyObject* forward_mode = nb::module_::import_("torch.autograd.forward_ad").release().ptr();
+  PyObject* forward_level = PyUnicode_InternFromString("_current_level");
+
+  static PyObject* attribute(const char* module, const char* name) {
+    return nb::object(nb::module_::import_(module).attr(name)).release().ptr();
+  }
+};
+
+bool says_yes(PyObject* function) {
+  const nb::object answer = nb::steal(PyObject_CallNoArgs(function));
+  if (!answer.is_valid()) throw nb::python_error();
+  return answer.is(Py_True);
+}
+
+bool gives_zero(PyObject* function) {
+  const nb::object answer = nb::steal(PyObject_CallNoArgs(function));
+  if (!answer.is_valid()) throw nb::python_error();
+  return nb::cast<int>(answer) == 0;
+}
+
+}  // namespace
+
+nb::object quick_attention(nb::handle general) {
+  const nb::object documented = general.attr("__doc__");
+  static const std::string& text =
+      *new std::string("attention(query, key, value, *, out=None, return_lse=False, stream=None, **options)\n--\n\n" +
+                       (documented.is_none() ? "" : nb::cast<std::string>(documented)));
+  static PyMethodDef method{"attention", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&attention)),
+                            METH_FASTCALL | METH_KEYWORDS, text.c_str()};
+  general_attention = general.inc_ref().ptr();
+  return nb::steal(PyCFunction_NewEx(&method, nullptr, nb::object(general.attr("__module__")).ptr()));
+}
+
+nb::object quick_torch_attention(nb::handle query, nb::handle key, nb::handle value, const nb::dict& options) {
+  static const TorchState& torch = *new TorchState;
+  for (const nb::handle tensor : {query, key, value}) {
+    if (tensor.type().ptr() != torch.tensor) return nb::none();
+  }
+  if (says_yes(torch.records) || says_yes(torch.casts) || !gives_zero(torch.modes) || says_yes(torch.transforms)) {
+    return nb::none();
+  }
+  if (nb::cast<int>(nb::getattr(torch.forward_mode, torch.forward_level)) >= 0) return nb::none();
+  try {
+    Arrays arrays(Origin::kOwn);
+    const Attention attention = attention_of(query, key, value, options, arrays);
+    if (attention.dropout > 0.0f || attention.bias.given() || attention.sink.given()) return nb::none();
+    nb::object result = compute(attention, query, {}, nb::none(), arrays);
+    return result.is_valid() ? result : nb::none();
+  } catch (const std::exception&) {
+    return nb::none();  // nothing was written
+  }
+}
+
+}  // namespace strobe::python
