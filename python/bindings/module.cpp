@@ -160,8 +160,7 @@ NB_MODULE(_core, module) {
              nb::arg("value").none(), nb::arg("out").none(), nb::arg("lse").none(), nb::arg("stream").none(),
              nb::arg("options"));
   module.def("quick_attention", &quick_attention, nb::arg("general"));
-  module.def("quick_torch_attention", &quick_torch_attention, nb::arg("query").none(), nb::arg("key").none(),
-             nb::arg("value").none(), nb::arg("options"));
+  module.def("quick_torch_attention", &quick_torch_attention, nb::arg("arguments"), nb::arg("options"));
   module.def("forward_like", &forward_like, nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("empty_like"),
              nb::arg("lse").none(), nb::arg("stream").none(), nb::arg("options"));
   module.def("forward", &forward<Origin::kOwn>, nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("out"),

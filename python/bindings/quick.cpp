@@ -44,20 +44,24 @@ nb::object compute(const Attention& attention, nb::handle query, nb::handle out,
   return result;
 }
 
-// strobe.attention.
-
-PyObject* general_attention = nullptr;
-
-/// Names of arguments that are no options, as the interpreter keeps them.
+/// Names of arguments that are no options, as the interpreter keeps them. Others are taken for options, and refused.
 struct Names {
   PyObject* out = PyUnicode_InternFromString("out");
   PyObject* return_lse = PyUnicode_InternFromString("return_lse");
   PyObject* stream = PyUnicode_InternFromString("stream");
+  PyObject* deterministic = PyUnicode_InternFromString("deterministic");
 };
+const Names& names() {
+  static const Names& kept = *new Names;
+  return kept;
+}
+
+// strobe.attention.
+
+PyObject* general_attention = nullptr;
 
 /// attention's result for arguments as Python's vectorcall passes them; null if the general function must do it.
 nb::object usual_attention(PyObject* const* arguments, Py_ssize_t positional, PyObject* keywords) {
-  static const Names& names = *new Names;
   if (positional != 3) return {};
   const nb::handle query = arguments[0], key = arguments[1], value = arguments[2];
   Arrays arrays(Origin::kUser);
@@ -68,11 +72,11 @@ nb::object usual_attention(PyObject* const* arguments, Py_ssize_t positional, Py
   for (Py_ssize_t n = 0; n < count; ++n) {
     PyObject* const name = PyTuple_GetItem(keywords, n);
     PyObject* const given = arguments[positional + n];
-    if (name == names.out) {
+    if (name == names().out) {
       if (given != Py_None) out = given;
-    } else if (name == names.return_lse) {
+    } else if (name == names().return_lse) {
       if (given != Py_False) return {};
-    } else if (name == names.stream) {
+    } else if (name == names().stream) {
       stream = given;
     } else {
       set_option(attention, name, given, arrays);
@@ -134,8 +138,10 @@ nb::object quick_attention(nb::handle general) {
   return nb::steal(PyCFunction_NewEx(&method, nullptr, nb::object(general.attr("__module__")).ptr()));
 }
 
-nb::object quick_torch_attention(nb::handle query, nb::handle key, nb::handle value, const nb::dict& options) {
+nb::object quick_torch_attention(const nb::tuple& arguments, const nb::dict& options) {
   static const TorchState& torch = *new TorchState;
+  if (arguments.size() != 3) return nb::none();
+  const nb::handle query = arguments[0], key = arguments[1], value = arguments[2];
   for (const nb::handle tensor : {query, key, value}) {
     if (tensor.type().ptr() != torch.tensor) return nb::none();
   }
@@ -145,8 +151,17 @@ nb::object quick_torch_attention(nb::handle query, nb::handle key, nb::handle va
   if (nb::cast<int>(nb::getattr(torch.forward_mode, torch.forward_level)) >= 0) return nb::none();
   try {
     Arrays arrays(Origin::kOwn);
-    const Attention attention = attention_of(query, key, value, options, arrays);
+    Attention attention;
+    view_inputs(attention, query, key, value, arrays);
+    for (const auto& [name, given] : options) {
+      if (name.is(names().return_lse)) {
+        if (!given.is(Py_False)) return nb::none();
+      } else if (!name.is(names().deterministic)) {  // which is about gradients
+        set_option(attention, name, given, arrays);
+      }
+    }
     if (attention.dropout > 0.0f || attention.bias.given() || attention.sink.given()) return nb::none();
+    view_written_cache(attention, key, value, arrays);
     nb::object result = compute(attention, query, {}, nb::none(), arrays);
     return result.is_valid() ? result : nb::none();
   } catch (const std::exception&) {

@@ -10,10 +10,9 @@ namespace strobe::python {
 /// unusual (arguments given otherwise, results that are not like query, errors) is left to that.
 nanobind::object quick_attention(nanobind::handle general);
 
-/// The result of strobe.torch.attention(query, key, value, **options), or None where that has more to do than to call
+/// The result of strobe.torch.attention(*arguments, **options), or None where that has more to do than to call
 /// Strobe: gradients to record, a mode or a transform to respect, a type to cast to, a seed to draw, an error to
 /// report.
-nanobind::object quick_torch_attention(nanobind::handle query, nanobind::handle key, nanobind::handle value,
-                                       const nanobind::dict& options);
+nanobind::object quick_torch_attention(const nanobind::tuple& arguments, const nanobind::dict& options);
 
 }  // namespace strobe::python

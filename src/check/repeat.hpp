@@ -20,7 +20,7 @@ class CheckedForward {
   const Checked* recall(const Attention& attention, const ForwardOutputs& outputs);
 
  private:
-  static constexpr int kTensors = 26;  // that a call may have
+  static constexpr int kMostTensors = 26;
 
   /// The options that are no tensors, without dropout's seed and offset, which nothing is decided by.
   struct Numbers {
@@ -35,7 +35,7 @@ class CheckedForward {
     bool operator==(const Numbers&) const = default;
   };
 
-  /// A tensor that is given, which it is of the call's, and the bytes it spans.
+  /// A tensor that is given, as a number of repeat.cpp's list, and the bytes it spans.
   struct Given {
     int place = 0;
     bool written = false;
@@ -44,14 +44,13 @@ class CheckedForward {
   };
 
   static Numbers numbers_of(const Attention& attention);
-  /// Whether the tensor is the remembered one but for its address, which is then taken.
+  /// Whether the tensor is the given one but for its address. Then takes that.
   static bool moved(Given& given, const Tensor& tensor);
   bool outputs_are_apart() const;
 
   Numbers numbers_;
-  std::int32_t ranks_[kTensors] = {};  // 0: not given
   int given_count_ = 0;
-  Given given_[kTensors];
+  Given given_[kMostTensors];
   Checked checked_;
 };
 

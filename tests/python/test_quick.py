@@ -84,7 +84,7 @@ def test_torch_leaves_the_rest_to_the_general_function(tensors):
     from torch.utils._python_dispatch import TorchDispatchMode
 
     def quick(query=None, **options):
-        return _core.quick_torch_attention(tensors[0] if query is None else query, *tensors[1:], options)
+        return _core.quick_torch_attention((tensors[0] if query is None else query, *tensors[1:]), options)
 
     assert quick() is not None
     with torch.enable_grad():
@@ -102,7 +102,8 @@ def test_torch_leaves_the_rest_to_the_general_function(tensors):
     assert quick(tensors[0].to("meta")) is None
     assert quick(QUERY) is None
     assert quick(tensors[0].transpose(1, 2).contiguous().transpose(1, 2)) is None
-    for options in ({"dropout": 0.5}, {"sink": torch.zeros(4)}, {"bias": torch.zeros(1, 1, 1, 9)}, {"softcap": -1.0},
+    assert quick(deterministic=False, return_lse=False) is not None
+    for options in ({"return_lse": True}, {"dropout": 0.5}, {"sink": torch.zeros(4)}, {"bias": torch.zeros(1, 1, 1, 9)}, {"softcap": -1.0},
                     {"casual": True}):
         assert quick(**options) is None
     assert quick() is not None

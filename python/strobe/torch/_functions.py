@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -18,7 +20,24 @@ if TYPE_CHECKING:
 
     from strobe._options import Options, VarlenOptions
 
+_Arguments = ParamSpec("_Arguments")
 
+
+def _quick(general: Callable[_Arguments, Any]) -> Callable[_Arguments, Any]:
+    """`general`, attention, but past it where it has nothing to do that the extension does not do sooner."""
+
+    @functools.wraps(general)
+    def attention(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> Any:
+        if not is_dynamo_compiling():
+            out = _core.quick_torch_attention(arguments, options)
+            if out is not None:
+                return out
+        return general(*arguments, **options)
+
+    return attention
+
+
+@_quick
 def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = False, deterministic: bool = True,
               **given: Unpack[Options]) -> Any:
     """softmax(scale * query key^T + bias, masked) value, with gradients for query, key, value, bias and sink.
@@ -47,10 +66,6 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = F
             not: second ones, in forward mode, of other options than bias and sink.
     """
     options: Any = given
-    if not return_lse and not is_dynamo_compiling():
-        out = _core.quick_torch_attention(query, key, value, options)
-        if out is not None:
-            return out
     if not (isinstance(query, Tensor) and isinstance(key, Tensor) and isinstance(value, Tensor)):
         _require_tensors(query=query, key=key, value=value)
     watched = traced(query)

@@ -178,9 +178,8 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const KernelKey& key = decision.kernels[0];
   const int dim = key.values[1];
   const ForwardTile tile = sm90::forward_tile(dim);
-  ForwardParams params{};
+  ForwardParams params{.attention = params_of(problem, buffers)};
   AttentionParams& p = params.attention;
-  p = params_of(problem, buffers);
   params.tiles = int(query_tiles_of(problem, tile.query_tile()));
   params.heads = int(tiled_heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
