@@ -139,7 +139,8 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const int dim = key.values[1], architecture = launcher.device().architecture;
   const std::int64_t splits = decision.max_splits;
 
-  DecodeParams params{.attention = params_of(problem, buffers)};
+  DecodeParams params{};
+  describe(problem, buffers, params.attention);
   params.plain = is_plain(problem, params.attention);
   params.key_length = int(problem.key_length);
   params.head_dim = int(problem.head_dim);
