@@ -11,9 +11,9 @@ namespace strobe::cuda {
 /// What there is for a launch, aligned to as much. It holds anything.
 inline constexpr std::size_t kCountBytes = 256;
 
-/// The memory of this stream of the current context, for one launch after another. Null where there is none: a stream
-/// that is being captured has none, since the graph may run beside its launches; nor have streams beyond some
-/// thousands.
+/// The memory of this stream of the current context, for one launch after another, each of which begins when those
+/// before it have ended (Start::kInOrder). Null where there is none: a stream that is being captured has none, since
+/// the graph may run beside its launches; nor have streams beyond some thousands.
 /// @throws Error if the device has no memory left.
 void* counts_of(DeviceState& device, CuStream stream, unsigned long long context_id);
 
