@@ -27,21 +27,41 @@ nb::handle maker_of(nb::handle array) {
   return last_maker;
 }
 
-/// Computes attention into `out`, or where that is null into an array like query. Gives the result, or null, having
-/// done nothing, where it would not be like query.
-nb::object compute(const Attention& attention, nb::handle query, nb::handle out, nb::handle stream, Arrays& arrays) {
-  nb::object result = nb::borrow(out);
-  if (!out.is_valid()) {
-    if (!result_is_like_query(attention)) return {};
+/// An uninitialised [batch, heads, length] float32 array of query's library, without batch where it is packed.
+nb::object row_scores_for(const Tensor& rows, nb::handle query) {
+  static const nb::handle empty = nb::getattr(nb::module_::import_("strobe._arrays"), "empty").release();
+  const std::int64_t* sizes = rows.shape;
+  const nb::tuple shape =
+      rows.rank == 4 ? nb::make_tuple(sizes[0], sizes[2], sizes[1]) : nb::make_tuple(sizes[1], sizes[0]);
+  return empty(shape, query, "float32");
+}
+
+/// What a caller wants beside the options: where to write (null: an array like query), whether lse as well.
+struct Wanted {
+  nb::handle out{};
+  bool lse = false;
+  nb::handle stream = Py_None;
+};
+
+/// Computes attention, and gives its result, or (result, lse). Null, having done nothing, where the general function
+/// must make the arrays for it.
+nb::object compute(const Attention& attention, nb::handle query, const Wanted& wanted, Arrays& arrays) {
+  nb::object out = nb::borrow(wanted.out), lse;
+  if (!out.is_valid() || wanted.lse) {
     const nb::handle maker = maker_of(query);
-    if (maker.is_none()) return {};
-    result = maker(query);
+    const bool makes_out = !out.is_valid();
+    if (maker.is_none() || attention.query.rank < 3 || (makes_out && !result_is_like_query(attention))) return {};
+    if (makes_out) out = maker(query);
+    if (wanted.lse) lse = row_scores_for(attention.query, query);
   }
-  const ForwardOutputs outputs{.output = arrays.view("out", result, Access::kWrite)};
-  const Execution execution = execution_of(arrays, query, stream);
-  const nb::gil_scoped_release released;
-  strobe::forward(attention, outputs, execution);
-  return result;
+  ForwardOutputs outputs{.output = arrays.view("out", out, Access::kWrite)};
+  if (wanted.lse) outputs.lse = arrays.view("lse", lse, Access::kWrite);
+  const Execution execution = execution_of(arrays, query, wanted.stream);
+  {
+    const nb::gil_scoped_release released;
+    strobe::forward(attention, outputs, execution);
+  }
+  return wanted.lse ? nb::object(nb::make_tuple(out, lse)) : out;
 }
 
 /// Names of arguments that are no options, as the interpreter keeps them. Others are taken for options, and refused.
@@ -67,23 +87,24 @@ nb::object usual_attention(PyObject* const* arguments, Py_ssize_t positional, Py
   Arrays arrays(Origin::kUser);
   Attention attention;
   view_inputs(attention, query, key, value, arrays);
-  nb::handle out, stream = Py_None;
+  Wanted wanted;
   const Py_ssize_t count = keywords == nullptr ? 0 : PyTuple_Size(keywords);
   for (Py_ssize_t n = 0; n < count; ++n) {
     PyObject* const name = PyTuple_GetItem(keywords, n);
     PyObject* const given = arguments[positional + n];
     if (name == names().out) {
-      if (given != Py_None) out = given;
+      if (given != Py_None) wanted.out = given;
     } else if (name == names().return_lse) {
-      if (given != Py_False) return {};
+      if (!PyBool_Check(given)) return {};
+      wanted.lse = given == Py_True;
     } else if (name == names().stream) {
-      stream = given;
+      wanted.stream = given;
     } else {
       set_option(attention, name, given, arrays);
     }
   }
   view_written_cache(attention, key, value, arrays);
-  return compute(attention, query, out, stream, arrays);
+  return compute(attention, query, wanted, arrays);
 }
 
 PyObject* attention(PyObject*, PyObject* const* arguments, Py_ssize_t positional, PyObject* keywords) {
@@ -152,17 +173,19 @@ nb::object quick_torch_attention(const nb::tuple& arguments, const nb::dict& opt
   try {
     Arrays arrays(Origin::kOwn);
     Attention attention;
+    Wanted wanted;
     view_inputs(attention, query, key, value, arrays);
     for (const auto& [name, given] : options) {
       if (name.is(names().return_lse)) {
-        if (!given.is(Py_False)) return nb::none();
+        if (!PyBool_Check(given.ptr())) return nb::none();
+        wanted.lse = given.is(Py_True);
       } else if (!name.is(names().deterministic)) {  // which is about gradients
         set_option(attention, name, given, arrays);
       }
     }
     if (attention.dropout > 0.0f || attention.bias.given() || attention.sink.given()) return nb::none();
     view_written_cache(attention, key, value, arrays);
-    nb::object result = compute(attention, query, {}, nb::none(), arrays);
+    nb::object result = compute(attention, query, wanted, arrays);
     return result.is_valid() ? result : nb::none();
   } catch (const std::exception&) {
     return nb::none();  // nothing was written

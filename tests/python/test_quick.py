@@ -11,7 +11,7 @@ from strobe import _core
 
 NUMBERS = numpy.random.default_rng(5)
 QUERY, KEY, VALUE = (NUMBERS.standard_normal((2, 9, heads, 16), "float32") for heads in (4, 2, 2))
-EXPECTED = strobe.attention(QUERY, KEY, VALUE, return_lse=True, causal=True)[0]  # by the general function
+EXPECTED = strobe.attention(query=QUERY, key=KEY, value=VALUE, causal=True)  # by the general function
 
 
 def test_it_is_documented_and_found_by_name():
@@ -34,6 +34,16 @@ def test_arguments_in_every_way():
                    strobe.attention(QUERY, KEY, VALUE, **{"".join(["o", "ut"]): out}, causal=True)):
         assert numpy.array_equal(result, EXPECTED)
     assert strobe.attention(QUERY, KEY, VALUE, out=out) is out
+    general_out, general_lse = strobe.attention(query=QUERY, key=KEY, value=VALUE, return_lse=True, causal=True)
+    for options in ({}, {"out": out}):
+        result, lse = strobe.attention(QUERY, KEY, VALUE, return_lse=True, causal=True, **options)
+        assert numpy.array_equal(result, general_out) and numpy.array_equal(lse, general_lse)
+        assert lse.dtype == "float32" and (result is out) == bool(options)
+    offsets = numpy.array([0, 9, 18], "int32")
+    packed = [array.reshape(18, -1, 16) for array in (QUERY, KEY, VALUE)]
+    result, lse = strobe.attention_varlen(*packed, offsets, return_lse=True, causal=True)
+    assert numpy.array_equal(result.reshape(QUERY.shape), EXPECTED)
+    assert numpy.array_equal(lse.reshape(4, 2, 9).swapaxes(0, 1), general_lse)
 
 
 def test_wrong_calls_are_refused_as_a_python_function_does():
@@ -76,6 +86,9 @@ def test_torch_without_gradients(tensors, monkeypatch):
     monkeypatch.setattr(strobe.torch._autograd, "forward", None)
     result = strobe.torch.attention(*tensors, causal=True)
     assert type(result) is type(tensors[0]) and numpy.array_equal(result.numpy(), EXPECTED)
+    result, lse = strobe.torch.attention(*tensors, causal=True, return_lse=True)
+    assert numpy.array_equal(result.numpy(), EXPECTED)
+    assert numpy.array_equal(lse.numpy(), strobe.attention(QUERY, KEY, VALUE, causal=True, return_lse=True)[1])
 
 
 def test_torch_leaves_the_rest_to_the_general_function(tensors):
@@ -103,7 +116,8 @@ def test_torch_leaves_the_rest_to_the_general_function(tensors):
     assert quick(QUERY) is None
     assert quick(tensors[0].transpose(1, 2).contiguous().transpose(1, 2)) is None
     assert quick(deterministic=False, return_lse=False) is not None
-    for options in ({"return_lse": True}, {"dropout": 0.5}, {"sink": torch.zeros(4)}, {"bias": torch.zeros(1, 1, 1, 9)}, {"softcap": -1.0},
+    assert len(quick(return_lse=True)) == 2
+    for options in ({"return_lse": 1}, {"dropout": 0.5}, {"sink": torch.zeros(4)}, {"bias": torch.zeros(1, 1, 1, 9)}, {"softcap": -1.0},
                     {"casual": True}):
         assert quick(**options) is None
     assert quick() is not None
