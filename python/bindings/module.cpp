@@ -3,177 +3,14 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
-#include <string_view>
-#include <variant>
-
-#include "bindings/arrays.hpp"
+#include "bindings/arguments.hpp"
+#include "bindings/quick.hpp"
 #include "strobe/strobe.hpp"
 
 namespace nb = nanobind;
 
 namespace strobe::python {
 namespace {
-
-[[noreturn]] void refuse(const char* option, nb::handle value, const char* must_be) {
-  const nb::str was = nb::repr(value);
-  throw nb::type_error((std::string(option) + " is " + was.c_str() + ", must be " + must_be).c_str());
-}
-
-template <typename Number>
-Number number_of(const char* option, nb::handle value, const char* must_be) {
-  Number number{};
-  if (!nb::try_cast(value, number)) refuse(option, value, must_be);
-  return number;
-}
-
-// One function for each type that an option has in strobe::Attention.
-
-void set(bool& field, const char* option, nb::handle value, Arrays&) {
-  field = number_of<bool>(option, value, "True or False");
-}
-void set(float& field, const char* option, nb::handle value, Arrays&) {
-  field = float(number_of<double>(option, value, "a number"));
-}
-void set(std::optional<float>& field, const char* option, nb::handle value, Arrays&) {
-  field = float(number_of<double>(option, value, "a number"));
-}
-void set(std::int32_t& field, const char* option, nb::handle value, Arrays&) {
-  field = number_of<std::int32_t>(option, value, "a 32-bit integer");
-}
-void set(std::int64_t& field, const char* option, nb::handle value, Arrays&) {
-  field = number_of<std::int64_t>(option, value, "a 64-bit integer");
-}
-void set(std::uint64_t& field, const char* option, nb::handle value, Arrays&) {
-  field = number_of<std::uint64_t>(option, value, "a 64-bit integer that is not negative");
-}
-void set(Tensor& field, const char* option, nb::handle value, Arrays& arrays) { field = arrays.view(option, value); }
-
-template <typename Enumeration>
-Enumeration choice_of(const char* option, nb::handle value, const char* const (&names)[2], const char* must_be) {
-  const char* name = nullptr;
-  if (!nb::try_cast(value, name)) refuse(option, value, must_be);
-  for (int choice = 0; choice < 2; ++choice) {
-    if (std::string_view(name) == names[choice]) return Enumeration(choice);
-  }
-  throw Error(ErrorCode::kInvalidArgument, option, '"' + std::string(name) + '"', must_be);
-}
-
-void set(Alignment& field, const char* option, nb::handle value, Arrays&) {
-  field = choice_of<Alignment>(option, value, {"bottom_right", "top_left"}, "\"bottom_right\" or \"top_left\"");
-}
-void set(RotaryStyle& field, const char* option, nb::handle value, Arrays&) {
-  field = choice_of<RotaryStyle>(option, value, {"interleaved", "halves"}, "\"interleaved\" or \"halves\"");
-}
-
-/// window=(left, right), each of them an integer or None.
-void set_window(Attention& attention, nb::handle value) {
-  constexpr const char* kMustBe = "a pair (left, right) of integers or None";
-  if (!nb::isinstance<nb::tuple>(value) || nb::len(value) != 2) refuse("window", value, kMustBe);
-  const auto side = [&](int which) -> std::optional<std::int64_t> {
-    const nb::object keys = value[which];
-    if (keys.is_none()) return std::nullopt;
-    return number_of<std::int64_t>("window", keys, "an integer or None on each side");
-  };
-  attention.window_left = side(0);
-  attention.window_right = side(1);
-}
-
-template <typename Type>
-using Field = Type Attention::*;
-using AnyField =
-    std::variant<Field<bool>, Field<float>, Field<std::optional<float>>, Field<std::int32_t>, Field<std::int64_t>,
-                 Field<std::uint64_t>, Field<Tensor>, Field<Alignment>, Field<RotaryStyle>>;
-
-struct Option {
-  const char* name;
-  AnyField field;
-};
-
-/// Every option but window has the name of its field.
-const Option kOptions[] = {
-    {"causal", &Attention::causal},
-    {"scale", &Attention::scale},
-    {"softcap", &Attention::softcap},
-    {"bias", &Attention::bias},
-    {"alibi_slopes", &Attention::alibi_slopes},
-    {"sink", &Attention::sink},
-    {"alignment", &Attention::alignment},
-    {"prefix_length", &Attention::prefix_length},
-    {"prefix_lengths", &Attention::prefix_lengths},
-    {"query_documents", &Attention::query_documents},
-    {"key_documents", &Attention::key_documents},
-    {"mask", &Attention::mask},
-    {"block_mask", &Attention::block_mask},
-    {"block_rows", &Attention::block_rows},
-    {"block_columns", &Attention::block_columns},
-    {"query_offsets", &Attention::query_offsets},
-    {"key_offsets", &Attention::key_offsets},
-    {"query_lengths", &Attention::query_lengths},
-    {"key_lengths", &Attention::key_lengths},
-    {"dropout", &Attention::dropout},
-    {"dropout_seed", &Attention::dropout_seed},
-    {"dropout_offset", &Attention::dropout_offset},
-    {"cache_batch_index", &Attention::cache_batch_index},
-    {"page_table", &Attention::page_table},
-    {"new_key", &Attention::new_key},
-    {"new_value", &Attention::new_value},
-    {"rotary_cos", &Attention::rotary_cos},
-    {"rotary_sin", &Attention::rotary_sin},
-    {"rotary_style", &Attention::rotary_style},
-    {"query_descale", &Attention::query_descale},
-    {"key_descale", &Attention::key_descale},
-    {"value_descale", &Attention::value_descale},
-    {"splits", &Attention::splits},
-    {"batch_invariant", &Attention::batch_invariant},
-    {"deterministic", &Attention::deterministic},
-};
-
-void set_option(Attention& attention, std::string_view name, nb::handle value, Arrays& arrays) {
-  if (name == "window") return set_window(attention, value);
-  for (const Option& option : kOptions) {
-    if (name != option.name) continue;
-    return std::visit([&](auto field) { set(attention.*field, option.name, value, arrays); }, option.field);
-  }
-  throw nb::type_error(("there is no option \"" + std::string(name) + "\"").c_str());
-}
-
-void set_options(Attention& attention, const nb::dict& options, Arrays& arrays) {
-  for (const auto& [name, given] : options) {
-    if (!given.is_none()) set_option(attention, nb::cast<const char*>(name), given, arrays);
-  }
-}
-
-Attention attention_of(nb::handle query, nb::handle key, nb::handle value, const nb::dict& options, Arrays& arrays) {
-  Attention attention{
-      .query = arrays.view("query", query), .key = arrays.view("key", key), .value = arrays.view("value", value)};
-  set_options(attention, options, arrays);
-  if (attention.new_key.given()) {  // is written to the cache, as new_value is
-    attention.key = arrays.view("key", key, Access::kWrite);
-    attention.value = arrays.view("value", value, Access::kWrite);
-  }
-  return attention;
-}
-
-Tensor view_if_given(const char* argument, nb::handle array, Arrays& arrays, Access access = Access::kRead) {
-  return array.is_none() ? Tensor{} : arrays.view(argument, array, access);
-}
-
-/// `stream` is the address of a cudaStream_t, or None for the stream on which query's library works.
-Execution execution_of(const Arrays& arrays, nb::handle query, nb::handle stream) {
-  Execution execution{.device = arrays.device()};
-  nb::object address = nb::borrow(stream);
-  if (stream.is_none()) {
-    if (execution.device.kind == DeviceKind::kCpu) return execution;
-    if (const auto current = arrays.current_stream()) {
-      execution.stream = *current;
-      return execution;
-    }
-    address = nb::module_::import_("strobe._arrays").attr("current_stream")(query);
-  }
-  const auto number = number_of<std::uintptr_t>("stream", address, "the address of a CUDA stream, an integer");
-  execution.stream = reinterpret_cast<void*>(number);
-  return execution;
-}
 
 template <Origin kOrigin>
 void forward(nb::handle query, nb::handle key, nb::handle value, nb::handle out, nb::handle lse, nb::handle stream,
@@ -187,24 +24,10 @@ void forward(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
   strobe::forward(attention, outputs, execution);
 }
 
-/// Whether attention's result has query's shape and type, and query is row-major.
-bool result_is_like_query(const Attention& attention) {
-  const Tensor &query = attention.query, &value = attention.value;
-  if (query.rank < 3 || value.rank < 3 || size_of(query.dtype) == 1) return false;
-  if (query.shape[query.rank - 1] != value.shape[value.rank - 1]) return false;
-  std::int64_t stride = 1;
-  for (int axis = query.rank - 1; axis >= 0; --axis) {
-    if (query.strides[axis] != stride && query.shape[axis] != 1) return false;
-    stride *= query.shape[axis];
-  }
-  return true;
-}
-
 /// forward into empty_like(query), which is returned; None, and nothing is done, where the result is not like query.
-template <Origin kOrigin>
 nb::object forward_like(nb::handle query, nb::handle key, nb::handle value, nb::handle empty_like, nb::handle lse,
                         nb::handle stream, const nb::dict& options) {
-  Arrays arrays(kOrigin);
+  Arrays arrays;
   const Attention attention = attention_of(query, key, value, options, arrays);
   if (!result_is_like_query(attention)) return nb::none();
   nb::object out = empty_like(query);
@@ -336,11 +159,10 @@ NB_MODULE(_core, module) {
   module.def("attention", &forward<Origin::kUser>, nb::arg("query").none(), nb::arg("key").none(),
              nb::arg("value").none(), nb::arg("out").none(), nb::arg("lse").none(), nb::arg("stream").none(),
              nb::arg("options"));
-  module.def("attention_like", &forward_like<Origin::kUser>, nb::arg("query").none(), nb::arg("key").none(),
-             nb::arg("value").none(), nb::arg("empty_like"), nb::arg("lse").none(), nb::arg("stream").none(),
-             nb::arg("options"));
-  module.def("forward_like", &forward_like<Origin::kOwn>, nb::arg("query"), nb::arg("key"), nb::arg("value"),
-             nb::arg("empty_like"), nb::arg("lse").none(), nb::arg("stream").none(), nb::arg("options"));
+  module.def("quick_attention", &quick_attention, nb::arg("general"));
+  module.def("quick_torch_attention", &quick_torch_attention, nb::arg("arguments"), nb::arg("options"));
+  module.def("forward_like", &forward_like, nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("empty_like"),
+             nb::arg("lse").none(), nb::arg("stream").none(), nb::arg("options"));
   module.def("forward", &forward<Origin::kOwn>, nb::arg("query"), nb::arg("key"), nb::arg("value"), nb::arg("out"),
              nb::arg("lse").none(), nb::arg("stream").none(), nb::arg("options"));
   module.def("backward", &backward, nb::arg("grad_out"), nb::arg("query"), nb::arg("key"), nb::arg("value"),

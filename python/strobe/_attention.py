@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from strobe import _core
-from strobe._arrays import empty, handed, maker_of, refuse_recorded_gradients, require_arrays
+from strobe._arrays import empty, handed, refuse_recorded_gradients, require_arrays
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -57,13 +57,6 @@ def attention(
     The method is FlashAttention's (arXiv 2205.14135, 2307.08691).
     """
     given: Any = options
-    if out is not None and not return_lse:
-        _core.attention(query, key, value, out, None, stream, given)
-        return out
-    if out is None and not return_lse and (empty_like := maker_of(query)) is not None:
-        out = _core.attention_like(query, key, value, empty_like, None, stream, given)
-        if out is not None:
-            return out
     allocates = out is None
     if allocates:
         require_arrays(query=query, key=key, value=value)
@@ -74,6 +67,10 @@ def attention(
     if allocates:
         out = handed(out, query)
     return (out, handed(lse, query)) if return_lse else out
+
+
+if not TYPE_CHECKING:
+    attention = _core.quick_attention(attention)  # the same, sooner; what is unusual comes to the function above
 
 
 def attention_varlen(

@@ -156,10 +156,9 @@ def flash_attn_with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k: Tens
                    cache_batch_index=cache_batch_idx, query_offsets=cu_seqlens_q,
                    rotary_style="interleaved" if rotary_interleaved else "halves")
     with torch.no_grad():
-        out, lse = strobe_torch.attention_with_cache(q, k_cache, v_cache, cache_seqlens, return_lse=True,
-                                                     **_given(options))
-    out = _narrow(q, out)
-    return (out, lse) if return_softmax_lse else out
+        result = strobe_torch.attention_with_cache(q, k_cache, v_cache, cache_seqlens, return_lse=return_softmax_lse,
+                                                   **_given(options))
+    return (_narrow(q, result[0]), result[1]) if return_softmax_lse else _narrow(q, result)
 
 
 def flash_attn_combine(out_partial: Tensor, lse_partial: Tensor, out: Tensor | None = None,

@@ -45,7 +45,9 @@ void plan_and_run(const check::Checked& checked, const Execution& execution) {
 }  // namespace
 
 void forward(const Attention& attention, const ForwardOutputs& outputs, const Execution& execution) {
-  plan_and_run(check::forward(attention, outputs, data_of(execution)), execution);
+  const check::Data data = data_of(execution);
+  if (on_cuda(execution)) return api::forward_on_cuda(attention, outputs, execution);
+  plan_and_run(check::forward(attention, outputs, data), execution);
 }
 
 void backward(const Attention& attention, const BackwardInputs& inputs, const Gradients& gradients,

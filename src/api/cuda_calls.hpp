@@ -13,6 +13,8 @@ inline bool on_cuda(const Execution& execution) { return execution.device.kind =
 /// The device of the call. @throws Error naming what is missing.
 const CudaDevice& cuda_device(const Execution& execution);
 
+/// Checks, plans and runs; a call like one of the thread's last is neither checked nor planned again.
+void forward_on_cuda(const Attention& attention, const ForwardOutputs& outputs, const Execution& execution);
 void plan_and_run_on_cuda(const check::Checked& checked, const Execution& execution);
 /// Loads the decision's kernels, compiling them if need be.
 void prepare_on_cuda(const cuda::CudaDecision& decision, const Execution& execution);

@@ -74,6 +74,8 @@ struct Rows {
   char* data = nullptr;
   DataType dtype = DataType::kFloat32;
   std::int64_t batch_stride = 0, row_stride = 0, head_stride = 0;
+
+  bool operator==(const Rows&) const = default;
 };
 
 /// A [batch, heads, i, j] tensor; broadcast axes have stride 0.
@@ -81,6 +83,8 @@ struct Scores {
   char* data = nullptr;
   DataType dtype = DataType::kFloat32;
   std::int64_t batch_stride = 0, head_stride = 0, row_stride = 0, column_stride = 0;
+
+  bool operator==(const Scores&) const = default;
 };
 
 /// A [batch, n] or [n] tensor of small facts; broadcast axes have stride 0.
@@ -88,6 +92,8 @@ struct Vectors {
   char* data = nullptr;
   DataType dtype = DataType::kFloat32;
   std::int64_t batch_stride = 0, stride = 0;
+
+  bool operator==(const Vectors&) const = default;
 };
 
 struct Buffers {
@@ -104,6 +110,8 @@ struct Buffers {
   Vectors page_table;                                 // [b, page]
   Vectors query_offsets, key_offsets;                 // [b], int32
   Vectors query_lengths, key_lengths, prefix_lengths, cache_batch_index;  // [b], int32
+
+  bool operator==(const Buffers&) const = default;
 };
 
 }  // namespace strobe

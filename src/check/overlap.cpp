@@ -27,24 +27,6 @@ struct Footprint {
   }
 };
 
-/// The first byte of a view and how many lie from there to its last. Addresses count modulo 2^64, so that a view which
-/// reaches past either end of the address space is judged like any other.
-struct Extent {
-  std::uint64_t first, length;
-};
-Extent extent_of(const Tensor& tensor) {
-  const std::int64_t size = std::int64_t(size_of(tensor.dtype));
-  std::int64_t below = 0, above = size;
-  for (int axis = 0; axis < tensor.rank; ++axis) {
-    const std::int64_t reach = tensor.strides[axis] * (tensor.shape[axis] - 1) * size;
-    (reach < 0 ? below : above) += reach;
-  }
-  const auto data = reinterpret_cast<std::uintptr_t>(tensor.data);
-  return {data + std::uint64_t(below), std::uint64_t(above - below)};
-}
-
-bool meet(const Extent& a, const Extent& b) { return b.first - a.first < a.length || a.first - b.first < b.length; }
-
 /// Axes of size 1 and stride 0 add no bytes, negative strides are turned round, and axes that continue each other fuse.
 Footprint footprint_of(const Tensor& tensor) {
   Footprint result;
@@ -88,6 +70,17 @@ bool may_meet(const Footprint& a, const Footprint& b, int axis, std::int64_t off
 }
 
 }  // namespace
+
+Extent extent_of(const Tensor& tensor) {
+  const std::int64_t size = std::int64_t(size_of(tensor.dtype));
+  std::int64_t below = 0, above = size;
+  for (int axis = 0; axis < tensor.rank; ++axis) {
+    const std::int64_t reach = tensor.strides[axis] * (tensor.shape[axis] - 1) * size;
+    (reach < 0 ? below : above) += reach;
+  }
+  const auto data = reinterpret_cast<std::uintptr_t>(tensor.data);
+  return {data + std::uint64_t(below), std::uint64_t(above - below)};
+}
 
 bool elements_are_distinct(const Tensor& tensor) {
   if (is_empty(tensor)) return true;

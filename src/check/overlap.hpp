@@ -2,6 +2,7 @@
 // QKV tensor, are told apart. Tensors must have passed expect_layout.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
 
 #include "strobe/types.hpp"
@@ -13,6 +14,16 @@ inline bool is_empty(const Tensor& tensor) {
     if (tensor.shape[axis] == 0) return true;
   }
   return tensor.rank == 0;
+}
+
+/// The first byte of a view and how many lie from there to its last. Addresses count modulo 2^64, so that a view which
+/// reaches past either end of the address space is judged like any other.
+struct Extent {
+  std::uint64_t first = 0, length = 0;
+};
+Extent extent_of(const Tensor& tensor);
+inline bool meet(const Extent& a, const Extent& b) {
+  return b.first - a.first < a.length || a.first - b.first < b.length;
 }
 
 /// Never true for a view with overlapping elements; false for some odd interleavings that have none.

@@ -16,6 +16,7 @@ void prepare(const CudaDecision& decision, Stream stream) {
 
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Stream stream, void* workspace) {
   Launcher launcher(stream);
+  if (workspace == nullptr && decision.workspace_is_counts) workspace = launcher.counts();
   const StreamMemory own(launcher, workspace == nullptr ? decision.workspace_bytes : 0);
   auto* memory = static_cast<char*>(workspace == nullptr ? own.data() : workspace);
   const Family& family = family_of(decision);

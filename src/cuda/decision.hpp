@@ -26,6 +26,7 @@ struct CudaDecision {
   std::int64_t split_keys = 0;        // keys per split; 0: one block sees all keys of a query
   std::int64_t max_splits = 1;        // of any sequence
   std::size_t workspace_bytes = 0;
+  bool workspace_is_counts = false;  // of one launch, at most 256 bytes (Launcher::counts)
   Preparation preparation;
 };
 

@@ -34,6 +34,7 @@ CudaDecision decide(const Family& family, const Problem& problem, const CudaDevi
                             .kernel = sm80_append::kernel_for(problem),
                             .workspace_bytes = sm80_append::workspace_bytes(problem)};
     decision.workspace_bytes += decision.preparation.workspace_bytes;
+    decision.workspace_is_counts &= decision.preparation.workspace_bytes == 0;
   }
   return decision;
 }

@@ -60,6 +60,10 @@ class Launcher {
   /// Finds or compiles the kernel now, so that launching it later does not.
   void prepare(const KernelKey& key);
 
+  /// 256 bytes for what the blocks of one launch count together (device/shared_count.cuh): the stream's launches take
+  /// turns with them. Null where the stream has none, as when it is captured into a graph.
+  void* counts();
+
   /// Memory that belongs to the stream: what was launched before release may use it, whatever runs meanwhile.
   void* allocate(std::size_t bytes);
   void release(void* memory) noexcept;

@@ -54,7 +54,12 @@ VectorView view_of(const Vectors& vectors) {
 }
 
 AttentionParams params_of(const Problem& problem, const Buffers& buffers) {
-  AttentionParams p{};
+  AttentionParams params{};
+  describe(problem, buffers, params);
+  return params;
+}
+
+void describe(const Problem& problem, const Buffers& buffers, AttentionParams& p) {
   p.batch = int(problem.batch);
   p.query_heads = int(problem.query_heads);
   p.kv_heads = int(problem.kv_heads);
@@ -126,7 +131,6 @@ AttentionParams params_of(const Problem& problem, const Buffers& buffers) {
     p.dropout_seed = problem.dropout_seed;
     p.dropout_offset = problem.dropout_offset;
   }
-  return p;
 }
 
 int features_of(const Problem& problem) {

@@ -11,6 +11,8 @@ ScoresView view_of(const Scores& scores);
 VectorView view_of(const Vectors& vectors);
 
 AttentionParams params_of(const Problem& problem, const Buffers& buffers);
+/// The same, written to where all is zero.
+void describe(const Problem& problem, const Buffers& buffers, AttentionParams& params);
 
 /// The Feature bits of the kernel that serves the problem: none, a single one, or all. Kernels are compiled for these
 /// only, since every subset would be 256 of them.

@@ -324,17 +324,16 @@ Call decode(Bytes& bytes) {
     call.inputs.output = call.inputs.grad_output = call.gradients.query = call.outputs.output;
     call.axis = int(bytes.below(8)) - 4;
   }
-  const std::vector<Tensor*> tensors = call.tensors();
-  for (std::int64_t left = bytes.below(4); left > 0; --left) {
-    if (bytes.below(4) == 0) {
-      set_hostile_option(bytes, call);
-    } else {
-      set_hostile_tensor(bytes, *tensors[std::size_t(bytes.below(std::int64_t(tensors.size())))]);
-    }
-  }
+  for (std::int64_t left = bytes.below(4); left > 0; --left) spoil(bytes, call);
   give_memory(bytes, call, sizes);
   if (call.entry == Entry::kForward && bytes.below(16) == 0) call.outputs.output.data = call.attention.query.data;
   return call;
+}
+
+void spoil(Bytes& bytes, Call& call) {
+  if (bytes.below(4) == 0) return set_hostile_option(bytes, call);
+  const std::vector<Tensor*> tensors = call.tensors();
+  set_hostile_tensor(bytes, *tensors[std::size_t(bytes.below(std::int64_t(tensors.size())))]);
 }
 
 bool small_enough(Call& call) {

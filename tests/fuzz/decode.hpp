@@ -46,6 +46,9 @@ struct Call {
 
 Call decode(Bytes& bytes);
 
+/// Sets an option or a field of a tensor to a hostile value.
+void spoil(Bytes& bytes, Call& call);
+
 /// Whether running the call would touch little enough memory and time for a fuzzer.
 bool small_enough(Call& call);
 

@@ -1,10 +1,13 @@
 // Whatever the arguments: a call is refused with strobe::Error and nothing else, planning included, and a call that is
-// accepted runs without touching a byte that is not its own (the sanitizers watch).
+// accepted runs without touching a byte that is not its own (the sanitizers watch). What is recalled of an earlier call
+// on a device is what checking finds.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "check/check.hpp"
+#include "check/repeat.hpp"
 #include "decode.hpp"
 #include "strobe/strobe.hpp"
 
@@ -44,7 +47,30 @@ void expect_planned(bool planned, bool accepted) {
   }
 }
 
-void run(Call& call) {
+/// The call is accepted on a device, and remembered. Then it moves, and may become another.
+void expect_recall(Bytes& bytes, Call& call) {
+  using check::Checked, check::Data;
+  const auto check_call = [&] { return check::forward(call.attention, call.outputs, Data::kOnDevice); };
+  Checked checked;
+  if (!succeeds([&] { checked = check_call(); })) return;
+  check::CheckedForward known;
+  known.remember(call.attention, call.outputs, checked);
+  for (std::int64_t moves = bytes.below(3); moves > 0; --moves) {
+    const std::vector<Tensor*> tensors = call.tensors();
+    Tensor& tensor = *tensors[std::size_t(bytes.below(std::int64_t(tensors.size())))];
+    if (tensor.data != nullptr) tensor.data = static_cast<std::byte*>(tensor.data) + 4 * bytes.below(64);
+  }
+  for (std::int64_t left = bytes.below(3); left > 0; --left) spoil(bytes, call);
+  const Checked* recalled = known.recall(call.attention, call.outputs);
+  if (recalled == nullptr) return;
+  if (!succeeds([&] { checked = check_call(); }) || !(recalled->problem == checked.problem) ||
+      !(recalled->buffers == checked.buffers)) {
+    std::fprintf(stderr, "recalled as another call\n");
+    std::abort();
+  }
+}
+
+void run(Bytes& bytes, Call& call) {
   static AlternatingExecutor executor;
   const Execution execution{.executor = &executor};
   const Attention& attention = call.attention;
@@ -56,6 +82,7 @@ void run(Call& call) {
       const bool accepted = succeeds([&] { check::forward(attention, call.outputs, Data::kRequired); });
       expect_planned(planned, accepted);
       if (accepted && small_enough(call)) succeeds([&] { forward(attention, call.outputs, execution); });
+      expect_recall(bytes, call);
       break;
     }
     case Entry::kBackward: {
@@ -98,6 +125,6 @@ void run(Call& call) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   strobe::fuzz::Bytes bytes(data, size);
   strobe::fuzz::Call call = strobe::fuzz::decode(bytes);
-  strobe::fuzz::run(call);
+  strobe::fuzz::run(bytes, call);
   return 0;
 }

@@ -33,7 +33,7 @@ def test_stub_is_what_nanobind_writes_now():
     assert without_docstrings((FOLDER / "_core.pyi").read_text()) == without_docstrings(generator.get())
 
 
-@pytest.mark.parametrize("function", [value for value in vars(strobe).values() if inspect.isfunction(value)])
+@pytest.mark.parametrize("function", [value for value in vars(strobe).values() if inspect.isroutine(value)])
 def test_docstrings_tell_of_every_argument(function):
     documented = inspect.getdoc(function)
     if "Args:" in documented:

@@ -94,3 +94,38 @@ def test_one_device():
         strobe.attention(query, key, value, out=GpuArray(query.copy()))
     with pytest.raises(ValueError, match="^key is on CUDA device 0, must be on CUDA device 1"):
         strobe.attention(GpuArray(query, 1), GpuArray(key), GpuArray(value), out=GpuArray(query.copy()))
+
+
+def test_calls_like_earlier_ones_take_their_own_arrays():
+    """More kinds of calls than a thread keeps, in turn, each with other arrays every time."""
+    kinds = [({}, 20), ({"causal": True}, 20), ({"window": (3, 1)}, 20), ({"softcap": 2.0}, 20), ({"causal": True}, 1),
+             ({"scale": 0.5}, 1)]
+    for _ in range(3):
+        for options, query_length in kinds:
+            arrays = problem(query_length)
+            out = GpuArray(numpy.full_like(arrays[0], numpy.nan))
+            strobe.attention(*map(GpuArray, arrays), out=out, stream=0, **options)
+            assert_close(out.array, reference.attention(*arrays, **options)[0])
+
+
+def test_calls_like_earlier_ones_append_to_their_own_cache():
+    for _ in range(2):
+        query, key, value = problem(1)
+        new_key, new_value = (array[:, :1].copy() for array in problem(1)[1:])
+        lengths, out = numpy.array([30], "int32"), numpy.full_like(query, numpy.nan)
+        strobe.attention_with_cache(*map(GpuArray, (query, key, value, lengths)), new_key=GpuArray(new_key),
+                                    new_value=GpuArray(new_value), out=GpuArray(out), stream=0)
+        numpy.testing.assert_array_equal(key[:, 30], new_key[:, 0])
+        assert_close(out, reference.attention(query, key[:, :31], value[:, :31])[0])
+
+
+def test_a_call_like_an_earlier_one_is_refused_what_that_was_not():
+    arrays = problem()
+    query, key, value = map(GpuArray, arrays)
+    out = GpuArray(arrays[0].copy())
+    for _ in range(2):
+        strobe.attention(query, key, value, out=out, stream=0)
+        with pytest.raises(ValueError, match="^out is memory that query uses, too"):
+            strobe.attention(query, key, value, out=query, stream=0)
+        with pytest.raises(ValueError, match="^softcap is"):
+            strobe.attention(query, key, value, out=out, stream=0, softcap=-1.0)

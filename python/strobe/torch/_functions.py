@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
+from strobe import _core
 from strobe.torch import _autograd
 from strobe.torch._operators import traced
 
@@ -16,7 +20,24 @@ if TYPE_CHECKING:
 
     from strobe._options import Options, VarlenOptions
 
+_Arguments = ParamSpec("_Arguments")
 
+
+def _quick(general: Callable[_Arguments, Any]) -> Callable[_Arguments, Any]:
+    """`general`, attention, but past it where it has nothing to do that the extension does not do sooner."""
+
+    @functools.wraps(general)
+    def attention(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> Any:
+        if not is_dynamo_compiling():
+            out = _core.quick_torch_attention(arguments, options)
+            if out is not None:
+                return out
+        return general(*arguments, **options)
+
+    return attention
+
+
+@_quick
 def attention(query: Tensor, key: Tensor, value: Tensor, *, return_lse: bool = False, deterministic: bool = True,
               **given: Unpack[Options]) -> Any:
     """softmax(scale * query key^T + bias, masked) value, with gradients for query, key, value, bias and sink.

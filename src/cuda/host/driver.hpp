@@ -118,8 +118,10 @@ inline constexpr int kCuCaptureRelaxed = 2;
   X(event_elapsed, cuEventElapsedTime, (float* milliseconds, CuEvent begin, CuEvent end))                          \
   X(event_destroy, cuEventDestroy_v2, (CuEvent event))
 
-/// What only kernels for some architectures need; null where the driver has none of it.
+/// What only kernels for some architectures need, or what only saves time; null where the driver has none of it.
 #define STROBE_CU_OPTIONAL_FUNCTIONS(X)                                                                          \
+  X(stream_capturing, cuStreamIsCapturing, (CuStream stream, int* status))                                       \
+  X(stream_id, cuStreamGetId, (CuStream stream, unsigned long long* id))                                         \
   X(encode_tensor_map, cuTensorMapEncodeTiled,                                                                   \
     (void* map, int type, unsigned rank, void* data, const unsigned long long* extents,                          \
      const unsigned long long* strides, const unsigned* box, const unsigned* steps, int interleave, int swizzle, \

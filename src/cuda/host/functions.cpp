@@ -18,8 +18,11 @@ struct Entry {
 };
 
 std::size_t hash(const KernelKey& key, unsigned long long context_id) {
-  std::uint64_t state = context_id * 0x9E3779B97F4A7C15u + std::uint64_t(key.id);
-  for (int value : key.values) state = (state ^ std::uint32_t(value)) * 0x100000001B3u;
+  // Products that wait for one another would take most of a look-up's time.
+  constexpr std::uint64_t kFactors[kMaxOptions] = {0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93,
+                                                   0xC2B2AE3D27D4EB4F, 0x9FB21C651E98DF25, 0xA0761D6478BD642F};
+  std::uint64_t state = (context_id << 32 ^ std::uint64_t(key.id)) * 0x9E3779B97F4A7C15;
+  for (int n = 0; n < kMaxOptions; ++n) state += std::uint32_t(key.values[n]) * kFactors[n];
   return state ^ (state >> 29);
 }
 

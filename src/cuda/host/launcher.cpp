@@ -4,6 +4,7 @@
 
 #include "cuda/host/devices.hpp"
 #include "cuda/host/functions.hpp"
+#include "cuda/host/stream_counts.hpp"
 #include "cuda/launch.hpp"
 
 namespace strobe::cuda {
@@ -78,6 +79,8 @@ void Launcher::clear(void* memory, std::size_t bytes) {
   if (bytes == 0) return;
   require(driver().fill_async(reinterpret_cast<CuPointer>(memory), 0, bytes, stream_), "clearing device memory");
 }
+
+void* Launcher::counts() { return counts_of(device_state(device_->index), stream_, context_id_); }
 
 void* Launcher::allocate(std::size_t bytes) {
   CuPointer memory = 0;

@@ -36,8 +36,9 @@ struct FakeContext {
   unsigned long long id;
 };
 struct FakeStream {
-  explicit FakeStream(FakeContext* context) : context(context) {}
+  explicit FakeStream(FakeContext* context);
   FakeContext* context;
+  unsigned long long id;
   std::atomic<bool> captured{false};
 };
 struct FakeModule {
@@ -47,11 +48,13 @@ struct FakeModule {
 };
 
 FakeDriver state;
-std::atomic<unsigned long long> next_context_id{1};
+std::atomic<unsigned long long> next_context_id{1}, next_stream_id{1000};
 std::atomic<int> captures{0};
 std::atomic<FakeContext*> primaries[16];
 thread_local std::vector<FakeContext*> stack;
 thread_local int capture_mode = 0;  // 0 global, 2 relaxed
+
+FakeStream::FakeStream(FakeContext* context) : context(context), id(next_stream_id++) {}
 
 /// What nobody gives back, as with a real driver, which keeps it until the process ends.
 template <typename Object>
@@ -337,6 +340,14 @@ EXPORT CuResult cuStreamCreate(CuStream* stream, unsigned) {
   if (current() == nullptr) return kInvalidContext;
   *stream = new FakeStream{current()};
   return kCuSuccess;
+}
+EXPORT CuResult cuStreamIsCapturing(CuStream stream, int* status) {
+  *status = stream != nullptr && static_cast<FakeStream*>(stream)->captured ? 1 : 0;
+  return check_stream(stream);
+}
+EXPORT CuResult cuStreamGetId(CuStream stream, unsigned long long* id) {
+  *id = stream != nullptr ? static_cast<FakeStream*>(stream)->id : 1;
+  return check_stream(stream);
 }
 EXPORT CuResult cuStreamDestroy_v2(CuStream stream) {
   delete static_cast<FakeStream*>(stream);

@@ -71,6 +71,17 @@ TEST_F(Call, AWorkspaceThatIsNotGivenComesFromTheStreamsPool) {
   EXPECT_EQ(fake().waits - waits, 0);
 }
 
+TEST_F(Call, ThatOnlyCountsTakesNoWorkspace) {
+  describe("q=200 k=300 heads=2/1 dim=64 dtype=bfloat16 causal");
+  if (IsSkipped()) return;
+  ASSERT_TRUE(decision_.workspace_is_counts) << "by the Hopper forward kernel";
+  forward(instance_->attention, instance_->outputs, on(0));
+  const int taken = fake().allocations, freed = fake().frees;
+  forward(instance_->attention, instance_->outputs, on(0));
+  EXPECT_EQ(fake().allocations, taken);
+  EXPECT_EQ(fake().frees, freed);
+}
+
 TEST_F(Call, OfAPlanCostsTheHostLittle) {
   describe("q=64 k=64 heads=2/1 dim=64 dtype=bfloat16 causal");
   if (IsSkipped()) return;

@@ -3,6 +3,7 @@
 #include "cuda/launch.hpp"
 
 #include <chrono>
+#include <set>
 #include <thread>
 
 #include "allocations.hpp"
@@ -219,6 +220,39 @@ TEST_F(Launch, TakesWorkspacesFromAPoolOfItsOwnAndGivesThemBack) {
   EXPECT_EQ(fake().allocations - allocations, 6);
   EXPECT_EQ(fake().frees - frees, 6);
   EXPECT_LE(fake().pools - pools, 2);
+}
+
+TEST_F(Launch, CountsStayWithTheirStream) {
+  const int frees = fake().frees;
+  std::set<void*> all;
+  const auto counts = [](Stream stream) { return Launcher(stream).counts(); };
+  const OwnStream first(0), second(0), other(1);
+  for (const Stream stream : {Stream{.device = 0}, Stream{.device = 1}, first.get(), second.get(), other.get()}) {
+    void* const taken = counts(stream);
+    EXPECT_NE(taken, nullptr);
+    EXPECT_TRUE(all.insert(taken).second);
+    const int allocations = fake().allocations;
+    EXPECT_EQ(counts(stream), taken);
+    std::thread([&] { EXPECT_EQ(counts(stream), taken); }).join();
+    EXPECT_EQ(fake().allocations, allocations);
+  }
+  {  // one that may lie where another lay
+    const OwnStream third(0);
+    all.insert(counts(third.get()));
+  }
+  const OwnStream fourth(0);
+  EXPECT_TRUE(all.insert(counts(fourth.get())).second);
+  EXPECT_EQ(fake().frees, frees);
+}
+
+TEST_F(Launch, AGraphHasCountsOfItsOwn) {
+  const OwnStream stream(0);
+  const auto counts = [&] { return Launcher(stream.get()).counts(); };
+  EXPECT_NE(counts(), nullptr);
+  fake().capture(stream.get().handle, true);
+  EXPECT_EQ(counts(), nullptr);
+  fake().capture(stream.get().handle, false);
+  EXPECT_NE(counts(), nullptr);
 }
 
 TEST_F(Launch, AWorkspaceThatIsTooLargeIsOutOfMemory) {

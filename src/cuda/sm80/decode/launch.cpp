@@ -140,7 +140,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const std::int64_t splits = decision.max_splits;
 
   DecodeParams params{};
-  params.attention = params_of(problem, buffers);
+  describe(problem, buffers, params.attention);
   params.plain = is_plain(problem, params.attention);
   params.key_length = int(problem.key_length);
   params.head_dim = int(problem.head_dim);

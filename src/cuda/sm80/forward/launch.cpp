@@ -74,7 +74,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const KernelKey& key = decision.kernels[0];
   const ForwardTile tile = tile_of(problem, device);
   ForwardParams params{};
-  params.attention = params_of(problem, buffers);
+  describe(problem, buffers, params.attention);
   params.tiles = int(query_tiles_of(problem, tile.query_tile()));
   params.heads = int(tiled_heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;

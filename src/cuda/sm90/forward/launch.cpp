@@ -170,6 +170,7 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
     const DocumentBlocks blocks(problem, tile.key_block);
     decision.workspace_bytes += blocks.query_bytes() + blocks.key_bytes();
   }
+  decision.workspace_is_counts = decision.kernel_count == 1;
 }
 
 void run(const Problem& problem, const Buffers& buffers, const CudaDecision& decision, Launcher& launcher,
@@ -180,7 +181,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const ForwardTile tile = sm90::forward_tile(dim);
   ForwardParams params{};
   AttentionParams& p = params.attention;
-  p = params_of(problem, buffers);
+  describe(problem, buffers, p);
   params.tiles = int(query_tiles_of(problem, tile.query_tile()));
   params.heads = int(tiled_heads_of(problem));
   if (params.tiles == 0 || params.heads == 0) return;
