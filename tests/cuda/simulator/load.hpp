@@ -5,9 +5,7 @@
 
 namespace strobe::simulator {
 
-using Kernel = void (*)(const void* params);
-
-/// The kernel of an image; null if it is not one for the simulated GPU.
+/// The kernel of an image; its `run` is null if it is not one for the simulated GPU.
 Kernel load(const void* image);
 
 /// Memory whose end is the end of a page, with a page behind it that nobody may touch. 16-byte aligned.

@@ -62,9 +62,15 @@ struct Order {
   bool early = false;
 };
 
+/// A kernel, and how many of its blocks make a cluster.
+struct Kernel {
+  void (*run)(const void* params) = nullptr;
+  unsigned cluster = 1;
+};
+
 /// Runs a grid.
 /// @return false after an error.
-bool run(void (*kernel)(const void* params), const void* params, Index grid, unsigned threads, std::size_t shared_bytes,
+bool run(Kernel kernel, const void* params, Index grid, unsigned threads, std::size_t shared_bytes,
          Order order);
 
 }  // namespace strobe::simulator

@@ -38,13 +38,20 @@ struct BackwardConsumer {
   Ring<1> stage;          // of dQ
   // How far, in bytes, the warpgroup's parts of tiles lie behind their beginnings: its keys, its queries and its
   // columns of a query tile; for dQ its queries in dS and its columns of the keys. Known to be the same for all lanes.
-  u32 keys_at, queries_at, columns_at, grad_rows_at, grad_columns_at;
+  u32 keys_at, queries_at, columns_at, grad_rows_at, grad_columns_at, other_grad_columns_at;
 
   STROBE_DEVICE static u32 uniform(u32 x) { return __shfl_sync(~0u, x, 0); }
 
   STROBE_DEVICE static void arrive(u32 barrier) {
     __syncwarp();
     if (lane_index() == 0) ptx::mbarrier_arrive(barrier);
+  }
+  /// The same for all thread blocks of the cluster.
+  STROBE_DEVICE void arrive_everywhere(u32 barrier) const {
+    __syncwarp();
+    if (lane_index() != 0) return;
+    ptx::mbarrier_arrive(barrier);
+    if constexpr (C::kCluster > 1) ptx::mbarrier_arrive_cluster(barrier + memory.away);
   }
 
   template <int kTiles>
@@ -61,19 +68,23 @@ struct BackwardConsumer {
     for (int n = 0; n < 4 * C::kSumTiles; ++n) x[0][n / 4][n % 4] = 0.0f;
   }
 
-  // The warpgroup's part of the block's keys, of the tile's queries where it makes scores, and of the columns of dK and
+  /// The warpgroup's number among those of the cluster.
+  STROBE_DEVICE int cluster_number() const { return memory.rank * C::kConsumers + number; }
+  // The warpgroup's part of the thread block's keys, of the tile's queries where it makes scores, and of the columns of dK and
   // dV: its first ones.
   STROBE_DEVICE int own_key() const { return C::kSharesKeys ? 0 : number * kWarpgroupRows; }
   STROBE_DEVICE int own_query() const { return C::kSharesKeys ? number * C::kScoreQueries : 0; }
   STROBE_DEVICE int own_column() const { return C::kSharesKeys ? number * C::kSumColumns : 0; }
-  /// The warp's first key in the block.
+  /// The warp's first key in the thread block.
   STROBE_DEVICE int warp_key() const { return own_key() + warp_index() % 4 * 16; }
   STROBE_DEVICE void find_parts() {
     keys_at = C::kSharesKeys ? 0 : uniform(own_key() * kPanelRowBytes);
     queries_at = C::kSharesKeys ? uniform(own_query() * kPanelRowBytes) : 0;
     columns_at = C::kSharesKeys ? uniform(own_column() / kPanel * C::kQueryPanelBytes) : 0;
     grad_rows_at = C::kQueryTile > kWarpgroupRows ? uniform(number * C::kKeyPanelBytes) : 0;
-    grad_columns_at = C::kDim > C::kGradColumns ? uniform(number * C::kGradColumns / kPanel * C::kKeyPanelBytes) : 0;
+    grad_columns_at =
+        C::kDim > C::kGradColumns ? uniform(cluster_number() * C::kGradColumns / kPanel * C::kKeyPanelBytes) : 0;
+    other_grad_columns_at = C::kCluster > 1 ? uniform(number * C::kGradColumns / kPanel * C::kKeyPanelBytes) : 0;
   }
 
   STROBE_DEVICE const BackwardItem& item() const { return items[item_ring.stage()]; }
@@ -82,7 +93,7 @@ struct BackwardConsumer {
   STROBE_DEVICE void hide(const typename C::Visit& visit, float value, typename C::Scores& x) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int j = item().block * C::kKeyBlock + warp_key() + 8 * half + lane_index() / 4,
+      const int j = item().first_key + warp_key() + 8 * half + lane_index() / 4,
                 near = j - visit.first_row - own_query();
       const int base = 2 * (lane_index() % 4), from = near - item().highest - base;
       const int to = j < item().s.keys ? smaller(near - item().lowest + 1, visit.rows - own_query()) - base : -base;
@@ -190,12 +201,18 @@ struct BackwardConsumer {
     start_score_product<C, kBegin, kEnd>(memory.keys(keys.stage()) + keys_at, memory.queries(stage) + queries_at, s);
     ptx::wgmma_commit_group();
   }
-  STROBE_DEVICE void start_grad_weights(int stage) {
-    start_score_product<C>(memory.values(keys.stage()) + keys_at, memory.grad_outputs(stage) + queries_at, dp);
+  /// The stage of the gradients of outputs of the tile `here`.
+  STROBE_DEVICE Ring<C::kGradOutputStages> grad_output() const { return {here.count}; }
+  STROBE_DEVICE void await_grad_output() const {
+    wait_for(memory.grad_output_full(grad_output().stage()), grad_output().parity());
+  }
+  STROBE_DEVICE void start_grad_weights() {
+    const u32 grad_outputs = memory.grad_outputs(grad_output().stage()) + queries_at;
+    start_score_product<C>(memory.values(keys.stage()) + keys_at, grad_outputs, dp);
     ptx::wgmma_commit_group();
   }
   STROBE_DEVICE void start_grad_value() {
-    const u32 grad_outputs = memory.grad_outputs(here.stage()) + columns_at;
+    const u32 grad_outputs = memory.grad_outputs(grad_output().stage()) + columns_at;
     if constexpr (C::kSharesKeys) {
       start_key_gradient<C>(memory.weights(here.stage()), grad_outputs, grad_value);
     } else {
@@ -207,6 +224,19 @@ struct BackwardConsumer {
     start_query_gradient<C>(memory.grad_scores(stage) + grad_rows_at, memory.keys(keys.stage()) + grad_columns_at,
                             grad_query);
     ptx::wgmma_commit_group();
+  }
+  /// The other thread block's keys' part.
+  STROBE_DEVICE void start_other_grad_query(int stage) {
+    start_query_gradient<C, true>(memory.other_grad_scores(stage),
+                                  memory.other_keys(keys.stage()) + other_grad_columns_at, grad_query);
+    ptx::wgmma_commit_group();
+  }
+  /// Has dS^T of the tile `here` copied to the other thread block, and lets its dS^T come. One thread.
+  STROBE_DEVICE void send_grad_scores() const {
+    const int stage = here.stage();
+    ptx::mbarrier_arrive_expect_tx(memory.graded(stage), C::kGradScoreBytes);
+    ptx::cp_async_bulk_copy_to_cluster(memory.other_grad_scores(stage) + memory.away, memory.grad_scores(stage),
+                                       memory.graded(stage) + memory.away, C::kGradScoreBytes);
   }
   template <int kBegin = 0, int kEnd = C::kSteps>
   STROBE_DEVICE void start_grad_key() {
@@ -237,7 +267,7 @@ struct BackwardConsumer {
   STROBE_DEVICE void give(const typename C::Visit& visit, bool last) {
     constexpr int kParts = C::kStagesGradQuery ? 1 : 4, kTiles = C::kGradTiles / kParts;
     if (f.grad_query.data == nullptr || kPart >= kParts) return;
-    const GradQueryShare<C> share{f, visit, number};
+    const GradQueryShare<C> share{f, visit, cluster_number()};
     if (!C::kStagesGradQuery || last) {
       share.add(grad_query, kPart * kTiles, (kPart + 1) * kTiles);
     } else {
@@ -255,7 +285,7 @@ struct BackwardConsumer {
   }
 
   STROBE_DEVICE ScorePlace place_of(const typename C::Visit& visit) const {
-    const int query = visit.first_row + own_query(), key = item().block * C::kKeyBlock + warp_key();
+    const int query = visit.first_row + own_query(), key = item().first_key + warp_key();
     return {query + 2 * (lane_index() % 4), key + lane_index() / 4, query, key};
   }
 
@@ -279,7 +309,8 @@ struct BackwardConsumer {
     hidden.clear(s);
   }
 
-  /// P^T of the tile `here`, whose S^T is there, while its dP^T is made, until both are there.
+  /// P^T of the tile `here`, whose S^T is there, while its dP^T is made, until both are there; where keys are shared, dV
+  /// has been started.
   STROBE_DEVICE void weigh_while_dp(float unit) {
     const typename C::Visit& visit = visit_of(here);
     bool edge = visit.edge;
@@ -296,10 +327,13 @@ struct BackwardConsumer {
       store_weights();
       ptx::fence_proxy_async();
       ptx::bar_sync(2, C::kConsumerThreads);  // P of all queries is there
+      hold(grad_value[0]);
+      ptx::wgmma_fence();
+      start_grad_value();
     }
     // ptxas 13.0 would move the exponentials behind the wait for the product, but not across this loop.
-    wait_for(memory.grad_output_full(here.stage()), here.parity());
-    ptx::wgmma_wait_group<0>();
+    await_grad_output();
+    ptx::wgmma_wait_group<C::kSharesKeys ? 1 : 0>();
     hold(dp);
     if (edge) {
       if constexpr (C::kFeatures != 0) {
@@ -324,11 +358,11 @@ struct BackwardConsumer {
     const bool last = visit.last, more = visit.more;
     Ring<C::kStages> ahead = here;
     ahead.advance();
-    wait_for(memory.grad_output_full(here.stage()), here.parity());
+    await_grad_output();
     ptx::wgmma_fence();
-    start_grad_weights(here.stage());
+    start_grad_weights();
     weigh_while_dp(unit);
-    if constexpr (!C::kSharesKeys) hold(p);
+    hold(p);
     hold(grad_value[0]);
     ptx::wgmma_fence();
     start_grad_value();
@@ -341,22 +375,63 @@ struct BackwardConsumer {
     ptx::wgmma_wait_group<1>();
     hold(grad_value[0]);
     hold(grad_query);
-    if constexpr (!C::kSharesKeys) hold(p);
+    hold(p);
     arrive(memory.grad_output_empty(here.stage()));
     await_place(here, last);
     give<0>(visit, last);
     start_grad_key<C::kSteps / 2, C::kSteps>();
-    give<1>(visit, last);
     if (more) wait_for(memory.query_full(ahead.stage()), ahead.parity());
-    start_scores<0, C::kDim / 32>(ahead.stage());
-    give<2>(visit, last);
-    start_scores<C::kDim / 32, C::kDim / 16>(ahead.stage());
-    give<3>(visit, last);
+    start_scores(ahead.stage());
     if (more) ask_ahead(ahead);
     ptx::wgmma_wait_group<0>();
     hold(s);
     hold(grad_key[0]);
     arrive(memory.query_empty(here.stage()));
+    here = ahead;
+    stage.advance();
+    return more;
+  }
+
+  /// The same where thread blocks share keys: dQ is made of their own first, while dS^T of the others comes.
+  STROBE_DEVICE bool shared_step(float unit) {
+    const typename C::Visit& visit = visit_of(here);
+    const bool last = visit.last, more = visit.more;
+    Ring<C::kStages> ahead = here;
+    ahead.advance();
+    // The other thread block may bring the next item's queries already: after the last tile, its own are taken again.
+    const int next = more ? ahead.stage() : here.stage();
+    await_grad_output();
+    ptx::wgmma_fence();
+    start_grad_weights();
+    weigh_while_dp(unit);
+    grade();
+    ptx::bar_sync(1, C::kConsumerThreads);  // dS of all queries is there
+    if (threadIdx.x == kWarpgroup) send_grad_scores();  // the first of the consumers
+    hold(grad_key[0]);
+    ptx::wgmma_fence();
+    start_grad_key();
+    start_grad_query(here.stage());
+    ptx::wgmma_wait_group<2>();
+    hold(grad_value[0]);
+    arrive_everywhere(memory.grad_output_empty(grad_output().stage()));
+    wait_for(memory.graded(here.stage()), here.parity());
+    ptx::wgmma_fence();
+    start_other_grad_query(here.stage());
+    if (more) wait_for(memory.query_full(ahead.stage()), ahead.parity());
+    start_scores<0, C::kDim / 32>(next);
+    ptx::wgmma_wait_group<1>();
+    hold(grad_key[0]);
+    hold(grad_query);
+    await_place(here, last);
+    give<0>(visit, last);
+    give<1>(visit, last);
+    ptx::wgmma_fence();
+    start_scores<C::kDim / 32, C::kDim / 16>(next);
+    give<2>(visit, last);
+    give<3>(visit, last);
+    ptx::wgmma_wait_group<0>();
+    hold(s);
+    arrive_everywhere(memory.query_empty(here.stage()));
     here = ahead;
     stage.advance();
     return more;
@@ -410,16 +485,16 @@ struct BackwardConsumer {
     } else {
       hold(s);
       here = ahead;
-      wait_for(memory.grad_output_full(here.stage()), here.parity());
+      await_grad_output();
       ptx::wgmma_fence();
-      start_grad_weights(here.stage());
+      start_grad_weights();
       weigh_while_dp(unit);
     }
   }
   STROBE_DEVICE void delayed_steps(float unit) {
-    wait_for(memory.grad_output_full(here.stage()), here.parity());
+    await_grad_output();
     ptx::wgmma_fence();
-    start_grad_weights(here.stage());
+    start_grad_weights();
     weigh_while_dp(unit);
     if (!visit_of(here).more) return delayed_step<true, true>(unit);
     delayed_step<true, false>(unit);
@@ -433,7 +508,13 @@ struct BackwardConsumer {
     clear(grad_value);
     wait_for(memory.keys_full(keys.stage()), keys.parity());
     if constexpr (C::kHidesByData) {
-      clear_unseen_keys<C>(f.attention, item(), number * 4 + warp_index() % 4, memory.keys(keys.stage()));
+      const int warp = number * 4 + warp_index() % 4;
+      clear_unseen_keys<C>(f.attention, item(), item().first_key, warp, memory.keys(keys.stage()));
+      if constexpr (C::kCluster > 1) {
+        wait_for(memory.values_full(keys.stage()), keys.parity());
+        clear_unseen_keys<C, C::kOwnPanels>(f.attention, item(), other_first_key<C>(item(), memory.rank), warp,
+                                            memory.other_keys(keys.stage()));
+      }
       ptx::bar_sync(1, C::kConsumerThreads);
     }
     wait_for(memory.query_full(here.stage()), here.parity());
@@ -445,6 +526,9 @@ struct BackwardConsumer {
     wait_for(memory.values_full(keys.stage()), keys.parity());
     if constexpr (C::kDelaysGradQuery) {
       delayed_steps(unit);
+    } else if constexpr (C::kSharesKeys) {
+      while (shared_step(unit)) {
+      }
     } else {
       while (step(unit)) {
       }
@@ -459,10 +543,10 @@ struct BackwardConsumer {
   STROBE_DEVICE void write(const RowsView& view, int dims, float factor, const typename C::Sums& sums,
                            u32 stage) const {
     if (view.data == nullptr) return;
-    using Stage = Tile<Element, C::kKeyBlock, C::kSumColumns>;
+    using Stage = Tile<Element, C::kOwnKeys, C::kSumColumns>;
     RowAddress rows = rows_of(view);
     rows.data += own_column() * size_of(view.type);
-    sm80::write_rows<C, Stage>(view, rows, item().block * C::kKeyBlock, warp_key(), item().last_key,
+    sm80::write_rows<C, Stage>(view, rows, item().first_key, warp_key(), item().last_key,
                                dims - own_column(), factor, sums,
                                stage + own_column() / C::kSumColumns * Stage::kBytes);
     __syncwarp();  // before the warp's next rows come to the same place
@@ -473,7 +557,7 @@ struct BackwardConsumer {
     if (view.data == nullptr) return;
     const int thread = int(threadIdx.x) % C::kConsumerThreads;
     const RowAddress rows = rows_of(view);
-    for (int row = item().block * C::kKeyBlock + thread / kWarpLanes; row < item().last_key;
+    for (int row = item().first_key + thread / kWarpLanes; row < item().last_key;
          row += C::kConsumerThreads / kWarpLanes) {
       char* const to = const_cast<char*>(rows(row));
       for (int d = lane_index(); d < dims; d += kWarpLanes) store_float(to, view.type, d, 0.0f);
@@ -488,6 +572,11 @@ struct BackwardConsumer {
       if (item().visited) {
         pass();
         if (C::kFreesKeysEarly) arrive(memory.keys_empty(keys.stage()));
+        if constexpr (C::kCluster > 1) {  // the other thread block has taken dS^T of the last tile, and made dQ of it
+          Ring<C::kStages> before = here;
+          before.advance(-1);
+          wait_for(memory.query_empty(before.stage()), before.parity());
+        }
         ptx::bar_sync(1, C::kConsumerThreads);  // nobody reads keys, values, P^T and dS^T any more
         write(f.grad_value, f.attention.value_dim, C::kDrops ? f.attention.dropout_scale : 1.0f, grad_value,
               memory.written_values(keys.stage()));

@@ -55,7 +55,7 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
   const auto tiles = std::size_t(problem.query_heads * query_slots_of(problem, tile.query_tile));
   place(layout.facts, true, tiles * std::size_t(sm90::backward_fact_floats(tile.query_tile)) * sizeof(float));
   place(layout.sums, problem.wants_grad_query, tiles * std::size_t(tile.query_tile * dim) * sizeof(float));
-  place(layout.turns, problem.wants_grad_query, tiles * sizeof(int));
+  place(layout.turns, problem.wants_grad_query, tiles * std::size_t(tile.cluster) * sizeof(int));
   place(layout.sink_parts, problem.wants_grad_sink, tiles * sizeof(float));
   place(layout.items_taken, true, sizeof(int));
   const DocumentBlocks blocks(problem, tile.key_block);
@@ -75,7 +75,7 @@ int heads_per_group(const Problem& problem, const CudaDevice& device, const Back
   const std::int64_t visits = std::max<std::int64_t>(rows / tile.query_tile / (problem.causal ? 2 : 1), 1);
   const std::int64_t turn_tiles = problem.causal && visits >= kManyVisits ? 4 : 2;
   const std::int64_t by_cache = device.l2_bytes / 2 / bytes;
-  const std::int64_t by_turns = ceil_div(device.multiprocessors * turn_tiles, visits);
+  const std::int64_t by_turns = ceil_div(device.multiprocessors / tile.cluster * turn_tiles, visits);
   return int(std::clamp<std::int64_t>(std::max(by_cache, by_turns), 1, heads));
 }
 
@@ -103,6 +103,7 @@ BackwardOptionParams params_for(const Problem& problem, const Buffers& buffers, 
   common.query_tile = tile.query_tile;
   common.key_block = tile.key_block;
   common.fact_floats = sm90::backward_fact_floats(tile.query_tile);
+  common.turn_parts = tile.cluster;
   common.slots = int(query_slots_of(problem, tile.query_tile));
   common.tiles = int(ceil_div(problem.query_length, tile.query_tile));
   common.blocks = int(key_blocks_of(problem, tile.key_block));
@@ -112,7 +113,7 @@ BackwardOptionParams params_for(const Problem& problem, const Buffers& buffers, 
   common.groups = in_groups(heads, heads_per_group(problem, device, tile, heads));
 
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
-  const int rows = tile.query_tile, keys = tile.key_block;
+  const int rows = tile.query_tile, keys = tile.own_keys();
   params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, rows});
   params.grad_output = tensor_map_of(common.grad_output, {p.value_dim, p.query_length, p.query_heads, queries, rows});
   params.key = tensor_map_of(p.key, {p.head_dim, p.key_length, p.kv_heads, caches, keys});
@@ -202,9 +203,9 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   }
   const bool wants_rows = problem.wants_grad_query || problem.wants_grad_key || problem.wants_grad_value;
   if (params.items == 0 || !wants_rows) return;
-  const auto blocks = unsigned(std::min(params.items, launcher.device().multiprocessors));
   const bool follows_prepare = slots > 0 && heads > 0 && decision.kernel_count == 2;
-  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
+  const int clusters = std::min(params.items, std::max(launcher.device().multiprocessors / tile.cluster, 1));
+  launcher.launch(key, {.x = unsigned(clusters * tile.cluster)}, unsigned(tile.threads()),
                   unsigned(sm90::backward_shared(dim, key.values[2]).bytes), &params,
                   follows_prepare ? Start::kEarly : Start::kInOrder);
 }

@@ -16,11 +16,14 @@ struct BackwardTurns {
   const typename C::Visit* told;
   const BackwardItem* items;
 
-  STROBE_DEVICE int* turn_of(const BackwardItem& item, const sm80::Visit& visit) const {
-    return f.turns + visit.head * f.slots + sm80::first_slot(f, item.s) + visit.tile;
+  STROBE_DEVICE int place_of(const BackwardItem& item, const sm80::Visit& visit) const {
+    return visit.head * f.slots + sm80::first_slot(f, item.s) + visit.tile;
   }
-  STROBE_DEVICE int* turn_of(const BackwardItem&, const BackwardOptionVisit& visit) const {
-    return f.turns + visit.place;
+  STROBE_DEVICE int place_of(const BackwardItem&, const BackwardOptionVisit& visit) const { return visit.place; }
+  /// Each thread block of a cluster has turns of its own, for its columns of dQ.
+  template <class Visit>
+  STROBE_DEVICE int* turn_of(const BackwardItem& item, const Visit& visit) const {
+    return f.turns + C::kCluster * place_of(item, visit) + memory.rank;
   }
   /// The turn behind a visit's. Where data leave gaps, turns are numbers of blocks.
   STROBE_DEVICE static int turn_after(const BackwardItem&, const sm80::Visit& visit) { return visit.turn + 1; }
@@ -90,7 +93,7 @@ struct BackwardTurns {
       wait_for(memory.added(ring.stage()), ring.parity());
       if (C::kStagesGradQuery && !visit.last) {
         wait_for(memory.turn_come(ring.stage()), ring.parity());
-        float* const to = f.sums + i64(turn_of(item, visit) - f.turns) * kFloats;
+        float* const to = f.sums + i64(place_of(item, visit)) * kFloats;
         if (visit.turn == 0) {
           ptx::cp_async_bulk_store(to, memory.grad_query(), kFloats * 4);
         } else {
@@ -119,7 +122,7 @@ template <class C>
 struct GradQueryShare {
   const sm80::BackwardParams& f;
   const typename C::Visit& visit;
-  int number;  // of the warpgroup
+  int number;  // of the warpgroup, among all of the cluster
 
   using Element = typename C::Element;
   using Sums = typename C::GradQuery;
