@@ -37,9 +37,9 @@ STROBE_DEVICE u32 cluster_address(u32 address, int rank) {
 STROBE_DEVICE void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
-/// At a barrier of any thread block of the cluster.
+/// At a barrier of any thread block of the cluster. Tells it of reads that are over; stores to memory are not waited for.
 STROBE_DEVICE void mbarrier_arrive_cluster(u32 barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+  asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 /// Stores four bytes in the shared memory of a thread block of the cluster, where `barrier` counts them.
 STROBE_DEVICE void st_async(u32 to, u32 value, u32 barrier) {
