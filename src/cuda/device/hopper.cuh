@@ -37,7 +37,8 @@ STROBE_DEVICE u32 cluster_address(u32 address, int rank) {
 STROBE_DEVICE void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
-/// At a barrier of any thread block of the cluster. Tells it of reads that are over; stores to memory are not waited for.
+/// At a barrier of any thread block of the cluster. Tells it of reads that are over; stores to memory are not waited
+/// for.
 STROBE_DEVICE void mbarrier_arrive_cluster(u32 barrier) {
   asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
@@ -110,8 +111,8 @@ STROBE_DEVICE void cp_async_bulk_tensor_load(u32 to, const TensorMap& map, u32 b
       "l"(reinterpret_cast<u64>(&map)), "r"(barrier), "r"(dim), "r"(row), "r"(head), "r"(batch), "l"(policy)
       : "memory");
 }
-/// The same to all thread blocks of the cluster that `ranks` has bits of: to the same place of each, counted by the same
-/// barrier of each.
+/// The same to all thread blocks of the cluster that `ranks` has bits of: to the same place of each, counted by the
+/// same barrier of each.
 STROBE_DEVICE void cp_async_bulk_tensor_load_to_cluster(u32 to, const TensorMap& map, u32 barrier, int dim, int row,
                                                         int head, int batch, int ranks, u64 policy) {
   asm volatile(
@@ -123,10 +124,9 @@ STROBE_DEVICE void cp_async_bulk_tensor_load_to_cluster(u32 to, const TensorMap&
 }
 /// Copies `bytes`, a multiple of 16, to the shared memory of a thread block of the cluster, whose barrier counts them.
 STROBE_DEVICE void cp_async_bulk_copy_to_cluster(u32 to, u32 from, u32 barrier, int bytes) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-      "r"(from), "r"(bytes), "r"(barrier)
-      : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "r"(from), "r"(bytes), "r"(barrier)
+               : "memory");
 }
 /// Brings `bytes`, a multiple of 16, that lie together in memory; their bytes are counted by `barrier`.
 STROBE_DEVICE void cp_async_bulk_load(u32 to, const void* from, u32 barrier, int bytes) {

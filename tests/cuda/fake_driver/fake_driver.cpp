@@ -250,10 +250,12 @@ EXPORT CuResult cuLaunchKernelEx(const CuLaunch* launch, CuFunction function, vo
   }
   if (state.launch_result == kCuSuccess && module->kernel.run != nullptr) {
     const strobe::simulator::Index grid{launch->grid_x, launch->grid_y, launch->grid_z};
-    const bool done = strobe::simulator::run(module->kernel, parameters[0], grid, launch->block_x, launch->shared_bytes,
-                                             {.seed = number_from_environment("STROBE_SIMULATOR_SEED", 1),
-                                              .blocks = number_from_environment("STROBE_SIMULATED_BLOCKS", 1),
-                                              .early = early});
+    const bool done =
+        strobe::simulator::run(module->kernel.run, parameters[0], grid, launch->block_x, launch->shared_bytes,
+                               {.seed = number_from_environment("STROBE_SIMULATOR_SEED", 1),
+                                .blocks = number_from_environment("STROBE_SIMULATED_BLOCKS", 1),
+                                .early = early,
+                                .cluster = module->kernel.cluster});
     return done ? kCuSuccess : kLaunchFailed;
   }
   return state.launch_result;

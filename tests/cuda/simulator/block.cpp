@@ -120,7 +120,7 @@ void cluster_sync() {
   ++mine.here;
   mine.waiting.push_back(current);
   self().ready = false;
-  const auto complete = [](const Block* one) { return one->of_cluster.here == int(one->fibers.size()); };
+  const auto complete = [](const Block* one) { return one->of_cluster.here == int(block_size.x); };
   if (std::all_of(block->cluster.begin(), block->cluster.end(), complete)) {
     Knowledge all;
     for (const Block* one : block->cluster) all.take(one->of_cluster.knowledge);

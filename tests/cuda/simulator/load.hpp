@@ -5,6 +5,12 @@
 
 namespace strobe::simulator {
 
+/// A kernel, and how many of its blocks make a cluster.
+struct Kernel {
+  void (*run)(const void* params) = nullptr;
+  unsigned cluster = 1;
+};
+
 /// The kernel of an image; its `run` is null if it is not one for the simulated GPU.
 Kernel load(const void* image);
 

@@ -28,7 +28,7 @@ constexpr std::size_t kStackBytes = 256 << 10;
 constexpr int kIdleRounds = 1000;
 constexpr int kRegisters = 64 << 10, kMostOfThread = 255, kRegisterUnit = 8;
 
-Kernel kernel_to_run;
+void (*kernel_to_run)(const void*) = nullptr;
 const void* kernel_params = nullptr;
 bool starts_early = false;
 std::jmp_buf scheduler;
@@ -42,7 +42,7 @@ void leave() {
 }
 
 void run_thread() {
-  kernel_to_run.run(kernel_params);
+  kernel_to_run(kernel_params);
   if (starts_early && !self().waited_for_grids) fail("started early, and did not wait for the kernels before it");
   block->end_thread();
   std::longjmp(scheduler, 1);
@@ -228,7 +228,7 @@ void fail(const char* what) {
   std::longjmp(scheduler, 1);
 }
 
-bool run(Kernel kernel, const void* params, Index grid, unsigned threads, std::size_t shared_bytes,
+bool run(void (*kernel)(const void* params), const void* params, Index grid, unsigned threads, std::size_t shared_bytes,
          Order order) {
   static std::mutex& mutex = *new std::mutex;
   const std::lock_guard lock(mutex);
@@ -238,11 +238,11 @@ bool run(Kernel kernel, const void* params, Index grid, unsigned threads, std::s
   owner_of_static_memory = nullptr;
   failed = false;
   starts_early = order.early;
-  if (grid.x % kernel.cluster != 0) {
-    std::fprintf(stderr, "simulated GPU: %u blocks are no multiple of a cluster's %u\n", grid.x, kernel.cluster);
+  if (order.cluster > unsigned(kMostOfCluster) || grid.x % order.cluster != 0) {
+    std::fprintf(stderr, "simulated GPU: %u blocks are no whole clusters of %u\n", grid.x, order.cluster);
     return false;
   }
-  Races::writers_in_use = int(kernel.cluster) * kWritersOfBlock;
+  Races::writers_in_use = int(order.cluster) * kWritersOfBlock;
   block_size = {threads, 1, 1};
   grid_size = grid;
   const std::size_t blocks = std::size_t(grid.x) * grid.y * grid.z;
@@ -250,7 +250,7 @@ bool run(Kernel kernel, const void* params, Index grid, unsigned threads, std::s
   for (int idle = 0; !failed; end_blocks()) {
     while (started < blocks && running.size() < order.blocks) {
       std::vector<Block*> cluster;
-      for (unsigned rank = 0; rank < kernel.cluster; ++rank, ++started) {
+      for (unsigned rank = 0; rank < order.cluster; ++rank, ++started) {
         const unsigned x = unsigned(started % grid.x), yz = unsigned(started / grid.x);
         cluster.push_back(start_block({x, yz % grid.y, yz / grid.y}, int(rank), threads, shared_bytes));
       }

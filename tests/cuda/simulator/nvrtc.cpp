@@ -43,8 +43,10 @@ std::string translated(const std::string& path, std::string text) {
   const std::size_t cluster = text.find(mark);
   if (cluster != text.npos) {
     const std::size_t first = cluster + mark.size();
-    text += "\nextern \"C\" {\nextern const unsigned strobe_simulated_cluster;\n"
-            "const unsigned strobe_simulated_cluster = " + text.substr(first, text.find(',', first) - first) + ";\n}\n";
+    text +=
+        "\nextern \"C\" {\nextern const unsigned strobe_simulated_cluster;\n"
+        "const unsigned strobe_simulated_cluster = " +
+        text.substr(first, text.find(',', first) - first) + ";\n}\n";
   }
   return text +
          "\ntemplate <class Params>\n"

@@ -70,8 +70,8 @@ struct BackwardConsumer {
 
   /// The warpgroup's number among those of the cluster.
   STROBE_DEVICE int cluster_number() const { return memory.rank * C::kConsumers + number; }
-  // The warpgroup's part of the thread block's keys, of the tile's queries where it makes scores, and of the columns of dK and
-  // dV: its first ones.
+  // The warpgroup's part of the thread block's keys, of the tile's queries where it makes scores, and of the columns of
+  // dK and dV: its first ones.
   STROBE_DEVICE int own_key() const { return C::kSharesKeys ? 0 : number * kWarpgroupRows; }
   STROBE_DEVICE int own_query() const { return C::kSharesKeys ? number * C::kScoreQueries : 0; }
   STROBE_DEVICE int own_column() const { return C::kSharesKeys ? number * C::kSumColumns : 0; }
@@ -309,8 +309,8 @@ struct BackwardConsumer {
     hidden.clear(s);
   }
 
-  /// P^T of the tile `here`, whose S^T is there, while its dP^T is made, until both are there; where keys are shared, dV
-  /// has been started.
+  /// P^T of the tile `here`, whose S^T is there, while its dP^T is made, until both are there; where keys are shared,
+  /// dV has been started.
   STROBE_DEVICE void weigh_while_dp(float unit) {
     const typename C::Visit& visit = visit_of(here);
     bool edge = visit.edge;
@@ -405,7 +405,7 @@ struct BackwardConsumer {
     start_grad_weights();
     weigh_while_dp(unit);
     grade();
-    ptx::bar_sync(1, C::kConsumerThreads);  // dS of all queries is there
+    ptx::bar_sync(1, C::kConsumerThreads);              // dS of all queries is there
     if (threadIdx.x == kWarpgroup) send_grad_scores();  // the first of the consumers
     hold(grad_key[0]);
     ptx::wgmma_fence();
@@ -546,9 +546,8 @@ struct BackwardConsumer {
     using Stage = Tile<Element, C::kOwnKeys, C::kSumColumns>;
     RowAddress rows = rows_of(view);
     rows.data += own_column() * size_of(view.type);
-    sm80::write_rows<C, Stage>(view, rows, item().first_key, warp_key(), item().last_key,
-                               dims - own_column(), factor, sums,
-                               stage + own_column() / C::kSumColumns * Stage::kBytes);
+    sm80::write_rows<C, Stage>(view, rows, item().first_key, warp_key(), item().last_key, dims - own_column(), factor,
+                               sums, stage + own_column() / C::kSumColumns * Stage::kBytes);
     __syncwarp();  // before the warp's next rows come to the same place
   }
 

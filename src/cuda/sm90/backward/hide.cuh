@@ -145,8 +145,8 @@ struct CommonOptions {
   static constexpr int kFeatures = C::kCommonFeatures;
 };
 
-/// Clears keys of a thread block, in shared memory, that are not finite and that nobody sees: a weight of zero would not
-/// silence them. Each of the consumers' warps looks at some.
+/// Clears keys of a thread block, in shared memory, that are not finite and that nobody sees: a weight of zero would
+/// not silence them. Each of the consumers' warps looks at some.
 template <class C, int kPanels = C::kPanels>
 STROBE_DEVICE void clear_unseen_keys(const AttentionParams& p, const BackwardItem& item, int first_key, int warp,
                                      u32 keys) {

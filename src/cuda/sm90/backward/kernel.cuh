@@ -17,8 +17,8 @@ STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory, bool await_re
   ptx::mbarrier_init(memory.stage_empty(), 1);
   for (int stage = 0; stage < 2; ++stage) {
     ptx::mbarrier_init(memory.item_full(stage), 1);
-    ptx::mbarrier_init(memory.item_empty(stage), kConsumerWarps + 1 + C::kTurnThreads +
-                                                      (C::kCluster > 1 && memory.rank == 0 ? 1 : 0));
+    ptx::mbarrier_init(memory.item_empty(stage),
+                       kConsumerWarps + 1 + C::kTurnThreads + (C::kCluster > 1 && memory.rank == 0 ? 1 : 0));
     ptx::mbarrier_init(memory.added(stage), kConsumerWarps);
     ptx::mbarrier_init(memory.keys_full(stage), 1);
     ptx::mbarrier_init(memory.values_full(stage), C::kCluster);

@@ -144,8 +144,8 @@ struct BackwardProducer {
     if (lane_index() == 0)
       tell(visit, sight.tile(first_row, C::kQueryTile), place, more, told[ring.count % kBackwardVisits]);
     const auto load_tile = [&](u32 to, const TensorMap& map, u32 full, int more_bytes, auto more) {
-      load<C::kQueryTile, C::kPanels, (C::kCluster > 1)>(to, map, full, row, visit.head, batch, 0, ptx::kEvictLast, dirty,
-                                                         kept, hidden, more_bytes, more);
+      load<C::kQueryTile, C::kPanels, (C::kCluster > 1)>(to, map, full, row, visit.head, batch, 0, ptx::kEvictLast,
+                                                         dirty, kept, hidden, more_bytes, more);
     };
     load_tile(memory.queries(ring.stage()), f.query, memory.query_full(ring.stage()), C::kFactBytes, [&](u32 barrier) {
       ptx::cp_async_bulk_load(memory.lse(ring.stage()), f.common.facts + i64(place) * f.common.fact_floats, barrier,

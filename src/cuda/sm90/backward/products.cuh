@@ -52,7 +52,7 @@ STROBE_DEVICE void start_query_gradient(u32 grad_scores, u32 keys, typename C::G
   for (int k = 0; k < C::kOwnKeys / 16; ++k) {
     const int step = k * 16 * kPanelRowBytes;
     k == 0 && !kAdds ? Mma::template set<1, 1>(sums, moved(a, step), moved(b, step))
-           : Mma::template add<1, 1>(sums, moved(a, step), moved(b, step));
+                     : Mma::template add<1, 1>(sums, moved(a, step), moved(b, step));
   }
 }
 

@@ -51,8 +51,8 @@ static_assert(24 + 2 * 240 <= 3 * 168 && 40 + 2 * 232 <= 3 * 168);
 
 /// Warpgroups have keys of their own, 64 each, where registers hold as many rows of dK and dV. Otherwise they share 64
 /// keys: each makes scores for half of the queries, and half of the columns of all gradients. Two thread blocks, a
-/// cluster, then share a block of keys: each brings half of every query tile to both, and makes dQ of all keys, but half
-/// of the columns.
+/// cluster, then share a block of keys: each brings half of every query tile to both, and makes dQ of all keys, but
+/// half of the columns.
 constexpr bool shares_keys(int dim) { return dim > 128; }
 
 /// Whether a tile's dQ is made beside the next tile's dV, so that warpgroups seldom wait for one another, and dS^T
