@@ -67,10 +67,11 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
 /// half of the second-level cache, and as many as it takes that blocks of one head, which come to a tile some
 /// turn_tiles after one another, find their turns come. Under a causal mask blocks come to an end one after another,
 /// and more heads fill the gaps; where many blocks of a head are under way at a time, they share what they read all the
-/// same.
+/// same. Packed sequences are taken for as long as they are on average.
 int heads_per_group(const Problem& problem, const CudaDevice& device, const BackwardTile& tile, std::int64_t heads) {
   constexpr std::int64_t kManyVisits = 32;
-  const std::int64_t rows = std::max<std::int64_t>(problem.query_length * problem.group(), 1);
+  const std::int64_t sequences = problem.packed_queries ? std::max<std::int64_t>(problem.batch, 1) : 1;
+  const std::int64_t rows = std::max<std::int64_t>(problem.query_length / sequences * problem.group(), 1);
   const std::int64_t bytes = rows * (2 * (problem.head_dim + problem.value_dim) + 4 * problem.head_dim);
   const std::int64_t visits = std::max<std::int64_t>(rows / tile.query_tile / (problem.causal ? 2 : 1), 1);
   const std::int64_t turn_tiles = problem.causal && visits >= kManyVisits ? 4 : 2;
