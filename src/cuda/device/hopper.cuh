@@ -111,17 +111,6 @@ STROBE_DEVICE void cp_async_bulk_tensor_load(u32 to, const TensorMap& map, u32 b
       "l"(reinterpret_cast<u64>(&map)), "r"(barrier), "r"(dim), "r"(row), "r"(head), "r"(batch), "l"(policy)
       : "memory");
 }
-/// The same to all thread blocks of the cluster that `ranks` has bits of: to the same place of each, counted by the
-/// same barrier of each.
-STROBE_DEVICE void cp_async_bulk_tensor_load_to_cluster(u32 to, const TensorMap& map, u32 barrier, int dim, int row,
-                                                        int head, int batch, int ranks, u64 policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint "
-      "[%0], [%1, {%3, %4, %5, %6}], [%2], %7, %8;" ::"r"(to),
-      "l"(reinterpret_cast<u64>(&map)), "r"(barrier), "r"(dim), "r"(row), "r"(head), "r"(batch), "h"(u16(ranks)),
-      "l"(policy)
-      : "memory");
-}
 /// Copies `bytes`, a multiple of 16, to the shared memory of a thread block of the cluster, whose barrier counts them.
 STROBE_DEVICE void cp_async_bulk_copy_to_cluster(u32 to, u32 from, u32 barrier, int bytes) {
   asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),

@@ -436,34 +436,6 @@ u32 load_word(u32 address) {
   return word;
 }
 
-TEST(Cluster, BringsToBothWhatOneOfThemAsksFor) {
-  static Tensor tensor;
-  ASSERT_EQ(tensor.describe(kBoxRows), cuda::kCuSuccess);
-  for (const unsigned seed : {1u, 2u, 3u}) {
-    EXPECT_TRUE(cluster_runs(
-        [](const void*) {
-          start_barrier();
-          cluster_sync();
-          const int rank = cluster_rank();
-          if (thread() == 0) {
-            mbarrier_arrive_expect_tx(kBarrier, 2 * kBoxBytes);
-            bulk_tensor_load_to_cluster(kBox + u32(rank * kBoxBytes), tensor.map, kBarrier, {0, 0, rank, 1}, 3);
-          }
-          wait_for_phase(0);
-          for (u32 row = 0; row < kBoxRows; ++row) {
-            const int line = int(row), column = int(thread() % kPanel);
-            for (int head = 0; head < 2; ++head) {
-              const u32 place = u32(head * kBoxBytes) + row * kRowBytes + thread() % kPanel * 2;
-              EXPECT_EQ(load_half(swizzled(kBox + place)),
-                        line < Tensor::kLines ? tensor.elements[1][line][head][column] : 0);
-            }
-          }
-          cluster_sync();
-        },
-        seed, 4));
-  }
-}
-
 TEST(Cluster, HandsOverNumbersAndBytes) {
   for (const unsigned seed : {1u, 2u, 3u}) {
     EXPECT_TRUE(cluster_runs(

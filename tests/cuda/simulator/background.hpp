@@ -28,9 +28,6 @@ void bulk_copy_to_cluster(std::uint32_t to, std::uint32_t from, std::uint32_t ba
 
 /// `map` is a CUtensorMap, `at` the first element of the box.
 void bulk_tensor_load(std::uint32_t to, const void* map, std::uint32_t barrier, const int (&at)[4]);
-/// To the same place of all blocks that `ranks` has bits of.
-void bulk_tensor_load_to_cluster(std::uint32_t to, const void* map, std::uint32_t barrier, const int (&at)[4],
-                                 unsigned ranks);
 void bulk_load(std::uint32_t to, const void* from, std::uint32_t barrier, int bytes);
 void bulk_tensor_store(const void* map, std::uint32_t from, const int (&at)[4]);
 void bulk_store(void* to, std::uint32_t from, int bytes);

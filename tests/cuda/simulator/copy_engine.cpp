@@ -322,21 +322,6 @@ void bulk_copy_to_cluster(std::uint32_t to, std::uint32_t from, std::uint32_t ba
   there.copy_engine.ask(to, source, barrier, mine);
 }
 
-void bulk_tensor_load_to_cluster(std::uint32_t to, const void* map, std::uint32_t barrier, const int (&at)[4],
-                                 unsigned ranks) {
-  const Place box = box_of(map, at);
-  const Knowledge mine = block->races.knowledge(current_warp());
-  for (Block* const one : block->cluster) {
-    if ((ranks >> one->rank & 1) == 0) continue;
-    if (one == block) {
-      block->copy_engine.ask(to, box, barrier);
-    } else {
-      const Within within(*one);
-      one->copy_engine.ask(to, box, barrier, mine);
-    }
-  }
-}
-
 void fence_proxy_async() { block->races.fence(current_warp()); }
 
 void bulk_tensor_load(std::uint32_t to, const void* map, std::uint32_t barrier, const int (&at)[4]) {

@@ -41,10 +41,6 @@ inline void cp_async_bulk_tensor_load(u32 to, const TensorMap& map, u32 barrier,
                                       u64) {
   sim::bulk_tensor_load(to, &map, barrier, {dim, row, head, batch});
 }
-inline void cp_async_bulk_tensor_load_to_cluster(u32 to, const TensorMap& map, u32 barrier, int dim, int row, int head,
-                                                 int batch, int ranks, u64) {
-  sim::bulk_tensor_load_to_cluster(to, &map, barrier, {dim, row, head, batch}, unsigned(ranks));
-}
 inline void cp_async_bulk_copy_to_cluster(u32 to, u32 from, u32 barrier, int bytes) {
   sim::bulk_copy_to_cluster(to, from, barrier, bytes);
 }

@@ -154,6 +154,7 @@ struct BackwardMemory {
   // dS^T of all keys is there; where keys are shared, that of the other thread block's.
   STROBE_DEVICE u32 graded(int stage) const { return barrier(23 + stage); }
   STROBE_DEVICE u32 number_full(int stage) const { return barrier(26 + stage); }
+  STROBE_DEVICE u32 other_graded(int stage) const { return barrier(28 + stage); }  // the other has used dS^T of ours
   STROBE_DEVICE u32 number(int stage) const { return base + C::kAt.numbers + 4 * stage; }
 };
 

@@ -46,12 +46,10 @@ struct BackwardConsumer {
     __syncwarp();
     if (lane_index() == 0) ptx::mbarrier_arrive(barrier);
   }
-  /// The same for all thread blocks of the cluster.
-  STROBE_DEVICE void arrive_everywhere(u32 barrier) const {
+  /// The same for the other thread block of the cluster.
+  STROBE_DEVICE void arrive_there(u32 barrier) const {
     __syncwarp();
-    if (lane_index() != 0) return;
-    ptx::mbarrier_arrive(barrier);
-    if constexpr (C::kCluster > 1) ptx::mbarrier_arrive_cluster(barrier + memory.away);
+    if (lane_index() == 0) ptx::mbarrier_arrive_cluster(barrier + memory.away);
   }
 
   template <int kTiles>
@@ -234,6 +232,7 @@ struct BackwardConsumer {
   /// Has dS^T of the tile `here` copied to the other thread block, and lets its dS^T come. One thread.
   STROBE_DEVICE void send_grad_scores() const {
     const int stage = here.stage();
+    wait_for(memory.other_graded(stage), here.parity() ^ 1);
     ptx::mbarrier_arrive_expect_tx(memory.graded(stage), C::kGradScoreBytes);
     ptx::cp_async_bulk_copy_to_cluster(memory.other_grad_scores(stage) + memory.away, memory.grad_scores(stage),
                                        memory.graded(stage) + memory.away, C::kGradScoreBytes);
@@ -398,8 +397,6 @@ struct BackwardConsumer {
     const bool last = visit.last, more = visit.more;
     Ring<C::kStages> ahead = here;
     ahead.advance();
-    // The other thread block may bring the next item's queries already: after the last tile, its own are taken again.
-    const int next = more ? ahead.stage() : here.stage();
     await_grad_output();
     ptx::wgmma_fence();
     start_grad_weights();
@@ -413,25 +410,26 @@ struct BackwardConsumer {
     start_grad_query(here.stage());
     ptx::wgmma_wait_group<2>();
     hold(grad_value[0]);
-    arrive_everywhere(memory.grad_output_empty(grad_output().stage()));
+    arrive(memory.grad_output_empty(grad_output().stage()));
     wait_for(memory.graded(here.stage()), here.parity());
     ptx::wgmma_fence();
     start_other_grad_query(here.stage());
     if (more) wait_for(memory.query_full(ahead.stage()), ahead.parity());
-    start_scores<0, C::kDim / 32>(next);
+    start_scores<0, C::kDim / 32>(ahead.stage());
     ptx::wgmma_wait_group<1>();
     hold(grad_key[0]);
     hold(grad_query);
+    arrive_there(memory.other_graded(here.stage()));
     await_place(here, last);
     give<0>(visit, last);
     give<1>(visit, last);
     ptx::wgmma_fence();
-    start_scores<C::kDim / 32, C::kDim / 16>(next);
+    start_scores<C::kDim / 32, C::kDim / 16>(ahead.stage());
     give<2>(visit, last);
     give<3>(visit, last);
     ptx::wgmma_wait_group<0>();
     hold(s);
-    arrive_everywhere(memory.query_empty(here.stage()));
+    arrive(memory.query_empty(here.stage()));
     here = ahead;
     stage.advance();
     return more;
@@ -574,7 +572,7 @@ struct BackwardConsumer {
         if constexpr (C::kCluster > 1) {  // the other thread block has taken dS^T of the last tile, and made dQ of it
           Ring<C::kStages> before = here;
           before.advance(-1);
-          wait_for(memory.query_empty(before.stage()), before.parity());
+          wait_for(memory.other_graded(before.stage()), before.parity());
         }
         ptx::bar_sync(1, C::kConsumerThreads);  // nobody reads keys, values, P^T and dS^T any more
         write(f.grad_value, f.attention.value_dim, C::kDrops ? f.attention.dropout_scale : 1.0f, grad_value,

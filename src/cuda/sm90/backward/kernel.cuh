@@ -12,7 +12,7 @@ extern __shared__ __align__(kBackwardAlignment) char shared_memory[];
 
 template <class C>
 STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory, bool await_reads) {
-  constexpr int kConsumerWarps = 4 * C::kConsumers, kReaders = C::kCluster * kConsumerWarps;
+  constexpr int kConsumerWarps = 4 * C::kConsumers;
   ptx::mbarrier_init(memory.landed(), 1);
   ptx::mbarrier_init(memory.stage_empty(), 1);
   for (int stage = 0; stage < 2; ++stage) {
@@ -24,11 +24,12 @@ STROBE_DEVICE void start_barriers(const BackwardMemory<C>& memory, bool await_re
     ptx::mbarrier_init(memory.values_full(stage), C::kCluster);
     ptx::mbarrier_init(memory.keys_empty(stage), kConsumerWarps);
     ptx::mbarrier_init(memory.query_full(stage), 1);
-    ptx::mbarrier_init(memory.query_empty(stage), kReaders + (C::kSurveys && await_reads ? 1 : 0));
+    ptx::mbarrier_init(memory.query_empty(stage), kConsumerWarps + (C::kSurveys && await_reads ? 1 : 0));
     ptx::mbarrier_init(memory.grad_output_full(stage), 1);
-    ptx::mbarrier_init(memory.grad_output_empty(stage), kReaders);
+    ptx::mbarrier_init(memory.grad_output_empty(stage), kConsumerWarps);
     ptx::mbarrier_init(memory.turn_come(stage), 2);
     ptx::mbarrier_init(memory.graded(stage), C::kCluster > 1 ? 1 : kConsumerWarps);
+    ptx::mbarrier_init(memory.other_graded(stage), kConsumerWarps);
     ptx::mbarrier_init(memory.number_full(stage), 1);
   }
   ptx::fence_mbarrier_init();

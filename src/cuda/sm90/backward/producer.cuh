@@ -42,26 +42,16 @@ struct BackwardProducer {
 
   /// Rows [row, row + kRows) of one head, panel by panel from `first_panel` on, and `more` bytes that someone else asks
   /// for; all but the rows to keep, and those that are `hidden` of them, is cleared where `dirty`. `full` hears of it.
-  /// Of a tile that both thread blocks of a cluster want, each brings half of the panels to both, unless it is dirty.
-  template <int kRows, int kPanels, bool kShared, class Hidden, class More>
+  template <int kRows, int kPanels, class Hidden, class More>
   STROBE_DEVICE void load(u32 to, const TensorMap& map, u32 full, int row, int head, int batch, int first_panel,
                           u64 policy, bool dirty, TileRows kept, Hidden hidden, int more_bytes, More more) {
     const u32 barrier = dirty ? memory.landed() : full;
     if (lane_index() == 0) {
       ptx::mbarrier_arrive_expect_tx(barrier, kRows * kPanels * kPanelRowBytes + more_bytes);
-      if (kShared && !dirty) {
 #pragma unroll
-        for (int n = 0; n < C::kOwnPanels; ++n) {
-          const int panel = memory.rank * C::kOwnPanels + n;
-          ptx::cp_async_bulk_tensor_load_to_cluster(to + panel * kRows * kPanelRowBytes, map, barrier, panel * kPanel,
-                                                    row, head, batch, (1 << C::kCluster) - 1, policy);
-        }
-      } else {
-#pragma unroll
-        for (int n = 0; n < kPanels; ++n) {
-          ptx::cp_async_bulk_tensor_load(to + n * kRows * kPanelRowBytes, map, barrier, (first_panel + n) * kPanel, row,
-                                         head, batch, policy);
-        }
+      for (int n = 0; n < kPanels; ++n) {
+        ptx::cp_async_bulk_tensor_load(to + n * kRows * kPanelRowBytes, map, barrier, (first_panel + n) * kPanel, row,
+                                       head, batch, policy);
       }
       more(barrier);
     }
@@ -87,8 +77,8 @@ struct BackwardProducer {
     const int stored = p().key_length - s().first_key - first_key;  // beyond, the copy engine writes zeros
     const bool dirty = kept.begin > 0 || kept.end < smaller(C::kOwnKeys, stored) || (C::kHasPrefix && gap.end > 0);
     const auto hidden = [=](int row) { return C::kHasPrefix && row >= gap.begin && row < gap.end; };
-    load<C::kOwnKeys, kPanels, false>(to, map, full, s().first_key + first_key, item().kv_head, s().cache_row,
-                                      first_panel, ptx::kEvictFirst, dirty, kept, hidden, 0, [](u32) {});
+    load<C::kOwnKeys, kPanels>(to, map, full, s().first_key + first_key, item().kv_head, s().cache_row, first_panel,
+                               ptx::kEvictFirst, dirty, kept, hidden, 0, [](u32) {});
   }
 
   STROBE_DEVICE void tell(const sm80::Visit& visit, const TileView& view, int place, bool more,
@@ -144,8 +134,8 @@ struct BackwardProducer {
     if (lane_index() == 0)
       tell(visit, sight.tile(first_row, C::kQueryTile), place, more, told[ring.count % kBackwardVisits]);
     const auto load_tile = [&](u32 to, const TensorMap& map, u32 full, int more_bytes, auto more) {
-      load<C::kQueryTile, C::kPanels, (C::kCluster > 1)>(to, map, full, row, visit.head, batch, 0, ptx::kEvictLast,
-                                                         dirty, kept, hidden, more_bytes, more);
+      load<C::kQueryTile, C::kPanels>(to, map, full, row, visit.head, batch, 0, ptx::kEvictLast, dirty, kept, hidden,
+                                      more_bytes, more);
     };
     load_tile(memory.queries(ring.stage()), f.query, memory.query_full(ring.stage()), C::kFactBytes, [&](u32 barrier) {
       ptx::cp_async_bulk_load(memory.lse(ring.stage()), f.common.facts + i64(place) * f.common.fact_floats, barrier,

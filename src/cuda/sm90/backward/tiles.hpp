@@ -51,8 +51,8 @@ static_assert(24 + 2 * 240 <= 3 * 168 && 40 + 2 * 232 <= 3 * 168);
 
 /// Warpgroups have keys of their own, 64 each, where registers hold as many rows of dK and dV. Otherwise they share 64
 /// keys: each makes scores for half of the queries, and half of the columns of all gradients. Two thread blocks, a
-/// cluster, then share a block of keys: each brings half of every query tile to both, and makes dQ of all keys, but
-/// half of the columns.
+/// cluster, then share a block of keys: they copy dS^T to one another, and each makes dQ of all keys, but half of the
+/// columns.
 constexpr bool shares_keys(int dim) { return dim > 128; }
 
 /// Whether a tile's dQ is made beside the next tile's dV, so that warpgroups seldom wait for one another, and dS^T
@@ -91,7 +91,7 @@ struct BackwardShared {
 };
 
 constexpr int kBackwardAlignment = 1024;  // the 128-byte swizzle wants it
-constexpr int kBackwardItemBytes = 96, kBackwardBarriers = 28;
+constexpr int kBackwardItemBytes = 96, kBackwardBarriers = 30;
 constexpr int backward_visit_bytes(int features) { return features == 0 ? 32 : 48; }
 /// Consumers look at a visit until the next one is nearly done, and that after it may be told of before.
 constexpr int kBackwardVisits = 4;
