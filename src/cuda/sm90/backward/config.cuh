@@ -70,6 +70,9 @@ struct BackwardConfig {
   static constexpr int kKeyPanelBytes = kOwnKeys * kPanelRowBytes, kQueryPanelBytes = kQueryTile * kPanelRowBytes;
   static constexpr int kGradScoreBytes = kQueryTile * kOwnKeys * 2, kFactBytes = backward_fact_floats(kQueryTile) * 4;
   static constexpr bool kSharesKeys = shares_keys(kDim), kStagesGradQuery = stages_grad_query(kDim);
+  static constexpr bool kInterleaves = interleaves_weights(kDim, kFeatures);
+  /// LSE and delta are read while the tile's S^T is made, where registers have room.
+  static constexpr bool kReadsAhead = kSharesKeys && kFeatures == 0;
   static constexpr bool kDelaysGradQuery = delays_grad_query(kDim), kFreesKeysEarly = frees_keys_early(kDim);
   static_assert(kOwnKeys == kWarpgroupRows * (kSharesKeys ? 1 : kConsumers) && kSharesKeys == (kCluster == 2));
   static_assert(!kFreesKeysEarly || kKeyBytes <= (kSharesKeys ? 4 : 2) * kGradScoreBytes);

@@ -17,6 +17,37 @@ struct GradedWeights<C, true> {
   typename C::Factor words;
 };
 
+/// What a consumer owes of dQ: nothing where it is staged.
+template <class C, bool = C::kSharesKeys>
+struct OwedOf {
+  template <GivingPlace>
+  STROBE_DEVICE void give(const typename C::GradQuery&) const {}
+};
+template <class C>
+struct OwedOf<C, true> : OwedGradQuery<C> {};
+
+/// LSE and delta of a thread's queries: read ahead, or where they are used.
+template <class C, bool = C::kReadsAhead>
+struct TileFacts {
+  STROBE_DEVICE void read(u32, u32) {}
+  STROBE_DEVICE float2 lse(u32 place, int t) const { return ptx::ld_shared_f32x2(place + t * 32); }
+  STROBE_DEVICE float2 delta(u32 place, int t) const { return ptx::ld_shared_f32x2(place + t * 32); }
+};
+template <class C>
+struct TileFacts<C, true> {
+  float2 lses[C::kScoreTiles], deltas[C::kScoreTiles];
+
+  STROBE_DEVICE void read(u32 lse, u32 delta) {
+#pragma unroll
+    for (int t = 0; t < C::kScoreTiles; ++t) {
+      lses[t] = ptx::ld_shared_f32x2(lse + t * 32);
+      deltas[t] = ptx::ld_shared_f32x2(delta + t * 32);
+    }
+  }
+  STROBE_DEVICE float2 lse(u32, int t) const { return lses[t]; }
+  STROBE_DEVICE float2 delta(u32, int t) const { return deltas[t]; }
+};
+
 template <class C>
 struct BackwardConsumer {
   using Element = typename C::Element;
@@ -32,6 +63,8 @@ struct BackwardConsumer {
   GradedWeights<C> graded;
   typename C::Sums grad_key, grad_value;
   typename C::GradQuery grad_query;
+  OwedOf<C> owing;     // of the tile before
+  TileFacts<C> facts;  // of the thread's queries
   Ring<C::kItems> item_ring;
   Ring<C::kKeyStages> keys;
   Ring<C::kStages> here;  // the tile in work, and its turn at dQ
@@ -103,14 +136,22 @@ struct BackwardConsumer {
     }
   }
 
+  // Where LSE and delta of the thread's queries lie.
+  STROBE_DEVICE u32 own_facts() const { return (own_query() + lane_index() % 4 * 2) * 4; }
+  STROBE_DEVICE void read_facts(int stage) {
+    facts.read(memory.lse(stage) + own_facts(), memory.delta(stage) + own_facts());
+  }
+
+  /// P^T of queries 8 t and following.
+  STROBE_DEVICE void weigh(float unit, u32 lse, int t) {
+    const float2 shift = facts.lse(lse, t);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) s[t][e] = ptx::ex2(fmaf(s[t][e], unit, e % 2 == 0 ? -shift.x : -shift.y));
+  }
   STROBE_DEVICE void weigh(float unit) {
-    const u32 lse = memory.lse(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4;
+    const u32 lse = memory.lse(here.stage()) + own_facts();
 #pragma unroll
-    for (int t = 0; t < C::kScoreTiles; ++t) {
-      const float2 shift = ptx::ld_shared_f32x2(lse + t * 32);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) s[t][e] = ptx::ex2(fmaf(s[t][e], unit, e % 2 == 0 ? -shift.x : -shift.y));
-    }
+    for (int t = 0; t < C::kScoreTiles; ++t) weigh(unit, lse, t);
   }
 
   /// Step k of the warpgroup's scores, a left factor, to a tile of [keys][queries] in shared memory.
@@ -142,13 +183,10 @@ struct BackwardConsumer {
     }
   }
 
-  STROBE_DEVICE void store_weights() const {
-#pragma unroll
-    for (int k = 0; k < C::kScoreSteps; ++k) {
-      u32 words[4];
-      take_weights(k, words);
-      store_step(memory.weights(here.stage()), k, words);
-    }
+  STROBE_DEVICE void store_weights(int k) const {
+    u32 words[4];
+    take_weights(k, words);
+    store_step(memory.weights(here.stage()), k, words);
   }
 
   /// P^T of queries 8 (2 k + t) and following, as grade() wants it: where registers are short, only the left factor is
@@ -169,13 +207,13 @@ struct BackwardConsumer {
 
   /// dS^T = P^T (dP^T - delta), as a left factor and to shared memory.
   STROBE_DEVICE void grade() {
-    const u32 delta = memory.delta(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4;
+    const u32 delta = memory.delta(here.stage()) + own_facts();
 #pragma unroll
     for (int k = 0; k < C::kScoreSteps; ++k) {
       float grads[2][4];
 #pragma unroll
       for (int t = 0; t < 2; ++t) {
-        const float2 shift = ptx::ld_shared_f32x2(delta + (2 * k + t) * 32);
+        const float2 shift = facts.delta(delta, 2 * k + t);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           if constexpr (C::kDrops) {
@@ -190,6 +228,7 @@ struct BackwardConsumer {
       }
       left_factor<Element>(grads, ds[k]);
       store_step(memory.grad_scores(here.stage()), k, ds[k]);
+      if (k == C::kScoreSteps / 2 - 1) owing.template give<GivingPlace::kAmongGrades>(grad_query);
     }
     ptx::fence_proxy_async();
   }
@@ -252,35 +291,43 @@ struct BackwardConsumer {
     return told[tile.count % kBackwardVisits];
   }
 
-  /// Waits until dQ of a tile may be given away: to its place in shared memory, or, by the last block that adds and
-  /// where there is no such place, to global memory.
   STROBE_DEVICE void await_place(const Ring<C::kStages>& tile, bool last) const {
-    if (f.grad_query.data == nullptr) return;
-    if (C::kStagesGradQuery) wait_for(memory.stage_empty(), stage.parity() ^ 1);
-    if (!C::kStagesGradQuery || last) wait_for(memory.turn_come(tile.stage()), tile.parity());
+    wait_for(memory.stage_empty(), stage.parity() ^ 1);
+    if (last) wait_for(memory.turn_come(tile.stage()), tile.parity());
   }
 
-  /// Gives away a part of dQ. Where consumers add themselves, parts stand between products that are on their way, since
-  /// memory takes them at its own pace.
-  template <int kPart>
-  STROBE_DEVICE void give(const typename C::Visit& visit, bool last) {
-    constexpr int kParts = C::kStagesGradQuery ? 1 : 4, kTiles = C::kGradTiles / kParts;
-    if (f.grad_query.data == nullptr || kPart >= kParts) return;
-    const GradQueryShare<C> share{f, visit, cluster_number()};
-    if (!C::kStagesGradQuery || last) {
-      share.add(grad_query, kPart * kTiles, (kPart + 1) * kTiles);
-    } else {
-      share.stage(memory.grad_query(), grad_query);
-      ptx::fence_proxy_async();
+  /// Gives away dQ of a tile: to its place in shared memory, or, by the last block that adds, to global memory.
+  STROBE_DEVICE void give_away(const Ring<C::kStages>& tile, bool last) {
+    if (f.grad_query.data != nullptr) {
+      await_place(tile, last);
+      const GradQueryShare<C> share{f, visit_of(tile), cluster_number()};
+      if (last) {
+        share.finish(grad_query);
+      } else {
+        share.stage(memory.grad_query(), grad_query);
+        ptx::fence_proxy_async();
+      }
+      arrive(memory.added(stage.count % 2));
     }
-    if (kPart + 1 == kParts) arrive(memory.added(stage.count % 2));
-  }
-  STROBE_DEVICE void give_away(const Ring<C::kStages>& tile) {
-    const typename C::Visit& visit = visit_of(tile);
-    const bool last = visit.last;
-    await_place(tile, last);
-    give<0>(visit, last);
     stage.advance();
+  }
+
+  /// Begins to give away dQ of the tile `here`, where consumers add it themselves; all of it if no tile follows.
+  STROBE_DEVICE void begin_giving(const typename C::Visit& visit, bool last, bool more) {
+    owing.owed = false;
+    if (f.grad_query.data == nullptr) return;
+    wait_for(memory.turn_come(here.stage()), here.parity());
+    const GradQueryShare<C> share{f, visit, cluster_number()};
+    if (last) {
+      share.finish(grad_query);
+    } else {
+      owing.sums = share.sums();
+      owing.stores = visit.first;
+      owing.owed = more;
+      if (!more) owing.give_all(grad_query);
+      owing.template give<GivingPlace::kThere>(grad_query);
+    }
+    if (!owing.owed) arrive(memory.added(here.stage()));
   }
 
   STROBE_DEVICE ScorePlace place_of(const typename C::Visit& visit) const {
@@ -302,33 +349,69 @@ struct BackwardConsumer {
     const ScorePlace place = place_of(visit);
     const StagedRows<C> staged = staged_rows();
     weigh_edited<C>(f.attention, item().s, visit.head, visit.slope, place, staged,
-                    memory.lse(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4, s);
+                    memory.lse(here.stage()) + own_facts(), s);
     if (!hides) return;
     hidden.find(f.attention, item(), visit, place, staged);
     hidden.clear(s);
   }
 
-  /// P^T of the tile `here`, whose S^T is there, while its dP^T is made, until both are there; where keys are shared,
-  /// dV has been started.
+  /// Steps of dP^T from k on, and between them exponentials, of which every other tile is a step of P^T.
+  template <int k = 0>
+  STROBE_DEVICE void start_grad_weights_and_weigh(float unit) {
+    constexpr int kSteps = C::kDim / 16, kHalf = kSteps / 2 - 1;
+    const u32 grad_outputs = memory.grad_outputs(grad_output().stage()) + queries_at;
+    start_score_product<C, k, k + 1>(memory.values(keys.stage()) + keys_at, grad_outputs, dp);
+#pragma unroll
+    for (int t = k * C::kScoreTiles / kSteps; t < (k + 1) * C::kScoreTiles / kSteps; ++t) {
+      weigh(unit, memory.lse(here.stage()) + own_facts(), t);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) ptx::renew(s[t][e]);
+      if (C::kSharesKeys && t % 2 == 1) store_weights(t / 2);
+    }
+    if constexpr (k == kHalf) owing.template give<GivingPlace::kAmongExponentials>(grad_query);
+    if constexpr (k + 1 < kSteps) {
+      start_grad_weights_and_weigh<k + 1>(unit);
+    } else {
+      ptx::wgmma_commit_group();
+    }
+  }
+
+  /// Starts dP^T of the tile `here`, whose S^T is there, and makes its P^T meanwhile, until both are there; where keys
+  /// are shared, starts dV as well.
   STROBE_DEVICE void weigh_while_dp(float unit) {
     const typename C::Visit& visit = visit_of(here);
     bool edge = visit.edge;
     HiddenScores<C> hidden;
+    await_grad_output();
+    if constexpr (C::kInterleaves) {
+      if (edge) hide(visit, minus_infinity(), s);
+      ptx::wgmma_fence();
+      start_grad_weights_and_weigh(unit);
+    } else {
+      ptx::wgmma_fence();
+      start_grad_weights();
+      owing.template give<GivingPlace::kAmongExponentials>(grad_query);
+    }
+    owing.template give<GivingPlace::kBehindExponentials>(grad_query);
     if constexpr (C::kFeatures != 0) {
       if (C::kHidesByData) edge |= !visit.whole;
       weigh_with_options(visit, edge, hidden);
-    } else {
+    } else if constexpr (!C::kInterleaves) {
       if (edge) hide(visit, minus_infinity(), s);
       weigh(unit);
     }
     hold(s);
     if constexpr (C::kSharesKeys) {
-      store_weights();
+      if constexpr (!C::kInterleaves) {
+#pragma unroll
+        for (int k = 0; k < C::kScoreSteps; ++k) store_weights(k);
+      }
       ptx::fence_proxy_async();
       ptx::bar_sync(2, C::kConsumerThreads);  // P of all queries is there
       hold(grad_value[0]);
       ptx::wgmma_fence();
       start_grad_value();
+      owing.template give<GivingPlace::kBesideGradValue>(grad_query);
     }
     // ptxas 13.0 would move the exponentials behind the wait for the product, but not across this loop.
     await_grad_output();
@@ -357,9 +440,6 @@ struct BackwardConsumer {
     const bool last = visit.last, more = visit.more;
     Ring<C::kStages> ahead = here;
     ahead.advance();
-    await_grad_output();
-    ptx::wgmma_fence();
-    start_grad_weights();
     weigh_while_dp(unit);
     hold(p);
     hold(grad_value[0]);
@@ -376,8 +456,7 @@ struct BackwardConsumer {
     hold(grad_query);
     hold(p);
     arrive(memory.grad_output_empty(here.stage()));
-    await_place(here, last);
-    give<0>(visit, last);
+    give_away(here, last);
     start_grad_key<C::kSteps / 2, C::kSteps>();
     if (more) wait_for(memory.query_full(ahead.stage()), ahead.parity());
     start_scores(ahead.stage());
@@ -387,7 +466,6 @@ struct BackwardConsumer {
     hold(grad_key[0]);
     arrive(memory.query_empty(here.stage()));
     here = ahead;
-    stage.advance();
     return more;
   }
 
@@ -395,11 +473,9 @@ struct BackwardConsumer {
   STROBE_DEVICE bool shared_step(float unit) {
     const typename C::Visit& visit = visit_of(here);
     const bool last = visit.last, more = visit.more;
-    Ring<C::kStages> ahead = here;
+    Ring<C::kStages> before = here, ahead = here;
+    before.advance(-1);
     ahead.advance();
-    await_grad_output();
-    ptx::wgmma_fence();
-    start_grad_weights();
     weigh_while_dp(unit);
     grade();
     ptx::bar_sync(1, C::kConsumerThreads);              // dS of all queries is there
@@ -407,6 +483,8 @@ struct BackwardConsumer {
     hold(grad_key[0]);
     ptx::wgmma_fence();
     start_grad_key();
+    owing.template give<GivingPlace::kBesideGradKey>(grad_query);
+    if (owing.owed) arrive(memory.added(before.stage()));
     start_grad_query(here.stage());
     ptx::wgmma_wait_group<2>();
     hold(grad_value[0]);
@@ -416,22 +494,19 @@ struct BackwardConsumer {
     start_other_grad_query(here.stage());
     if (more) wait_for(memory.query_full(ahead.stage()), ahead.parity());
     start_scores<0, C::kDim / 32>(ahead.stage());
+    if (more) read_facts(ahead.stage());
     ptx::wgmma_wait_group<1>();
     hold(grad_key[0]);
     hold(grad_query);
     arrive_there(memory.other_graded(here.stage()));
-    await_place(here, last);
-    give<0>(visit, last);
-    give<1>(visit, last);
+    begin_giving(visit, last, more);
     ptx::wgmma_fence();
     start_scores<C::kDim / 32, C::kDim / 16>(ahead.stage());
-    give<2>(visit, last);
-    give<3>(visit, last);
+    owing.template give<GivingPlace::kBesideScores>(grad_query);
     ptx::wgmma_wait_group<0>();
     hold(s);
     arrive(memory.query_empty(here.stage()));
     here = ahead;
-    stage.advance();
     return more;
   }
 
@@ -453,7 +528,7 @@ struct BackwardConsumer {
     if constexpr (!kFirst) {
       ptx::wgmma_wait_group<1>();
       hold(grad_query);
-      give_away(before);
+      give_away(before, visit_of(before).last);
     }
     ptx::wgmma_wait_group<0>();
     hold(grad_value[0]);
@@ -478,21 +553,15 @@ struct BackwardConsumer {
     arrive(memory.query_empty(here.stage()));
     if constexpr (kLast) {
       hold(grad_query);
-      give_away(here);
+      give_away(here, visit_of(here).last);
       here = ahead;
     } else {
       hold(s);
       here = ahead;
-      await_grad_output();
-      ptx::wgmma_fence();
-      start_grad_weights();
       weigh_while_dp(unit);
     }
   }
   STROBE_DEVICE void delayed_steps(float unit) {
-    await_grad_output();
-    ptx::wgmma_fence();
-    start_grad_weights();
     weigh_while_dp(unit);
     if (!visit_of(here).more) return delayed_step<true, true>(unit);
     delayed_step<true, false>(unit);
@@ -519,6 +588,7 @@ struct BackwardConsumer {
     ptx::wgmma_fence();
     start_scores(here.stage());
     ask_ahead(here);
+    read_facts(here.stage());
     ptx::wgmma_wait_group<0>();
     hold(s);
     wait_for(memory.values_full(keys.stage()), keys.parity());

@@ -23,16 +23,13 @@ struct BackwardTile {
 /// Dimensions of heads and values that kernels are built for; others are padded to the next. 0 where there is none.
 constexpr int built_backward_dim(int dim) { return dim <= 64 ? 64 : dim <= 128 ? 128 : dim <= 256 ? 256 : 0; }
 
-/// Whether the copy engine adds to dQ, from shared memory, or the consumers themselves, where that has no room.
-constexpr bool stages_grad_query(int dim) { return dim <= 128; }
-
 /// Features of which producers look up the visits of a block, and its turns at dQ.
 constexpr bool surveys_visits(int features) { return (features & (kDocuments | kBlockMask)) != 0; }
 
 /// Threads that pass turns at dQ on, one tile each in turn: while one waits for its addition to arrive, the other has
 /// the next tile's added. (Faster at d128, no faster at d64.)
 constexpr int turn_threads(int dim, int features) {
-  return dim > 64 && stages_grad_query(dim) && !surveys_visits(features) ? 2 : 1;
+  return dim > 64 && dim <= 128 && !surveys_visits(features) ? 2 : 1;
 }
 
 constexpr BackwardTile backward_tile(int dim) {
@@ -58,6 +55,13 @@ constexpr bool shares_keys(int dim) { return dim > 128; }
 /// Whether a tile's dQ is made beside the next tile's dV, so that warpgroups seldom wait for one another, and dS^T
 /// stays in registers as the left factor of dK. (Faster at d64, slower at d128: README.md.)
 constexpr bool delays_grad_query(int dim) { return dim <= 64; }
+
+/// Whether the plain kernel's exponentials stand between the steps of dP^T, of which a warpgroup can start only a few
+/// ahead of the tensor unit. (Faster at d64 and d256, no faster at d128.)
+constexpr bool interleaves_weights(int dim, int features) { return features == 0 && (dim <= 64 || dim > 128); }
+
+/// Whether the copy engine adds to dQ, from shared memory, or the consumers themselves, where that has no room.
+constexpr bool stages_grad_query(int dim) { return !shares_keys(dim); }
 
 /// Whether dK and dV go to memory by way of where dS^T lay, so that the next keys and values may come at once;
 /// otherwise by way of where keys and values lay. (Not measured at d128.)

@@ -153,18 +153,18 @@ struct GradQueryShare {
     }
   }
 
-  static STROBE_DEVICE void store(float* to, const Sums& g, int begin, int end) {
+  static STROBE_DEVICE void store(float* to, const Sums& g) {
 #pragma unroll
-    for (int n = begin; n < end; ++n) {
+    for (int n = 0; n < C::kGradTiles; ++n) {
       *reinterpret_cast<float4*>(to + n * 128) = make_float4(g[n][0], g[n][1], g[n][2], g[n][3]);
     }
   }
 
   /// For types and alignments that are not the usual ones: from the sums in memory.
-  STROBE_DEVICE void write_from_sums(const float* from, int begin, int end) const {
+  STROBE_DEVICE void write_from_sums(const float* from) const {
     const AttentionParams& p = f.attention;
 #pragma unroll 1
-    for (int n = begin * 4; n < end * 4; ++n) {
+    for (int n = 0; n < C::kGradTiles * 4; ++n) {
       const int i = row() + n % 4 / 2 * 8, d = dim() + n / 4 * 8 + n % 2;
       if (i < visit.rows && d < p.head_dim) {
         store_float(row_at(i), f.grad_query.type, d, from[n / 4 * 128 + n % 4] * p.scale);
@@ -172,11 +172,11 @@ struct GradQueryShare {
     }
   }
 
-  STROBE_DEVICE void write(float* sums, Sums& g, int begin, int end) const {
+  STROBE_DEVICE void write(float* sums, const Sums& g) const {
     const AttentionParams& p = f.attention;
     if (f.grad_query.type == strobe::cuda::Element::kFloat32 || f.grad_query.vector_bytes < 4) {
-      store(sums, g, begin, end);
-      write_from_sums(sums, begin, end);
+      store(sums, g);
+      write_from_sums(sums);
       return;
     }
 #pragma unroll
@@ -184,32 +184,71 @@ struct GradQueryShare {
       const int i = row() + 8 * half, left = i < visit.rows ? p.head_dim - dim() : 0;
       char* const to = row_at(i) + dim() * 2;
 #pragma unroll
-      for (int n = begin; n < end; ++n) {
+      for (int n = 0; n < C::kGradTiles; ++n) {
         const u32 pair = Element::pack(g[n][2 * half] * p.scale, g[n][2 * half + 1] * p.scale);
         if (8 * n < left) *reinterpret_cast<u32*>(to + 16 * n) = pair;
       }
     }
   }
 
-  /// Adds fragments [begin, end), which are constants where this is inlined.
-  STROBE_DEVICE void add(Sums& g, int begin, int end) const {
+  /// By the last block: adds what is there, and writes the gradient.
+  STROBE_DEVICE void finish(Sums& g) const {
     float* const at = sums();
-    if (visit.last) {
-      if (!visit.first) {
+    if (!visit.first) {
 #pragma unroll
-        for (int n = begin; n < end; ++n) {
-          const float4 sum = ptx::ld_global_cg_16(at + n * 128);
-          g[n][0] += sum.x, g[n][1] += sum.y, g[n][2] += sum.z, g[n][3] += sum.w;
-        }
+      for (int n = 0; n < C::kGradTiles; ++n) {
+        const float4 sum = ptx::ld_global_cg_16(at + n * 128);
+        g[n][0] += sum.x, g[n][1] += sum.y, g[n][2] += sum.z, g[n][3] += sum.w;
       }
-      write(at, g, begin, end);
-    } else if (visit.first) {
-      store(at, g, begin, end);
-    } else {
+    }
+    write(at, g);
+  }
+};
+
+/// Where consumers add dQ of a tile themselves: in the order of time, up to the next tile's dQ.
+enum class GivingPlace {
+  kThere,               // dQ is there, half of the next tile's S^T under way
+  kBesideScores,        // the other half too
+  kAmongExponentials,   // half of the next tile's dP^T is under way
+  kBehindExponentials,  // all of it
+  kBesideGradValue,     // its dV too
+  kAmongGrades,         // half of its dS^T is made
+  kBesideGradKey        // its dK is under way
+};
+
+/// A thread's share of a tile's dQ where consumers add it themselves. Memory takes additions at its own pace, and who
+/// asks for many at once waits; so one fragment after another is given away, in the tile after.
+template <class C>
+struct OwedGradQuery {
+  using Sums = typename C::GradQuery;
+
+  float* sums;        // as GradQueryShare has them
+  bool owed = false;  // some fragments are
+  bool stores;        // as the first block does; others add
+
+  /// So many fragments have been given away behind a place.
+  static constexpr int given_by(GivingPlace place) {
+    return place == GivingPlace::kBesideGradKey ? C::kGradTiles : int(place) + 1;
+  }
+  static_assert(C::kGradTiles >= int(GivingPlace::kBesideGradKey) + 1);
+
+  template <int kBegin, int kEnd>
+  STROBE_DEVICE void give_fragments(const Sums& g) const {
 #pragma unroll
-      for (int n = begin; n < end; ++n) ptx::red_add_f32x4(at + n * 128, g[n]);
+    for (int n = kBegin; n < kEnd; ++n) {
+      if (stores) {
+        *reinterpret_cast<float4*>(sums + n * 128) = make_float4(g[n][0], g[n][1], g[n][2], g[n][3]);
+      } else {
+        ptx::red_add_f32x4(sums + n * 128, g[n]);
+      }
     }
   }
+  template <GivingPlace kPlace>
+  STROBE_DEVICE void give(const Sums& g) const {
+    constexpr int kEnd = given_by(kPlace), kBegin = int(kPlace) == 0 ? 0 : given_by(GivingPlace(int(kPlace) - 1));
+    if (owed) give_fragments<kBegin, kEnd>(g);
+  }
+  STROBE_DEVICE void give_all(const Sums& g) const { give_fragments<0, C::kGradTiles>(g); }
 };
 
 }  // namespace strobe::cuda::sm90
