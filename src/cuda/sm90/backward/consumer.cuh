@@ -3,9 +3,9 @@
 #pragma once
 
 #include "cuda/sm80/backward/epilogue.cuh"
+#include "cuda/sm90/backward/grad_query.cuh"
 #include "cuda/sm90/backward/hide.cuh"
 #include "cuda/sm90/backward/products.cuh"
-#include "cuda/sm90/backward/turns.cuh"
 
 namespace strobe::cuda::sm90 {
 
@@ -15,37 +15,6 @@ struct GradedWeights {};
 template <class C>
 struct GradedWeights<C, true> {
   typename C::Factor words;
-};
-
-/// What a consumer owes of dQ: nothing where it is staged.
-template <class C, bool = C::kSharesKeys>
-struct OwedOf {
-  template <GivingPlace>
-  STROBE_DEVICE void give(const typename C::GradQuery&) const {}
-};
-template <class C>
-struct OwedOf<C, true> : OwedGradQuery<C> {};
-
-/// LSE and delta of a thread's queries: read ahead, or where they are used.
-template <class C, bool = C::kReadsAhead>
-struct TileFacts {
-  STROBE_DEVICE void read(u32, u32) {}
-  STROBE_DEVICE float2 lse(u32 place, int t) const { return ptx::ld_shared_f32x2(place + t * 32); }
-  STROBE_DEVICE float2 delta(u32 place, int t) const { return ptx::ld_shared_f32x2(place + t * 32); }
-};
-template <class C>
-struct TileFacts<C, true> {
-  float2 lses[C::kScoreTiles], deltas[C::kScoreTiles];
-
-  STROBE_DEVICE void read(u32 lse, u32 delta) {
-#pragma unroll
-    for (int t = 0; t < C::kScoreTiles; ++t) {
-      lses[t] = ptx::ld_shared_f32x2(lse + t * 32);
-      deltas[t] = ptx::ld_shared_f32x2(delta + t * 32);
-    }
-  }
-  STROBE_DEVICE float2 lse(u32, int t) const { return lses[t]; }
-  STROBE_DEVICE float2 delta(u32, int t) const { return deltas[t]; }
 };
 
 template <class C>

@@ -5,6 +5,7 @@
 
 #include "cuda/sm90/backward/consumer.cuh"
 #include "cuda/sm90/backward/producer.cuh"
+#include "cuda/sm90/backward/turns.cuh"
 
 namespace strobe::cuda::sm90 {
 
