@@ -67,7 +67,8 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
 /// half of the second-level cache, and as many as it takes that blocks of one head, which come to a tile some
 /// turn_tiles after one another, find their turns come. Under a causal mask blocks come to an end one after another,
 /// and more heads fill the gaps; where many blocks of a head are under way at a time, they share what they read all the
-/// same. Packed sequences are taken for as long as they are on average.
+/// same. Packed sequences are taken for as long as they are on average. (Clusters are half as many as multiprocessors,
+/// but hand dQ on a tile later, and so come twice as far apart.)
 int heads_per_group(const Problem& problem, const CudaDevice& device, const BackwardTile& tile, std::int64_t heads) {
   constexpr std::int64_t kManyVisits = 32;
   const std::int64_t sequences = problem.packed_queries ? std::max<std::int64_t>(problem.batch, 1) : 1;
@@ -76,7 +77,7 @@ int heads_per_group(const Problem& problem, const CudaDevice& device, const Back
   const std::int64_t visits = std::max<std::int64_t>(rows / tile.query_tile / (problem.causal ? 2 : 1), 1);
   const std::int64_t turn_tiles = problem.causal && visits >= kManyVisits ? 4 : 2;
   const std::int64_t by_cache = device.l2_bytes / 2 / bytes;
-  const std::int64_t by_turns = ceil_div(device.multiprocessors / tile.cluster * turn_tiles, visits);
+  const std::int64_t by_turns = ceil_div(device.multiprocessors * turn_tiles, visits);
   return int(std::clamp<std::int64_t>(std::max(by_cache, by_turns), 1, heads));
 }
 
