@@ -20,11 +20,52 @@ STROBE_DEVICE void mbarrier_arrive_expect_tx(u32 barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
+
+/// The thread block's number in its cluster.
+STROBE_DEVICE int cluster_rank() {
+  int rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+/// Where the thread block of that rank has what lies at this address in the shared memory of ours.
+STROBE_DEVICE u32 cluster_address(u32 address, int rank) {
+  u32 there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+/// All threads of the cluster meet.
+STROBE_DEVICE void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+/// At a barrier of any thread block of the cluster. Tells it of reads that are over; stores to memory are not waited
+/// for.
+STROBE_DEVICE void mbarrier_arrive_cluster(u32 barrier) {
+  asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+/// Stores four bytes in the shared memory of a thread block of the cluster, where `barrier` counts them.
+STROBE_DEVICE void st_async(u32 to, u32 value, u32 barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(to), "r"(value),
+               "r"(barrier)
+               : "memory");
+}
+
 /// Whether the phase of this parity has ended; waits a while for it.
 STROBE_DEVICE bool mbarrier_try_wait_parity(u32 barrier, u32 parity) {
   u32 done;
   asm volatile(
       "{\n.reg .pred ended;\nmbarrier.try_wait.parity.acquire.cta.shared::cta.b64 ended, [%1], %2;\n"
+      "selp.b32 %0, 1, 0, ended;\n}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
+/// The same, of what other thread blocks of the cluster have stored.
+STROBE_DEVICE bool mbarrier_try_wait_parity_cluster(u32 barrier, u32 parity) {
+  u32 done;
+  asm volatile(
+      "{\n.reg .pred ended;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 ended, [%1], %2;\n"
       "selp.b32 %0, 1, 0, ended;\n}"
       : "=r"(done)
       : "r"(barrier), "r"(parity)
@@ -69,6 +110,12 @@ STROBE_DEVICE void cp_async_bulk_tensor_load(u32 to, const TensorMap& map, u32 b
       "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(to),
       "l"(reinterpret_cast<u64>(&map)), "r"(barrier), "r"(dim), "r"(row), "r"(head), "r"(batch), "l"(policy)
       : "memory");
+}
+/// Copies `bytes`, a multiple of 16, to the shared memory of a thread block of the cluster, whose barrier counts them.
+STROBE_DEVICE void cp_async_bulk_copy_to_cluster(u32 to, u32 from, u32 barrier, int bytes) {
+  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "r"(from), "r"(bytes), "r"(barrier)
+               : "memory");
 }
 /// Brings `bytes`, a multiple of 16, that lie together in memory; their bytes are counted by `barrier`.
 STROBE_DEVICE void cp_async_bulk_load(u32 to, const void* from, u32 barrier, int bytes) {

@@ -44,7 +44,7 @@ struct FakeStream {
 struct FakeModule {
   FakeContext* context;
   std::string image;
-  strobe::simulator::Kernel kernel;  // of the simulated GPU, or null
+  strobe::simulator::Kernel kernel;  // of the simulated GPU, if it has one
 };
 
 FakeDriver state;
@@ -71,7 +71,7 @@ FakeContext* current() { return stack.empty() ? nullptr : stack.back(); }
 
 /// Of an image that is no kernel. The simulated GPU has static shared memory elsewhere.
 int static_shared(CuFunction function) {
-  return reinterpret_cast<const FakeModule*>(function)->kernel == nullptr ? kStaticShared : 0;
+  return reinterpret_cast<const FakeModule*>(function)->kernel.run == nullptr ? kStaticShared : 0;
 }
 
 /// What a call that is not allowed during capture answers.
@@ -251,12 +251,14 @@ EXPORT CuResult cuLaunchKernelEx(const CuLaunch* launch, CuFunction function, vo
                               parameters[0],
                               early});
   }
-  if (state.launch_result == kCuSuccess && module->kernel != nullptr) {
+  if (state.launch_result == kCuSuccess && module->kernel.run != nullptr) {
     const strobe::simulator::Index grid{launch->grid_x, launch->grid_y, launch->grid_z};
-    const bool done = strobe::simulator::run(module->kernel, parameters[0], grid, launch->block_x, launch->shared_bytes,
-                                             {.seed = number_from_environment("STROBE_SIMULATOR_SEED", 1),
-                                              .blocks = number_from_environment("STROBE_SIMULATED_BLOCKS", 1),
-                                              .early = early});
+    const bool done =
+        strobe::simulator::run(module->kernel.run, parameters[0], grid, launch->block_x, launch->shared_bytes,
+                               {.seed = number_from_environment("STROBE_SIMULATOR_SEED", 1),
+                                .blocks = number_from_environment("STROBE_SIMULATED_BLOCKS", 1),
+                                .early = early,
+                                .cluster = module->kernel.cluster});
     return done ? kCuSuccess : kLaunchFailed;
   }
   return state.launch_result;

@@ -20,10 +20,10 @@ using u32 = std::uint32_t;
 using u64 = std::uint64_t;
 
 constexpr unsigned kWarpgroup = 128;
+constexpr std::size_t kSharedBytes = 64 << 10;
 
 bool warpgroup_runs(void (*kernel)(const void* params), const void* params = nullptr, unsigned threads = kWarpgroup,
                     unsigned seed = 1) {
-  constexpr std::size_t kSharedBytes = 64 << 10;
   return runs(kernel, params, threads, seed, kSharedBytes);
 }
 
@@ -418,6 +418,99 @@ TEST(Registers, AreGivenWhenOthersHaveGivenThemBack) {
   EXPECT_FALSE(warpgroup_runs([](const void*) { set_most_registers(warp() < 8 ? 200 : 64, warp() < 8); }, nullptr, 512))
       << "256 * 72 are wanted, 256 * 64 given back";
   EXPECT_FALSE(warpgroup_runs([](const void*) { set_most_registers(41, false); }));
+}
+
+/// Two blocks of a warpgroup, a cluster.
+bool cluster_runs(void (*kernel)(const void* params), unsigned seed, unsigned blocks = 2) {
+  return run(kernel, nullptr, {blocks, 1, 1}, kWarpgroup, kSharedBytes, {.seed = seed, .cluster = 2});
+}
+
+constexpr u32 kNumber = 16, kOther = kBox + kBoxBytes;
+
+/// What lies at an address, in the shared memory of the other block.
+u32 of_other(u32 address) { return cluster_address(address, cluster_rank() ^ 1); }
+
+u32 load_word(u32 address) {
+  u32 word;
+  std::memcpy(&word, read(address, sizeof word), sizeof word);
+  return word;
+}
+
+TEST(Cluster, HandsOverNumbersAndBytes) {
+  for (const unsigned seed : {1u, 2u, 3u}) {
+    EXPECT_TRUE(cluster_runs(
+        [](const void*) {
+          start_barrier();
+          const u32 mine = 100 * u32(cluster_rank()) + thread(), first = 100 * u32(cluster_rank() ^ 1);
+          store(kBox + thread() * 4, &mine, 4);
+          fence_proxy_async();
+          cluster_sync();
+          if (thread() == 0) {
+            mbarrier_arrive_expect_tx(kBarrier, int(kWarpgroup) * 4 + 4);
+            bulk_copy_to_cluster(of_other(kOther), kBox, of_other(kBarrier), int(kWarpgroup) * 4);
+            store_async(of_other(kNumber), mine, of_other(kBarrier));
+          }
+          wait_for_phase(0);
+          EXPECT_EQ(load_word(kOther + thread() * 4), first + thread());
+          EXPECT_EQ(load_word(kNumber), first);
+          cluster_sync();
+        },
+        seed));
+  }
+}
+
+TEST(Cluster, FindsCopiesOverWhatTheOtherBlockReads) {
+  const auto kernel = [](const void* told) {
+    if (thread() == 0) {
+      mbarrier_init(kBarrier, 1);
+      mbarrier_init(kBarrier + 8, 4);
+      fence_mbarrier_init();
+    }
+    const u32 mine = 1;
+    store(kBox + thread() * 4, &mine, 4);
+    fence_proxy_async();
+    cluster_sync();
+    if (cluster_rank() == 0) {
+      if (thread() == 0) {
+        if (told != nullptr) {
+          while (!mbarrier_try_wait_parity(kBarrier + 8, 0)) {
+          }
+        }
+        bulk_copy_to_cluster(of_other(kBox), kBox, of_other(kBarrier), int(kWarpgroup) * 4);
+      }
+    } else {
+      load_word(kBox + thread() * 4);
+      together(~0u, nullptr, [](void* const*) {});
+      if (thread() % kLanes == 0) mbarrier_arrive_cluster(of_other(kBarrier + 8));
+      if (thread() == 0) mbarrier_arrive_expect_tx(kBarrier, int(kWarpgroup) * 4);
+      wait_for_phase(0);
+    }
+    cluster_sync();
+  };
+  const int told = 1;
+  const Order order{.cluster = 2};
+  EXPECT_TRUE(run(kernel, &told, {2, 1, 1}, kWarpgroup, kSharedBytes, order));
+  EXPECT_FALSE(run(kernel, nullptr, {2, 1, 1}, kWarpgroup, kSharedBytes, order));
+}
+
+TEST(Cluster, FindsFlaws) {
+  const auto nothing = [](const void*) {};
+  EXPECT_FALSE(cluster_runs(nothing, 1, 3)) << "half a cluster";
+  EXPECT_FALSE(cluster_runs(
+      [](const void*) {
+        if (cluster_rank() == 0) cluster_sync();
+      },
+      1))
+      << "one waits";
+  EXPECT_FALSE(cluster_runs([](const void*) { mbarrier_arrive_cluster(of_other(kBarrier)); }, 1)) << "no barrier";
+  EXPECT_FALSE(cluster_runs(
+      [](const void*) {
+        start_barrier();
+        cluster_sync();
+        mbarrier_arrive_cluster(kBarrier);
+      },
+      1))
+      << "an address of the block's own";
 }
 
 TEST(Blocks, MayWaitForThoseThatRunBesideThem) {

@@ -16,6 +16,16 @@ void mbarrier_arrive_expect_tx(std::uint32_t barrier, int bytes);
 bool mbarrier_try_wait_parity(std::uint32_t barrier, std::uint32_t parity);
 void fence_proxy_async();
 
+/// The number of the block that runs in its cluster, and where a block of that number has what lies at an address.
+int cluster_rank();
+std::uint32_t cluster_address(std::uint32_t address, int rank);
+/// Waits for all threads of the cluster.
+void cluster_sync();
+/// Barriers and places are addresses as cluster_address() makes them.
+void mbarrier_arrive_cluster(std::uint32_t barrier);
+void store_async(std::uint32_t to, std::uint32_t value, std::uint32_t barrier);
+void bulk_copy_to_cluster(std::uint32_t to, std::uint32_t from, std::uint32_t barrier, int bytes);
+
 /// `map` is a CUtensorMap, `at` the first element of the box.
 void bulk_tensor_load(std::uint32_t to, const void* map, std::uint32_t barrier, const int (&at)[4]);
 void bulk_load(std::uint32_t to, const void* from, std::uint32_t barrier, int bytes);

@@ -32,14 +32,16 @@ constexpr const char* kWritesTooEarly = "writes what another warp may still read
 
 }  // namespace
 
-void Block::start(Index place, unsigned threads, std::size_t bytes) {
+void Block::start(Index place, int number, unsigned threads, std::size_t bytes) {
   index = place;
+  rank = number;
   shared_bytes = bytes;
   std::memset(memory, 0xff, kMostShared);
   const int warps = (int(threads) + kLanes - 1) / kLanes;
   meetings.assign(std::size_t(warps), {});
   for (Barrier& barrier : barriers) barrier = {};
-  races.start(warps, bytes);
+  of_cluster = {};
+  races.start(warps, rank, bytes);
   copy_engine.start();
   matrix_units.start(warps);
   free_registers = 0;
@@ -99,6 +101,36 @@ void barrier_wait(int barrier, int threads) {
   if (count(b, threads, true)) return;
   b.waiting.push_back(current);
   wait_for("named barrier %u", std::uint32_t(barrier));
+}
+
+Within::Within(Block& other) {
+  block = &other;
+  shared_memory = other.memory;
+}
+Within::~Within() {
+  block = before_;
+  shared_memory = before_->memory;
+}
+
+int cluster_rank() { return block->rank; }
+
+void cluster_sync() {
+  Barrier& mine = block->of_cluster;
+  block->races.arrive(current_warp(), mine.knowledge);
+  ++mine.here;
+  mine.waiting.push_back(current);
+  self().ready = false;
+  const auto complete = [](const Block* one) { return one->of_cluster.here == int(block_size.x); };
+  if (std::all_of(block->cluster.begin(), block->cluster.end(), complete)) {
+    Knowledge all;
+    for (const Block* one : block->cluster) all.take(one->of_cluster.knowledge);
+    for (Block* one : block->cluster) {
+      const Within there(*one);
+      one->of_cluster.knowledge = all;
+      open_barrier(one->of_cluster);
+    }
+  }
+  if (!self().ready) wait_for("the cluster's barrier");
 }
 
 void barrier_arrive(int barrier, int threads) { count(block->barriers[barrier], threads, false); }

@@ -58,17 +58,21 @@ struct Block {
   static constexpr int kBarriers = 16;
 
   /// Begins, with fibers that are ready to start.
-  void start(Index place, unsigned threads, std::size_t bytes);
+  /// `rank` is its number in its cluster.
+  void start(Index place, int rank, unsigned threads, std::size_t bytes);
   /// The thread that runs has come to its end.
   void end_thread();
 
   Index index;
+  int rank = 0;
+  std::vector<Block*> cluster;  // by rank
   std::vector<Fiber> fibers;
   int live = 0;                                       // threads that have not ended
   std::uint32_t laziness = 1;                         // runs once in so many rounds
   std::vector<int> order;                             // of warps
   std::vector<std::array<Meeting, kLanes>> meetings;  // by warp
   Barrier barriers[kBarriers];
+  Barrier of_cluster;
   Races races;
   CopyEngine copy_engine;
   MatrixUnits matrix_units;
@@ -83,6 +87,18 @@ extern Block* block;
 extern int current;
 /// What is left to chance.
 extern std::mt19937 chance;
+
+/// Takes the place of the block that runs, for a while: what is done to another block of its cluster.
+class Within {
+ public:
+  explicit Within(Block& other);
+  ~Within();
+  Within(const Within&) = delete;
+  Within& operator=(const Within&) = delete;
+
+ private:
+  Block* const before_ = block;
+};
 
 inline Fiber& self() { return block->fibers[std::size_t(current)]; }
 inline int current_warp() { return current / kLanes; }

@@ -192,7 +192,7 @@ void CopyEngine::end_phase_if_complete(Mbarrier& mbarrier) {
   ++mbarrier.phases;
   mbarrier.missing = mbarrier.arrivals;
   mbarrier.knowledge.take(mbarrier.arriving);
-  Races::end_phase(mbarrier.number, mbarrier.phases, mbarrier.knowledge);
+  block->races.end_phase(mbarrier.number, mbarrier.phases, mbarrier.knowledge);
   wake_all(mbarrier.waiting);
 }
 
@@ -212,6 +212,39 @@ void CopyEngine::ask(std::uint32_t to, Place from, std::uint32_t address) {
   require_free(block->races.write_later(current_warp(), to, from.bytes, mbarrier.number, mbarrier.phases + 1),
                "has the copy engine write over");
   loads_.push_back({to, from, address});
+}
+
+Mbarrier& CopyEngine::barrier_of_cluster(std::uint32_t address) {
+  const auto place = barriers_.find(address);
+  if (place == barriers_.end()) fail("takes something else for a barrier in another block's shared memory");
+  if (!place->second.announced) fail("uses a barrier of another block that may not be initialised yet");
+  return place->second;
+}
+
+void CopyEngine::arrive(std::uint32_t address, const Knowledge& other_block) {
+  Mbarrier& mbarrier = barrier_of_cluster(address);
+  if (mbarrier.missing == 0) fail("arrives at a barrier that all have come to, in a phase that bytes are missing of");
+  mbarrier.arriving.take(other_block);
+  --mbarrier.missing;
+  end_phase_if_complete(mbarrier);
+}
+
+void CopyEngine::ask(std::uint32_t to, Place from, std::uint32_t address, const Knowledge& other_block) {
+  const Mbarrier& mbarrier = barrier_of_cluster(address);
+  shared(to, from.bytes, from.is_box ? kBoxAlignment : kChunk);
+  require_free(block->races.write_later(other_block, to, from.bytes, mbarrier.number, mbarrier.phases + 1),
+               "has the copy engine write over");
+  loads_.push_back({to, from, address});
+}
+
+void CopyEngine::store(std::uint32_t to, std::uint32_t value, std::uint32_t address, const Knowledge& other_block) {
+  Mbarrier& mbarrier = barrier_of_cluster(address);
+  char* const place = shared(to, sizeof value, sizeof value);
+  require_free(block->races.write_later(other_block, to, sizeof value, mbarrier.number, mbarrier.phases + 1),
+               "stores over");
+  std::memcpy(place, &value, sizeof value);
+  mbarrier.bytes -= static_cast<long long>(sizeof value);
+  end_phase_if_complete(mbarrier);
 }
 
 std::string CopyEngine::describe_barriers() const {
@@ -244,6 +277,49 @@ bool mbarrier_try_wait_parity(std::uint32_t barrier, std::uint32_t parity) {
   if (mbarrier.phases % 2 == parity) return false;
   block->races.leave(current_warp(), mbarrier.knowledge);
   return true;
+}
+
+namespace {
+
+constexpr int kRankBits = 24;  // an address in a cluster: a rank, plus one, above as many bits
+
+Block& block_at(std::uint32_t& address) {
+  const std::uint32_t rank = (address >> kRankBits) - 1;
+  if (address >> kRankBits == 0 || rank >= block->cluster.size()) fail("takes something else for a cluster's address");
+  address &= (1u << kRankBits) - 1;
+  return *block->cluster[rank];
+}
+
+}  // namespace
+
+std::uint32_t cluster_address(std::uint32_t address, int rank) {
+  return address + (std::uint32_t(rank + 1) << kRankBits);
+}
+
+void mbarrier_arrive_cluster(std::uint32_t barrier) {
+  Knowledge mine;
+  block->races.arrive(current_warp(), mine);
+  Block& there = block_at(barrier);
+  const Within within(there);
+  there.copy_engine.arrive(barrier, mine);
+}
+
+void store_async(std::uint32_t to, std::uint32_t value, std::uint32_t barrier) {
+  const Knowledge mine = block->races.knowledge(current_warp());
+  Block& there = block_at(to);
+  if (&there != &block_at(barrier)) fail("names a barrier of another block than it stores to");
+  const Within within(there);
+  there.copy_engine.store(to, value, barrier, mine);
+}
+
+void bulk_copy_to_cluster(std::uint32_t to, std::uint32_t from, std::uint32_t barrier, int bytes) {
+  const Place source = bytes_at(shared(from, std::size_t(bytes), kChunk), bytes);
+  require_free(block->races.read_later(current_warp(), from, source.bytes), "copies");
+  const Knowledge mine = block->races.knowledge(current_warp());
+  Block& there = block_at(to);
+  if (&there != &block_at(barrier)) fail("names a barrier of another block than it copies to");
+  const Within within(there);
+  there.copy_engine.ask(to, source, barrier, mine);
 }
 
 void fence_proxy_async() { block->races.fence(current_warp()); }

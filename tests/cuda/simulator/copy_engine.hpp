@@ -68,6 +68,10 @@ class CopyEngine {
   void announce();
   void arrive(std::uint32_t address, int bytes);
   void ask(std::uint32_t to, Place from, std::uint32_t barrier);
+  // The same asked for by a warp of another block of the cluster, which knows so much.
+  void arrive(std::uint32_t address, const Knowledge& other_block);
+  void ask(std::uint32_t to, Place from, std::uint32_t barrier, const Knowledge& other_block);
+  void store(std::uint32_t to, std::uint32_t value, std::uint32_t barrier, const Knowledge& other_block);
   /// Of those that somebody waits for, in the order of memory: "barrier 3 at byte 1024: phase 2 misses 1 arrivals ..."
   std::string describe_barriers() const;
 
@@ -77,6 +81,7 @@ class CopyEngine {
     Place from;
     std::uint32_t barrier;
   };
+  Mbarrier& barrier_of_cluster(std::uint32_t address);
   void end_phase_if_complete(Mbarrier& barrier);
 
   std::map<std::uint32_t, Mbarrier> barriers_;

@@ -13,6 +13,7 @@
 #define __noinline__ __attribute__((noinline))
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __align__(bytes) alignas(bytes)
 /// A block that comes here keeps such memory for itself until it ends.
 #define __shared__                          \

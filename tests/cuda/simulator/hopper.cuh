@@ -10,7 +10,17 @@ inline void mbarrier_init(u32 barrier, int arrivals) { sim::mbarrier_init(barrie
 inline void fence_mbarrier_init() { sim::fence_mbarrier_init(); }
 inline void mbarrier_arrive(u32 barrier) { sim::mbarrier_arrive(barrier); }
 inline void mbarrier_arrive_expect_tx(u32 barrier, int bytes) { sim::mbarrier_arrive_expect_tx(barrier, bytes); }
+
+inline int cluster_rank() { return sim::cluster_rank(); }
+inline u32 cluster_address(u32 address, int rank) { return sim::cluster_address(address, rank); }
+inline void cluster_sync() { sim::cluster_sync(); }
+inline void mbarrier_arrive_cluster(u32 barrier) { sim::mbarrier_arrive_cluster(barrier); }
+inline void st_async(u32 to, u32 value, u32 barrier) { sim::store_async(to, value, barrier); }
+
 inline bool mbarrier_try_wait_parity(u32 barrier, u32 parity) { return sim::mbarrier_try_wait_parity(barrier, parity); }
+inline bool mbarrier_try_wait_parity_cluster(u32 barrier, u32 parity) {
+  return sim::mbarrier_try_wait_parity(barrier, parity);
+}
 
 inline void nanosleep(u32) {}
 
@@ -30,6 +40,9 @@ inline void prefetch_tensormap(const TensorMap&) {}
 inline void cp_async_bulk_tensor_load(u32 to, const TensorMap& map, u32 barrier, int dim, int row, int head, int batch,
                                       u64) {
   sim::bulk_tensor_load(to, &map, barrier, {dim, row, head, batch});
+}
+inline void cp_async_bulk_copy_to_cluster(u32 to, u32 from, u32 barrier, int bytes) {
+  sim::bulk_copy_to_cluster(to, from, barrier, bytes);
 }
 inline void cp_async_bulk_load(u32 to, const void* from, u32 barrier, int bytes) {
   sim::bulk_load(to, from, barrier, bytes);

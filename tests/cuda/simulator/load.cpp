@@ -29,18 +29,22 @@ std::size_t rounded(std::size_t bytes, std::size_t unit) { return (bytes + unit 
 }  // namespace
 
 Kernel load(const void* image) {
-  if (std::strncmp(static_cast<const char*>(image), ELFMAG, SELFMAG) != 0) return nullptr;
+  if (std::strncmp(static_cast<const char*>(image), ELFMAG, SELFMAG) != 0) return {};
   Elf64_Ehdr header;
   std::memcpy(&header, image, sizeof header);
-  if (header.e_machine != EM_X86_64 && header.e_machine != EM_AARCH64) return nullptr;
+  if (header.e_machine != EM_X86_64 && header.e_machine != EM_AARCH64) return {};
   const std::size_t bytes = header.e_shoff + std::size_t(header.e_shnum) * header.e_shentsize;
   const int file = memfd_create("simulated kernel", 0);
   const bool written = file >= 0 && write(file, image, bytes) == ssize_t(bytes);
   const std::string path = "/proc/self/fd/" + std::to_string(file);
   void* library = written ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
   if (library == nullptr) std::fprintf(stderr, "simulated GPU: %s\n", dlerror());
-  if (library == nullptr) return nullptr;  // the file stays open: dlopen knows libraries by their path
-  return reinterpret_cast<Kernel>(dlsym(library, "strobe_simulated_kernel"));
+  if (library == nullptr) return {};  // the file stays open: dlopen knows libraries by their path
+  Kernel kernel;
+  kernel.run = reinterpret_cast<void (*)(const void*)>(dlsym(library, "strobe_simulated_kernel"));
+  const auto* const cluster = static_cast<const unsigned*>(dlsym(library, "strobe_simulated_cluster"));
+  if (cluster != nullptr) kernel.cluster = *cluster;
+  return kernel;
 }
 
 void* allocate_guarded(std::size_t bytes) {

@@ -5,9 +5,13 @@
 
 namespace strobe::simulator {
 
-using Kernel = void (*)(const void* params);
+/// A kernel, and how many of its blocks make a cluster.
+struct Kernel {
+  void (*run)(const void* params) = nullptr;
+  unsigned cluster = 1;
+};
 
-/// The kernel of an image; null if it is not one for the simulated GPU.
+/// The kernel of an image; its `run` is null if it is not one for the simulated GPU.
 Kernel load(const void* image);
 
 /// Memory whose end is the end of a page, with a page behind it that nobody may touch. 16-byte aligned.

@@ -138,7 +138,7 @@ Progress run_blocks(bool all) {
   return progress;
 }
 
-void start_block(Index place, unsigned threads, std::size_t shared_bytes) {
+Block* start_block(Index place, int rank, unsigned threads, std::size_t shared_bytes) {
   static auto& blocks = *new std::vector<std::unique_ptr<Block>>;
   auto unused = std::find_if(blocks.begin(), blocks.end(), [](const auto& one) { return one->live == 0; });
   if (unused == blocks.end()) unused = blocks.insert(blocks.end(), std::make_unique<Block>());
@@ -146,8 +146,9 @@ void start_block(Index place, unsigned threads, std::size_t shared_bytes) {
   one.fibers = std::vector<Fiber>(threads);
   const int registers = kRegisters / int(threads) / kRegisterUnit * kRegisterUnit;
   for (Fiber& fiber : one.fibers) prepare(fiber, std::min(registers, kMostOfThread));
-  one.start(place, threads, shared_bytes);
+  one.start(place, rank, threads, shared_bytes);
   running.push_back(&one);
+  return &one;
 }
 
 /// The block has come to its end, or is given up.
@@ -237,14 +238,23 @@ bool run(void (*kernel)(const void* params), const void* params, Index grid, uns
   owner_of_static_memory = nullptr;
   failed = false;
   starts_early = order.early;
+  if (order.cluster > unsigned(kMostOfCluster) || grid.x % order.cluster != 0) {
+    std::fprintf(stderr, "simulated GPU: %u blocks are no whole clusters of %u\n", grid.x, order.cluster);
+    return false;
+  }
+  Races::writers_in_use = int(order.cluster) * kWritersOfBlock;
   block_size = {threads, 1, 1};
   grid_size = grid;
   const std::size_t blocks = std::size_t(grid.x) * grid.y * grid.z;
   std::size_t started = 0;
   for (int idle = 0; !failed; end_blocks()) {
-    for (; started < blocks && running.size() < order.blocks; ++started) {
-      const unsigned x = unsigned(started % grid.x), yz = unsigned(started / grid.x);
-      start_block({x, yz % grid.y, yz / grid.y}, threads, shared_bytes);
+    while (started < blocks && running.size() < order.blocks) {
+      std::vector<Block*> cluster;
+      for (unsigned rank = 0; rank < order.cluster; ++rank, ++started) {
+        const unsigned x = unsigned(started % grid.x), yz = unsigned(started / grid.x);
+        cluster.push_back(start_block({x, yz % grid.y, yz / grid.y}, int(rank), threads, shared_bytes));
+      }
+      for (Block* const one : cluster) one->cluster = cluster;
     }
     if (running.empty()) return true;
     const Progress progress = run_blocks(idle > 0);

@@ -56,10 +56,12 @@ std::uint32_t shared_address(const void* pointer);
 /// Ends the launch with an error: prints which thread of which block did `what`.
 [[noreturn]] void fail(const char* what);
 
-/// What is left to chance depends on `seed`; so many blocks run side by side. The grid may start early.
+/// What is left to chance depends on `seed`; so many blocks run side by side, or as many more as make the last cluster
+/// whole. The grid may start early.
 struct Order {
   unsigned seed = 1, blocks = 1;
   bool early = false;
+  unsigned cluster = 1;  // blocks that follow one another along x
 };
 
 /// Runs a grid.

@@ -39,6 +39,15 @@ std::string translated(const std::string& path, std::string text) {
   const std::size_t kernel = text.find("__global__"), name = text.find("strobe_sm", kernel);
   if (kernel == text.npos || name == text.npos) return text;
   const std::string function = text.substr(name, text.find('(', name) - name);
+  const std::string mark = "__cluster_dims__(";
+  const std::size_t cluster = text.find(mark);
+  if (cluster != text.npos) {
+    const std::size_t first = cluster + mark.size();
+    text +=
+        "\nextern \"C\" {\nextern const unsigned strobe_simulated_cluster;\n"
+        "const unsigned strobe_simulated_cluster = " +
+        text.substr(first, text.find(',', first) - first) + ";\n}\n";
+  }
   return text +
          "\ntemplate <class Params>\n"
          "void run_one(void (*kernel)(Params), const void* params) { kernel(*static_cast<const Params*>(params)); }\n"

@@ -92,6 +92,7 @@ BackwardParams params_for(const Problem& problem, const Buffers& buffers, const 
   params.query_tile = tile.query_tile;
   params.key_block = tile.key_block();
   params.fact_floats = sm80::fact_floats(tile.query_tile);
+  params.turn_parts = 1;
   params.slots = int(query_slots_of(problem, tile.query_tile));
   params.tiles = int(ceil_div(problem.query_length, tile.query_tile));
   params.blocks = int(key_blocks_of(problem, tile.key_block()));

@@ -16,13 +16,14 @@ struct BackwardParams {
   // Workspace. Query tiles of all sequences have numbers ("slots"): dense, b * tiles + tile; packed, see query_slot.
   float* facts;       // [query_heads, slots, fact_floats]: LSE * lse_unit, +inf for rows that see nothing; delta; flag
   float* sums;        // [query_heads, slots, query_tile * built head_dim]: dQ, in the order of the warps' registers
-  int* turns;         // [query_heads, slots]: how many key blocks have added to dQ. Null: they add in any order
+  int* turns;         // [query_heads, slots, turn_parts]: how many key blocks have added to dQ. Null: in any order
   float* sink_parts;  // [query_heads, slots]; null: not wanted
   int* items_taken;   // by the thread blocks of kernels that stay on their multiprocessors; null for others
 
   float lse_unit;  // log2(e): kernels work in powers of two
   int query_tile, key_block;
   int fact_floats;    // of a slot
+  int turn_parts;     // of dQ of a slot, which are added apart
   int slots, tiles;   // in all; of one sequence (dense)
   int blocks;         // key blocks of a sequence; packed: of all sequences, an upper bound
   int heads;          // KV heads that have blocks of their own: batch * kv_heads; packed: kv_heads

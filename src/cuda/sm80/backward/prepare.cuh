@@ -129,7 +129,7 @@ STROBE_DEVICE void prepare(const BackwardParams& f) {
   const int slot = int(blockIdx.x), head = int(blockIdx.y);
   const i64 number = i64(head) * f.slots + slot;
   if (threadIdx.x == 0) {
-    if (f.turns) f.turns[number] = 0;
+    for (int part = 0; f.turns && part < f.turn_parts; ++part) f.turns[number * f.turn_parts + part] = 0;
     if (f.items_taken && number == 0) *f.items_taken = 0;
     if (f.sink_parts) f.sink_parts[number] = 0.0f;
   }

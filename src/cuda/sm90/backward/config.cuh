@@ -58,18 +58,23 @@ struct BackwardConfig {
   static constexpr BackwardTile kTile = backward_tile(kDim);
   static constexpr BackwardShared kAt = backward_shared(kDim, kFeatures);
   static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads();
-  static constexpr int kStages = kTile.stages;
+  static constexpr int kStages = kTile.stages, kGradOutputStages = kTile.grad_output_stages;
   static_assert(kStages == 2);
   static constexpr int kItems = 2;  // the one in work and the next
   static constexpr int kConsumerThreads = kConsumers * kWarpgroup;
   static constexpr int kQueryTile = kTile.query_tile, kKeyBlock = kTile.key_block, kKeyStages = kTile.key_stages;
-  static constexpr int kPanels = kDim / kPanel;
-  static constexpr int kKeyBytes = kKeyBlock * kDim * 2, kQueryBytes = kQueryTile * kDim * 2;
-  static constexpr int kKeyPanelBytes = kKeyBlock * kPanelRowBytes, kQueryPanelBytes = kQueryTile * kPanelRowBytes;
-  static constexpr int kGradScoreBytes = kQueryTile * kKeyBlock * 2, kFactBytes = backward_fact_floats(kQueryTile) * 4;
+  /// Thread blocks that share a block of keys, and the keys of each.
+  static constexpr int kCluster = kTile.cluster, kOwnKeys = kTile.own_keys();
+  static constexpr int kPanels = kDim / kPanel, kOwnPanels = kPanels / kCluster;
+  static constexpr int kKeyBytes = kOwnKeys * kDim * 2, kQueryBytes = kQueryTile * kDim * 2;
+  static constexpr int kKeyPanelBytes = kOwnKeys * kPanelRowBytes, kQueryPanelBytes = kQueryTile * kPanelRowBytes;
+  static constexpr int kGradScoreBytes = kQueryTile * kOwnKeys * 2, kFactBytes = backward_fact_floats(kQueryTile) * 4;
   static constexpr bool kSharesKeys = shares_keys(kDim), kStagesGradQuery = stages_grad_query(kDim);
+  static constexpr bool kInterleaves = interleaves_weights(kDim, kFeatures);
+  /// LSE and delta are read while the tile's S^T is made, where registers have room.
+  static constexpr bool kReadsAhead = kSharesKeys && kFeatures == 0;
   static constexpr bool kDelaysGradQuery = delays_grad_query(kDim), kFreesKeysEarly = frees_keys_early(kDim);
-  static_assert(kKeyBlock == kWarpgroupRows * (kSharesKeys ? 1 : kConsumers));
+  static_assert(kOwnKeys == kWarpgroupRows * (kSharesKeys ? 1 : kConsumers) && kSharesKeys == (kCluster == 2));
   static_assert(!kFreesKeysEarly || kKeyBytes <= (kSharesKeys ? 4 : 2) * kGradScoreBytes);
 
   // S^T and dP^T of a warpgroup: rows are its 64 keys, columns are queries.
@@ -82,7 +87,8 @@ struct BackwardConfig {
   static constexpr int kRowTiles = 1, kWarpKeys = 16, kSumTiles = kSumColumns / 8;
   using Sums = float[kRowTiles][kSumTiles][4];
   // dQ: each warpgroup makes 64 rows, those of its number where there are more, or else as many columns.
-  static constexpr int kGradColumns = kQueryTile * kDim / (kConsumers * kWarpgroupRows), kGradTiles = kGradColumns / 8;
+  static constexpr int kGradColumns = kQueryTile * kDim / (kConsumers * kCluster * kWarpgroupRows);
+  static constexpr int kGradTiles = kGradColumns / 8;
   using GradQuery = float[kGradTiles][4];
   static_assert(sizeof(Visit) <= backward_visit_bytes(kFeatures));
 };
@@ -97,7 +103,8 @@ struct ByPosition {
 struct BackwardItem {
   Sequence s;
   int block, kv_head;
-  int last_key;         // stored rows end there, or at the block's end
+  int first_key;        // of this thread block
+  int last_key;         // stored rows end there, or at the thread block's last key
   int lowest, highest;  // key - query, as in sm80::Sight
   bool there;           // false: no more items
   bool visited;         // by a query tile; otherwise keys have no gradient
@@ -107,13 +114,19 @@ static_assert(sizeof(BackwardItem) <= kBackwardItemBytes);
 template <class C>
 struct BackwardMemory {
   u32 base;
+  int rank;  // of the thread block in its cluster
+  u32 away;  // from a place in shared memory to the same one of the other thread block
 
   STROBE_DEVICE u32 keys(int stage) const { return base + C::kAt.keys + stage * C::kKeyBytes; }
   STROBE_DEVICE u32 values(int stage) const { return base + C::kAt.values + stage * C::kKeyBytes; }
+  STROBE_DEVICE u32 other_keys(int stage) const { return base + C::kAt.other_keys + stage * (C::kKeyBytes / 2); }
   STROBE_DEVICE u32 queries(int stage) const { return base + C::kAt.queries + stage * C::kQueryBytes; }
   STROBE_DEVICE u32 grad_outputs(int stage) const { return base + C::kAt.grad_outputs + stage * C::kQueryBytes; }
   STROBE_DEVICE u32 grad_scores(int parity) const { return base + C::kAt.grad_scores + parity * C::kGradScoreBytes; }
   STROBE_DEVICE u32 weights(int parity) const { return base + C::kAt.weights + parity * C::kGradScoreBytes; }
+  STROBE_DEVICE u32 other_grad_scores(int parity) const {
+    return base + C::kAt.other_grad_scores + parity * C::kGradScoreBytes;
+  }
   STROBE_DEVICE u32 grad_query() const { return base + C::kAt.grad_query; }
   /// Where dV and dK pass through, behind the last tile: what keys and values took, or dS^T, and P^T where it is
   /// stored.
@@ -141,7 +154,11 @@ struct BackwardMemory {
   STROBE_DEVICE u32 stage_empty() const { return barrier(25); }                 // of dQ
   STROBE_DEVICE u32 query_full(int stage) const { return barrier(19 + stage); }
   STROBE_DEVICE u32 query_empty(int stage) const { return barrier(21 + stage); }
-  STROBE_DEVICE u32 graded(int stage) const { return barrier(23 + stage); }  // dS^T of all keys is there
+  // dS^T of all keys is there; where keys are shared, that of the other thread block's.
+  STROBE_DEVICE u32 graded(int stage) const { return barrier(23 + stage); }
+  STROBE_DEVICE u32 number_full(int stage) const { return barrier(26 + stage); }
+  STROBE_DEVICE u32 other_graded(int stage) const { return barrier(28 + stage); }  // the other has used dS^T of ours
+  STROBE_DEVICE u32 number(int stage) const { return base + C::kAt.numbers + 4 * stage; }
 };
 
 }  // namespace strobe::cuda::sm90

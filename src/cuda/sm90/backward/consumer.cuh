@@ -3,9 +3,9 @@
 #pragma once
 
 #include "cuda/sm80/backward/epilogue.cuh"
+#include "cuda/sm90/backward/grad_query.cuh"
 #include "cuda/sm90/backward/hide.cuh"
 #include "cuda/sm90/backward/products.cuh"
-#include "cuda/sm90/backward/turns.cuh"
 
 namespace strobe::cuda::sm90 {
 
@@ -32,19 +32,26 @@ struct BackwardConsumer {
   GradedWeights<C> graded;
   typename C::Sums grad_key, grad_value;
   typename C::GradQuery grad_query;
+  OwedOf<C> owing;     // of the tile before
+  TileFacts<C> facts;  // of the thread's queries
   Ring<C::kItems> item_ring;
   Ring<C::kKeyStages> keys;
   Ring<C::kStages> here;  // the tile in work, and its turn at dQ
   Ring<1> stage;          // of dQ
   // How far, in bytes, the warpgroup's parts of tiles lie behind their beginnings: its keys, its queries and its
   // columns of a query tile; for dQ its queries in dS and its columns of the keys. Known to be the same for all lanes.
-  u32 keys_at, queries_at, columns_at, grad_rows_at, grad_columns_at;
+  u32 keys_at, queries_at, columns_at, grad_rows_at, grad_columns_at, other_grad_columns_at;
 
   STROBE_DEVICE static u32 uniform(u32 x) { return __shfl_sync(~0u, x, 0); }
 
   STROBE_DEVICE static void arrive(u32 barrier) {
     __syncwarp();
     if (lane_index() == 0) ptx::mbarrier_arrive(barrier);
+  }
+  /// The same for the other thread block of the cluster.
+  STROBE_DEVICE void arrive_there(u32 barrier) const {
+    __syncwarp();
+    if (lane_index() == 0) ptx::mbarrier_arrive_cluster(barrier + memory.away);
   }
 
   template <int kTiles>
@@ -61,19 +68,23 @@ struct BackwardConsumer {
     for (int n = 0; n < 4 * C::kSumTiles; ++n) x[0][n / 4][n % 4] = 0.0f;
   }
 
-  // The warpgroup's part of the block's keys, of the tile's queries where it makes scores, and of the columns of dK and
-  // dV: its first ones.
+  /// The warpgroup's number among those of the cluster.
+  STROBE_DEVICE int cluster_number() const { return memory.rank * C::kConsumers + number; }
+  // The warpgroup's part of the thread block's keys, of the tile's queries where it makes scores, and of the columns of
+  // dK and dV: its first ones.
   STROBE_DEVICE int own_key() const { return C::kSharesKeys ? 0 : number * kWarpgroupRows; }
   STROBE_DEVICE int own_query() const { return C::kSharesKeys ? number * C::kScoreQueries : 0; }
   STROBE_DEVICE int own_column() const { return C::kSharesKeys ? number * C::kSumColumns : 0; }
-  /// The warp's first key in the block.
+  /// The warp's first key in the thread block.
   STROBE_DEVICE int warp_key() const { return own_key() + warp_index() % 4 * 16; }
   STROBE_DEVICE void find_parts() {
     keys_at = C::kSharesKeys ? 0 : uniform(own_key() * kPanelRowBytes);
     queries_at = C::kSharesKeys ? uniform(own_query() * kPanelRowBytes) : 0;
     columns_at = C::kSharesKeys ? uniform(own_column() / kPanel * C::kQueryPanelBytes) : 0;
     grad_rows_at = C::kQueryTile > kWarpgroupRows ? uniform(number * C::kKeyPanelBytes) : 0;
-    grad_columns_at = C::kDim > C::kGradColumns ? uniform(number * C::kGradColumns / kPanel * C::kKeyPanelBytes) : 0;
+    grad_columns_at =
+        C::kDim > C::kGradColumns ? uniform(cluster_number() * C::kGradColumns / kPanel * C::kKeyPanelBytes) : 0;
+    other_grad_columns_at = C::kCluster > 1 ? uniform(number * C::kGradColumns / kPanel * C::kKeyPanelBytes) : 0;
   }
 
   STROBE_DEVICE const BackwardItem& item() const { return items[item_ring.stage()]; }
@@ -82,7 +93,7 @@ struct BackwardConsumer {
   STROBE_DEVICE void hide(const typename C::Visit& visit, float value, typename C::Scores& x) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int j = item().block * C::kKeyBlock + warp_key() + 8 * half + lane_index() / 4,
+      const int j = item().first_key + warp_key() + 8 * half + lane_index() / 4,
                 near = j - visit.first_row - own_query();
       const int base = 2 * (lane_index() % 4), from = near - item().highest - base;
       const int to = j < item().s.keys ? smaller(near - item().lowest + 1, visit.rows - own_query()) - base : -base;
@@ -94,14 +105,22 @@ struct BackwardConsumer {
     }
   }
 
+  // Where LSE and delta of the thread's queries lie.
+  STROBE_DEVICE u32 own_facts() const { return (own_query() + lane_index() % 4 * 2) * 4; }
+  STROBE_DEVICE void read_facts(int stage) {
+    facts.read(memory.lse(stage) + own_facts(), memory.delta(stage) + own_facts());
+  }
+
+  /// P^T of queries 8 t and following.
+  STROBE_DEVICE void weigh(float unit, u32 lse, int t) {
+    const float2 shift = facts.lse(lse, t);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) s[t][e] = ptx::ex2(fmaf(s[t][e], unit, e % 2 == 0 ? -shift.x : -shift.y));
+  }
   STROBE_DEVICE void weigh(float unit) {
-    const u32 lse = memory.lse(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4;
+    const u32 lse = memory.lse(here.stage()) + own_facts();
 #pragma unroll
-    for (int t = 0; t < C::kScoreTiles; ++t) {
-      const float2 shift = ptx::ld_shared_f32x2(lse + t * 32);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) s[t][e] = ptx::ex2(fmaf(s[t][e], unit, e % 2 == 0 ? -shift.x : -shift.y));
-    }
+    for (int t = 0; t < C::kScoreTiles; ++t) weigh(unit, lse, t);
   }
 
   /// Step k of the warpgroup's scores, a left factor, to a tile of [keys][queries] in shared memory.
@@ -133,13 +152,10 @@ struct BackwardConsumer {
     }
   }
 
-  STROBE_DEVICE void store_weights() const {
-#pragma unroll
-    for (int k = 0; k < C::kScoreSteps; ++k) {
-      u32 words[4];
-      take_weights(k, words);
-      store_step(memory.weights(here.stage()), k, words);
-    }
+  STROBE_DEVICE void store_weights(int k) const {
+    u32 words[4];
+    take_weights(k, words);
+    store_step(memory.weights(here.stage()), k, words);
   }
 
   /// P^T of queries 8 (2 k + t) and following, as grade() wants it: where registers are short, only the left factor is
@@ -160,13 +176,13 @@ struct BackwardConsumer {
 
   /// dS^T = P^T (dP^T - delta), as a left factor and to shared memory.
   STROBE_DEVICE void grade() {
-    const u32 delta = memory.delta(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4;
+    const u32 delta = memory.delta(here.stage()) + own_facts();
 #pragma unroll
     for (int k = 0; k < C::kScoreSteps; ++k) {
       float grads[2][4];
 #pragma unroll
       for (int t = 0; t < 2; ++t) {
-        const float2 shift = ptx::ld_shared_f32x2(delta + (2 * k + t) * 32);
+        const float2 shift = facts.delta(delta, 2 * k + t);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           if constexpr (C::kDrops) {
@@ -181,6 +197,7 @@ struct BackwardConsumer {
       }
       left_factor<Element>(grads, ds[k]);
       store_step(memory.grad_scores(here.stage()), k, ds[k]);
+      if (k == C::kScoreSteps / 2 - 1) owing.template give<GivingPlace::kAmongGrades>(grad_query);
     }
     ptx::fence_proxy_async();
   }
@@ -190,12 +207,18 @@ struct BackwardConsumer {
     start_score_product<C, kBegin, kEnd>(memory.keys(keys.stage()) + keys_at, memory.queries(stage) + queries_at, s);
     ptx::wgmma_commit_group();
   }
-  STROBE_DEVICE void start_grad_weights(int stage) {
-    start_score_product<C>(memory.values(keys.stage()) + keys_at, memory.grad_outputs(stage) + queries_at, dp);
+  /// The stage of the gradients of outputs of the tile `here`.
+  STROBE_DEVICE Ring<C::kGradOutputStages> grad_output() const { return {here.count}; }
+  STROBE_DEVICE void await_grad_output() const {
+    wait_for(memory.grad_output_full(grad_output().stage()), grad_output().parity());
+  }
+  STROBE_DEVICE void start_grad_weights() {
+    const u32 grad_outputs = memory.grad_outputs(grad_output().stage()) + queries_at;
+    start_score_product<C>(memory.values(keys.stage()) + keys_at, grad_outputs, dp);
     ptx::wgmma_commit_group();
   }
   STROBE_DEVICE void start_grad_value() {
-    const u32 grad_outputs = memory.grad_outputs(here.stage()) + columns_at;
+    const u32 grad_outputs = memory.grad_outputs(grad_output().stage()) + columns_at;
     if constexpr (C::kSharesKeys) {
       start_key_gradient<C>(memory.weights(here.stage()), grad_outputs, grad_value);
     } else {
@@ -207,6 +230,20 @@ struct BackwardConsumer {
     start_query_gradient<C>(memory.grad_scores(stage) + grad_rows_at, memory.keys(keys.stage()) + grad_columns_at,
                             grad_query);
     ptx::wgmma_commit_group();
+  }
+  /// The other thread block's keys' part.
+  STROBE_DEVICE void start_other_grad_query(int stage) {
+    start_query_gradient<C, true>(memory.other_grad_scores(stage),
+                                  memory.other_keys(keys.stage()) + other_grad_columns_at, grad_query);
+    ptx::wgmma_commit_group();
+  }
+  /// Has dS^T of the tile `here` copied to the other thread block, and lets its dS^T come. One thread.
+  STROBE_DEVICE void send_grad_scores() const {
+    const int stage = here.stage();
+    wait_for(memory.other_graded(stage), here.parity() ^ 1);
+    ptx::mbarrier_arrive_expect_tx(memory.graded(stage), C::kGradScoreBytes);
+    ptx::cp_async_bulk_copy_to_cluster(memory.other_grad_scores(stage) + memory.away, memory.grad_scores(stage),
+                                       memory.graded(stage) + memory.away, C::kGradScoreBytes);
   }
   template <int kBegin = 0, int kEnd = C::kSteps>
   STROBE_DEVICE void start_grad_key() {
@@ -223,39 +260,47 @@ struct BackwardConsumer {
     return told[tile.count % kBackwardVisits];
   }
 
-  /// Waits until dQ of a tile may be given away: to its place in shared memory, or, by the last block that adds and
-  /// where there is no such place, to global memory.
   STROBE_DEVICE void await_place(const Ring<C::kStages>& tile, bool last) const {
-    if (f.grad_query.data == nullptr) return;
-    if (C::kStagesGradQuery) wait_for(memory.stage_empty(), stage.parity() ^ 1);
-    if (!C::kStagesGradQuery || last) wait_for(memory.turn_come(tile.stage()), tile.parity());
+    wait_for(memory.stage_empty(), stage.parity() ^ 1);
+    if (last) wait_for(memory.turn_come(tile.stage()), tile.parity());
   }
 
-  /// Gives away a part of dQ. Where consumers add themselves, parts stand between products that are on their way, since
-  /// memory takes them at its own pace.
-  template <int kPart>
-  STROBE_DEVICE void give(const typename C::Visit& visit, bool last) {
-    constexpr int kParts = C::kStagesGradQuery ? 1 : 4, kTiles = C::kGradTiles / kParts;
-    if (f.grad_query.data == nullptr || kPart >= kParts) return;
-    const GradQueryShare<C> share{f, visit, number};
-    if (!C::kStagesGradQuery || last) {
-      share.add(grad_query, kPart * kTiles, (kPart + 1) * kTiles);
-    } else {
-      share.stage(memory.grad_query(), grad_query);
-      ptx::fence_proxy_async();
+  /// Gives away dQ of a tile: to its place in shared memory, or, by the last block that adds, to global memory.
+  STROBE_DEVICE void give_away(const Ring<C::kStages>& tile, bool last) {
+    if (f.grad_query.data != nullptr) {
+      await_place(tile, last);
+      const GradQueryShare<C> share{f, visit_of(tile), cluster_number()};
+      if (last) {
+        share.finish(grad_query);
+      } else {
+        share.stage(memory.grad_query(), grad_query);
+        ptx::fence_proxy_async();
+      }
+      arrive(memory.added(stage.count % 2));
     }
-    if (kPart + 1 == kParts) arrive(memory.added(stage.count % 2));
-  }
-  STROBE_DEVICE void give_away(const Ring<C::kStages>& tile) {
-    const typename C::Visit& visit = visit_of(tile);
-    const bool last = visit.last;
-    await_place(tile, last);
-    give<0>(visit, last);
     stage.advance();
   }
 
+  /// Begins to give away dQ of the tile `here`, where consumers add it themselves; all of it if no tile follows.
+  STROBE_DEVICE void begin_giving(const typename C::Visit& visit, bool last, bool more) {
+    owing.owed = false;
+    if (f.grad_query.data == nullptr) return;
+    wait_for(memory.turn_come(here.stage()), here.parity());
+    const GradQueryShare<C> share{f, visit, cluster_number()};
+    if (last) {
+      share.finish(grad_query);
+    } else {
+      owing.sums = share.sums();
+      owing.stores = visit.first;
+      owing.owed = more;
+      if (!more) owing.give_all(grad_query);
+      owing.template give<GivingPlace::kThere>(grad_query);
+    }
+    if (!owing.owed) arrive(memory.added(here.stage()));
+  }
+
   STROBE_DEVICE ScorePlace place_of(const typename C::Visit& visit) const {
-    const int query = visit.first_row + own_query(), key = item().block * C::kKeyBlock + warp_key();
+    const int query = visit.first_row + own_query(), key = item().first_key + warp_key();
     return {query + 2 * (lane_index() % 4), key + lane_index() / 4, query, key};
   }
 
@@ -273,33 +318,73 @@ struct BackwardConsumer {
     const ScorePlace place = place_of(visit);
     const StagedRows<C> staged = staged_rows();
     weigh_edited<C>(f.attention, item().s, visit.head, visit.slope, place, staged,
-                    memory.lse(here.stage()) + (own_query() + lane_index() % 4 * 2) * 4, s);
+                    memory.lse(here.stage()) + own_facts(), s);
     if (!hides) return;
     hidden.find(f.attention, item(), visit, place, staged);
     hidden.clear(s);
   }
 
-  /// P^T of the tile `here`, whose S^T is there, while its dP^T is made, until both are there.
+  /// Steps of dP^T from k on, and between them exponentials, of which every other tile is a step of P^T.
+  template <int k = 0>
+  STROBE_DEVICE void start_grad_weights_and_weigh(float unit) {
+    constexpr int kSteps = C::kDim / 16, kHalf = kSteps / 2 - 1;
+    const u32 grad_outputs = memory.grad_outputs(grad_output().stage()) + queries_at;
+    start_score_product<C, k, k + 1>(memory.values(keys.stage()) + keys_at, grad_outputs, dp);
+#pragma unroll
+    for (int t = k * C::kScoreTiles / kSteps; t < (k + 1) * C::kScoreTiles / kSteps; ++t) {
+      weigh(unit, memory.lse(here.stage()) + own_facts(), t);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) ptx::renew(s[t][e]);
+      if (C::kSharesKeys && t % 2 == 1) store_weights(t / 2);
+    }
+    if constexpr (k == kHalf) owing.template give<GivingPlace::kAmongExponentials>(grad_query);
+    if constexpr (k + 1 < kSteps) {
+      start_grad_weights_and_weigh<k + 1>(unit);
+    } else {
+      ptx::wgmma_commit_group();
+    }
+  }
+
+  /// Starts dP^T of the tile `here`, whose S^T is there, and makes its P^T meanwhile, until both are there; where keys
+  /// are shared, starts dV as well.
   STROBE_DEVICE void weigh_while_dp(float unit) {
     const typename C::Visit& visit = visit_of(here);
     bool edge = visit.edge;
     HiddenScores<C> hidden;
+    await_grad_output();
+    if constexpr (C::kInterleaves) {
+      if (edge) hide(visit, minus_infinity(), s);
+      ptx::wgmma_fence();
+      start_grad_weights_and_weigh(unit);
+    } else {
+      ptx::wgmma_fence();
+      start_grad_weights();
+      owing.template give<GivingPlace::kAmongExponentials>(grad_query);
+    }
+    owing.template give<GivingPlace::kBehindExponentials>(grad_query);
     if constexpr (C::kFeatures != 0) {
       if (C::kHidesByData) edge |= !visit.whole;
       weigh_with_options(visit, edge, hidden);
-    } else {
+    } else if constexpr (!C::kInterleaves) {
       if (edge) hide(visit, minus_infinity(), s);
       weigh(unit);
     }
     hold(s);
     if constexpr (C::kSharesKeys) {
-      store_weights();
+      if constexpr (!C::kInterleaves) {
+#pragma unroll
+        for (int k = 0; k < C::kScoreSteps; ++k) store_weights(k);
+      }
       ptx::fence_proxy_async();
       ptx::bar_sync(2, C::kConsumerThreads);  // P of all queries is there
+      hold(grad_value[0]);
+      ptx::wgmma_fence();
+      start_grad_value();
+      owing.template give<GivingPlace::kBesideGradValue>(grad_query);
     }
     // ptxas 13.0 would move the exponentials behind the wait for the product, but not across this loop.
-    wait_for(memory.grad_output_full(here.stage()), here.parity());
-    ptx::wgmma_wait_group<0>();
+    await_grad_output();
+    ptx::wgmma_wait_group<C::kSharesKeys ? 1 : 0>();
     hold(dp);
     if (edge) {
       if constexpr (C::kFeatures != 0) {
@@ -324,11 +409,8 @@ struct BackwardConsumer {
     const bool last = visit.last, more = visit.more;
     Ring<C::kStages> ahead = here;
     ahead.advance();
-    wait_for(memory.grad_output_full(here.stage()), here.parity());
-    ptx::wgmma_fence();
-    start_grad_weights(here.stage());
     weigh_while_dp(unit);
-    if constexpr (!C::kSharesKeys) hold(p);
+    hold(p);
     hold(grad_value[0]);
     ptx::wgmma_fence();
     start_grad_value();
@@ -341,24 +423,59 @@ struct BackwardConsumer {
     ptx::wgmma_wait_group<1>();
     hold(grad_value[0]);
     hold(grad_query);
-    if constexpr (!C::kSharesKeys) hold(p);
+    hold(p);
     arrive(memory.grad_output_empty(here.stage()));
-    await_place(here, last);
-    give<0>(visit, last);
+    give_away(here, last);
     start_grad_key<C::kSteps / 2, C::kSteps>();
-    give<1>(visit, last);
     if (more) wait_for(memory.query_full(ahead.stage()), ahead.parity());
-    start_scores<0, C::kDim / 32>(ahead.stage());
-    give<2>(visit, last);
-    start_scores<C::kDim / 32, C::kDim / 16>(ahead.stage());
-    give<3>(visit, last);
+    start_scores(ahead.stage());
     if (more) ask_ahead(ahead);
     ptx::wgmma_wait_group<0>();
     hold(s);
     hold(grad_key[0]);
     arrive(memory.query_empty(here.stage()));
     here = ahead;
-    stage.advance();
+    return more;
+  }
+
+  /// The same where thread blocks share keys: dQ is made of their own first, while dS^T of the others comes.
+  STROBE_DEVICE bool shared_step(float unit) {
+    const typename C::Visit& visit = visit_of(here);
+    const bool last = visit.last, more = visit.more;
+    Ring<C::kStages> before = here, ahead = here;
+    before.advance(-1);
+    ahead.advance();
+    weigh_while_dp(unit);
+    grade();
+    ptx::bar_sync(1, C::kConsumerThreads);              // dS of all queries is there
+    if (threadIdx.x == kWarpgroup) send_grad_scores();  // the first of the consumers
+    hold(grad_key[0]);
+    ptx::wgmma_fence();
+    start_grad_key();
+    owing.template give<GivingPlace::kBesideGradKey>(grad_query);
+    if (owing.owed) arrive(memory.added(before.stage()));
+    start_grad_query(here.stage());
+    ptx::wgmma_wait_group<2>();
+    hold(grad_value[0]);
+    arrive(memory.grad_output_empty(grad_output().stage()));
+    wait_for(memory.graded(here.stage()), here.parity());
+    ptx::wgmma_fence();
+    start_other_grad_query(here.stage());
+    if (more) wait_for(memory.query_full(ahead.stage()), ahead.parity());
+    start_scores<0, C::kDim / 32>(ahead.stage());
+    if (more) read_facts(ahead.stage());
+    ptx::wgmma_wait_group<1>();
+    hold(grad_key[0]);
+    hold(grad_query);
+    arrive_there(memory.other_graded(here.stage()));
+    begin_giving(visit, last, more);
+    ptx::wgmma_fence();
+    start_scores<C::kDim / 32, C::kDim / 16>(ahead.stage());
+    owing.template give<GivingPlace::kBesideScores>(grad_query);
+    ptx::wgmma_wait_group<0>();
+    hold(s);
+    arrive(memory.query_empty(here.stage()));
+    here = ahead;
     return more;
   }
 
@@ -380,7 +497,7 @@ struct BackwardConsumer {
     if constexpr (!kFirst) {
       ptx::wgmma_wait_group<1>();
       hold(grad_query);
-      give_away(before);
+      give_away(before, visit_of(before).last);
     }
     ptx::wgmma_wait_group<0>();
     hold(grad_value[0]);
@@ -405,21 +522,15 @@ struct BackwardConsumer {
     arrive(memory.query_empty(here.stage()));
     if constexpr (kLast) {
       hold(grad_query);
-      give_away(here);
+      give_away(here, visit_of(here).last);
       here = ahead;
     } else {
       hold(s);
       here = ahead;
-      wait_for(memory.grad_output_full(here.stage()), here.parity());
-      ptx::wgmma_fence();
-      start_grad_weights(here.stage());
       weigh_while_dp(unit);
     }
   }
   STROBE_DEVICE void delayed_steps(float unit) {
-    wait_for(memory.grad_output_full(here.stage()), here.parity());
-    ptx::wgmma_fence();
-    start_grad_weights(here.stage());
     weigh_while_dp(unit);
     if (!visit_of(here).more) return delayed_step<true, true>(unit);
     delayed_step<true, false>(unit);
@@ -433,18 +544,28 @@ struct BackwardConsumer {
     clear(grad_value);
     wait_for(memory.keys_full(keys.stage()), keys.parity());
     if constexpr (C::kHidesByData) {
-      clear_unseen_keys<C>(f.attention, item(), number * 4 + warp_index() % 4, memory.keys(keys.stage()));
+      const int warp = number * 4 + warp_index() % 4;
+      clear_unseen_keys<C>(f.attention, item(), item().first_key, warp, memory.keys(keys.stage()));
+      if constexpr (C::kCluster > 1) {
+        wait_for(memory.values_full(keys.stage()), keys.parity());
+        clear_unseen_keys<C, C::kOwnPanels>(f.attention, item(), other_first_key<C>(item(), memory.rank), warp,
+                                            memory.other_keys(keys.stage()));
+      }
       ptx::bar_sync(1, C::kConsumerThreads);
     }
     wait_for(memory.query_full(here.stage()), here.parity());
     ptx::wgmma_fence();
     start_scores(here.stage());
     ask_ahead(here);
+    read_facts(here.stage());
     ptx::wgmma_wait_group<0>();
     hold(s);
     wait_for(memory.values_full(keys.stage()), keys.parity());
     if constexpr (C::kDelaysGradQuery) {
       delayed_steps(unit);
+    } else if constexpr (C::kSharesKeys) {
+      while (shared_step(unit)) {
+      }
     } else {
       while (step(unit)) {
       }
@@ -459,12 +580,11 @@ struct BackwardConsumer {
   STROBE_DEVICE void write(const RowsView& view, int dims, float factor, const typename C::Sums& sums,
                            u32 stage) const {
     if (view.data == nullptr) return;
-    using Stage = Tile<Element, C::kKeyBlock, C::kSumColumns>;
+    using Stage = Tile<Element, C::kOwnKeys, C::kSumColumns>;
     RowAddress rows = rows_of(view);
     rows.data += own_column() * size_of(view.type);
-    sm80::write_rows<C, Stage>(view, rows, item().block * C::kKeyBlock, warp_key(), item().last_key,
-                               dims - own_column(), factor, sums,
-                               stage + own_column() / C::kSumColumns * Stage::kBytes);
+    sm80::write_rows<C, Stage>(view, rows, item().first_key, warp_key(), item().last_key, dims - own_column(), factor,
+                               sums, stage + own_column() / C::kSumColumns * Stage::kBytes);
     __syncwarp();  // before the warp's next rows come to the same place
   }
 
@@ -473,7 +593,7 @@ struct BackwardConsumer {
     if (view.data == nullptr) return;
     const int thread = int(threadIdx.x) % C::kConsumerThreads;
     const RowAddress rows = rows_of(view);
-    for (int row = item().block * C::kKeyBlock + thread / kWarpLanes; row < item().last_key;
+    for (int row = item().first_key + thread / kWarpLanes; row < item().last_key;
          row += C::kConsumerThreads / kWarpLanes) {
       char* const to = const_cast<char*>(rows(row));
       for (int d = lane_index(); d < dims; d += kWarpLanes) store_float(to, view.type, d, 0.0f);
@@ -488,6 +608,11 @@ struct BackwardConsumer {
       if (item().visited) {
         pass();
         if (C::kFreesKeysEarly) arrive(memory.keys_empty(keys.stage()));
+        if constexpr (C::kCluster > 1) {  // the other thread block has taken dS^T of the last tile, and made dQ of it
+          Ring<C::kStages> before = here;
+          before.advance(-1);
+          wait_for(memory.other_graded(before.stage()), before.parity());
+        }
         ptx::bar_sync(1, C::kConsumerThreads);  // nobody reads keys, values, P^T and dS^T any more
         write(f.grad_value, f.attention.value_dim, C::kDrops ? f.attention.dropout_scale : 1.0f, grad_value,
               memory.written_values(keys.stage()));

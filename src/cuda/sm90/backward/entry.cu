@@ -4,7 +4,13 @@
 
 using Config = strobe::cuda::sm90::BackwardConfig<STROBE_TYPE, STROBE_DIM, STROBE_FEATURES>;
 
-extern "C" __global__ void __launch_bounds__(Config::kThreads, 1)
+#if STROBE_DIM > 128
+#define STROBE_CLUSTER __cluster_dims__(Config::kCluster, 1, 1)
+#else
+#define STROBE_CLUSTER
+#endif
+
+extern "C" __global__ void STROBE_CLUSTER __launch_bounds__(Config::kThreads, 1)
     strobe_sm90_backward(const __grid_constant__ Config::Params params) {
   strobe::cuda::sm90::backward<Config>(params);
 }

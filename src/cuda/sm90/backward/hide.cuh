@@ -145,11 +145,12 @@ struct CommonOptions {
   static constexpr int kFeatures = C::kCommonFeatures;
 };
 
-/// Clears keys of the block, in shared memory, that are not finite and that nobody sees: a weight of zero would not
-/// silence them. Each of the consumers' warps looks at some.
-template <class C>
-STROBE_DEVICE void clear_unseen_keys(const AttentionParams& p, const BackwardItem& item, int warp, u32 keys) {
-  constexpr int kRows = C::kKeyBlock / (4 * C::kConsumers), kChunks = C::kPanels * 8;
+/// Clears keys of a thread block, in shared memory, that are not finite and that nobody sees: a weight of zero would
+/// not silence them. Each of the consumers' warps looks at some.
+template <class C, int kPanels = C::kPanels>
+STROBE_DEVICE void clear_unseen_keys(const AttentionParams& p, const BackwardItem& item, int first_key, int warp,
+                                     u32 keys) {
+  constexpr int kRows = C::kOwnKeys / (4 * C::kConsumers), kChunks = kPanels * 8;
   const auto chunk_at = [&](int n) {
     const int row = warp * kRows + n / kChunks, chunk = n % kChunks;
     return keys + chunk / 8 * C::kKeyPanelBytes + row * kPanelRowBytes + chunk % 8 * kChunkBytes;
@@ -165,7 +166,7 @@ STROBE_DEVICE void clear_unseen_keys(const AttentionParams& p, const BackwardIte
   if (__all_sync(~0u, finite)) return;
 #pragma unroll 1
   for (int row = 0; row < kRows; ++row) {
-    const int key = item.block * C::kKeyBlock + warp * kRows + row;
+    const int key = first_key + warp * kRows + row;
     if (key >= item.s.keys || sm80::key_is_seen<CommonOptions<C>>(p, item.s, item.kv_head, key)) continue;
     for (int n = lane_index(); n < kChunks; n += kWarpLanes) {
       ptx::st_shared_16(chunk_at(row * kChunks + n), make_uint4(0, 0, 0, 0));

@@ -8,8 +8,9 @@
 
 namespace strobe::cuda::sm90 {
 
+/// Number `number`, as the thread block of this rank in its cluster has it.
 template <class C>
-STROBE_DEVICE BackwardItem item_of(const sm80::BackwardParams& f, int number) {
+STROBE_DEVICE BackwardItem item_of(const sm80::BackwardParams& f, int number, int rank) {
   const AttentionParams& p = f.attention;
   // Blocks of lower keys come first: under a causal mask they see most queries, and dQ's turns go by key block.
   const auto [first_head, heads, place] = place_in_groups(f.groups, number, f.blocks);
@@ -22,19 +23,27 @@ STROBE_DEVICE BackwardItem item_of(const sm80::BackwardParams& f, int number) {
     if (!found) {  // rows of the gradients that belong to no sequence
       item.s.first_key = first;
       item.block = block;
-      item.last_key = smaller((block + 1) * C::kKeyBlock, p.key_length - first);
+      item.first_key = block * C::kKeyBlock + rank * C::kOwnKeys;
+      item.last_key = smaller(item.first_key + C::kOwnKeys, p.key_length - first);
       return item;
     }
     stored = clamped(read_int(p.key_offsets, b + 1), first, p.key_length) - first;
   }
   item.s = sequence_of(p, b);
   item.block = block;
-  item.last_key = smaller((block + 1) * C::kKeyBlock, stored);
+  item.first_key = block * C::kKeyBlock + rank * C::kOwnKeys;
+  item.last_key = smaller(item.first_key + C::kOwnKeys, stored);
   const sm80::Visits<ByPosition<C>> visits(p, item.s, block, item.kv_head);
   item.lowest = visits.sight.lowest;
   item.highest = visits.sight.highest;
   item.visited = !visits.first().none();
   return item;
+}
+
+/// The first of the item's keys that the other thread block of a cluster has.
+template <class C>
+STROBE_DEVICE int other_first_key(const BackwardItem& item, int rank) {
+  return item.first_key + (rank == 0 ? C::kOwnKeys : -C::kOwnKeys);
 }
 
 /// The visits of an item by position.

@@ -55,7 +55,7 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
   const auto tiles = std::size_t(problem.query_heads * query_slots_of(problem, tile.query_tile));
   place(layout.facts, true, tiles * std::size_t(sm90::backward_fact_floats(tile.query_tile)) * sizeof(float));
   place(layout.sums, problem.wants_grad_query, tiles * std::size_t(tile.query_tile * dim) * sizeof(float));
-  place(layout.turns, problem.wants_grad_query, tiles * sizeof(int));
+  place(layout.turns, problem.wants_grad_query, tiles * std::size_t(tile.cluster) * sizeof(int));
   place(layout.sink_parts, problem.wants_grad_sink, tiles * sizeof(float));
   place(layout.items_taken, true, sizeof(int));
   const DocumentBlocks blocks(problem, tile.key_block);
@@ -67,10 +67,12 @@ Layout layout_of(const Problem& problem, const BackwardTile& tile, int dim) {
 /// half of the second-level cache, and as many as it takes that blocks of one head, which come to a tile some
 /// turn_tiles after one another, find their turns come. Under a causal mask blocks come to an end one after another,
 /// and more heads fill the gaps; where many blocks of a head are under way at a time, they share what they read all the
-/// same.
+/// same. Packed sequences are taken for as long as they are on average. (Clusters are half as many as multiprocessors,
+/// but hand dQ on a tile later, and so come twice as far apart.)
 int heads_per_group(const Problem& problem, const CudaDevice& device, const BackwardTile& tile, std::int64_t heads) {
   constexpr std::int64_t kManyVisits = 32;
-  const std::int64_t rows = std::max<std::int64_t>(problem.query_length * problem.group(), 1);
+  const std::int64_t sequences = problem.packed_queries ? std::max<std::int64_t>(problem.batch, 1) : 1;
+  const std::int64_t rows = std::max<std::int64_t>(problem.query_length / sequences * problem.group(), 1);
   const std::int64_t bytes = rows * (2 * (problem.head_dim + problem.value_dim) + 4 * problem.head_dim);
   const std::int64_t visits = std::max<std::int64_t>(rows / tile.query_tile / (problem.causal ? 2 : 1), 1);
   const std::int64_t turn_tiles = problem.causal && visits >= kManyVisits ? 4 : 2;
@@ -103,6 +105,7 @@ BackwardOptionParams params_for(const Problem& problem, const Buffers& buffers, 
   common.query_tile = tile.query_tile;
   common.key_block = tile.key_block;
   common.fact_floats = sm90::backward_fact_floats(tile.query_tile);
+  common.turn_parts = tile.cluster;
   common.slots = int(query_slots_of(problem, tile.query_tile));
   common.tiles = int(ceil_div(problem.query_length, tile.query_tile));
   common.blocks = int(key_blocks_of(problem, tile.key_block));
@@ -112,7 +115,7 @@ BackwardOptionParams params_for(const Problem& problem, const Buffers& buffers, 
   common.groups = in_groups(heads, heads_per_group(problem, device, tile, heads));
 
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
-  const int rows = tile.query_tile, keys = tile.key_block;
+  const int rows = tile.query_tile, keys = tile.own_keys();
   params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, rows});
   params.grad_output = tensor_map_of(common.grad_output, {p.value_dim, p.query_length, p.query_heads, queries, rows});
   params.key = tensor_map_of(p.key, {p.head_dim, p.key_length, p.kv_heads, caches, keys});
@@ -202,9 +205,9 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   }
   const bool wants_rows = problem.wants_grad_query || problem.wants_grad_key || problem.wants_grad_value;
   if (params.items == 0 || !wants_rows) return;
-  const auto blocks = unsigned(std::min(params.items, launcher.device().multiprocessors));
   const bool follows_prepare = slots > 0 && heads > 0 && decision.kernel_count == 2;
-  launcher.launch(key, {.x = blocks}, unsigned(tile.threads()),
+  const int clusters = std::min(params.items, std::max(launcher.device().multiprocessors / tile.cluster, 1));
+  launcher.launch(key, {.x = unsigned(clusters * tile.cluster)}, unsigned(tile.threads()),
                   unsigned(sm90::backward_shared(dim, key.values[2]).bytes), &params,
                   follows_prepare ? Start::kEarly : Start::kInOrder);
 }

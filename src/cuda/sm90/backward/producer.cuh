@@ -28,9 +28,9 @@ struct BackwardProducer {
   STROBE_DEVICE const BackwardItem& item() const { return items[item_ring.stage()]; }
   STROBE_DEVICE const Sequence& s() const { return item().s; }
 
-  template <int kRows, class Hidden>
+  template <int kRows, int kPanels, class Hidden>
   STROBE_DEVICE void clear_rows(u32 tile, TileRows kept, Hidden hidden) const {
-    for (int n = lane_index(); n < kRows * C::kPanels * 8; n += kWarpLanes) {
+    for (int n = lane_index(); n < kRows * kPanels * 8; n += kWarpLanes) {
       const int row = n / 8 % kRows;
       if (row < kept.begin || row >= kept.end || hidden(row)) {
         ptx::st_shared_16(tile + n * kChunkBytes, make_uint4(0, 0, 0, 0));
@@ -40,30 +40,31 @@ struct BackwardProducer {
     __syncwarp();
   }
 
-  /// Rows [row, row + kRows) of one head, panel by panel, and `more` bytes that someone else asks for; all but the rows
-  /// to keep, and those that are `hidden` of them, is cleared where `dirty`. `full` hears of it.
-  template <int kRows, class Hidden, class More>
-  STROBE_DEVICE void load(u32 to, const TensorMap& map, u32 full, int row, int head, int batch, u64 policy, bool dirty,
-                          TileRows kept, Hidden hidden, int more_bytes, More more) {
+  /// Rows [row, row + kRows) of one head, panel by panel from `first_panel` on, and `more` bytes that someone else asks
+  /// for; all but the rows to keep, and those that are `hidden` of them, is cleared where `dirty`. `full` hears of it.
+  template <int kRows, int kPanels, class Hidden, class More>
+  STROBE_DEVICE void load(u32 to, const TensorMap& map, u32 full, int row, int head, int batch, int first_panel,
+                          u64 policy, bool dirty, TileRows kept, Hidden hidden, int more_bytes, More more) {
     const u32 barrier = dirty ? memory.landed() : full;
     if (lane_index() == 0) {
-      ptx::mbarrier_arrive_expect_tx(barrier, kRows * C::kDim * 2 + more_bytes);
+      ptx::mbarrier_arrive_expect_tx(barrier, kRows * kPanels * kPanelRowBytes + more_bytes);
 #pragma unroll
-      for (int panel = 0; panel < C::kPanels; ++panel) {
-        ptx::cp_async_bulk_tensor_load(to + panel * kRows * kPanelRowBytes, map, barrier, panel * kPanel, row, head,
-                                       batch, policy);
+      for (int n = 0; n < kPanels; ++n) {
+        ptx::cp_async_bulk_tensor_load(to + n * kRows * kPanelRowBytes, map, barrier, (first_panel + n) * kPanel, row,
+                                       head, batch, policy);
       }
       more(barrier);
     }
     if (!dirty) return;
     wait_for(barrier, landed_parity);
     landed_parity ^= 1;
-    clear_rows<kRows>(to, kept, hidden);
+    clear_rows<kRows, kPanels>(to, kept, hidden);
     if (lane_index() == 0) ptx::mbarrier_arrive(full);
   }
 
-  STROBE_DEVICE void load_keys(const TensorMap& map, u32 to, u32 full) {
-    const int first_key = item().block * C::kKeyBlock;
+  /// A thread block's keys or values from `first_key` on: panels [first_panel, first_panel + kPanels).
+  template <int kPanels = C::kPanels>
+  STROBE_DEVICE void load_keys(const TensorMap& map, u32 to, u32 full, int first_key, int first_panel = 0) {
     const KeyRange first = visible_keys(p(), s(), 0), last = visible_keys(p(), s(), s().queries - 1);
     TileRows kept{first.first - first_key, last.last - first_key}, gap{0, 0};
     if constexpr (C::kHasPrefix) {
@@ -74,21 +75,21 @@ struct BackwardProducer {
       }
     }
     const int stored = p().key_length - s().first_key - first_key;  // beyond, the copy engine writes zeros
-    const bool dirty = kept.begin > 0 || kept.end < smaller(C::kKeyBlock, stored) || (C::kHasPrefix && gap.end > 0);
+    const bool dirty = kept.begin > 0 || kept.end < smaller(C::kOwnKeys, stored) || (C::kHasPrefix && gap.end > 0);
     const auto hidden = [=](int row) { return C::kHasPrefix && row >= gap.begin && row < gap.end; };
-    load<C::kKeyBlock>(to, map, full, s().first_key + first_key, item().kv_head, s().cache_row, ptx::kEvictFirst, dirty,
-                       kept, hidden, 0, [](u32) {});
+    load<C::kOwnKeys, kPanels>(to, map, full, s().first_key + first_key, item().kv_head, s().cache_row, first_panel,
+                               ptx::kEvictFirst, dirty, kept, hidden, 0, [](u32) {});
   }
 
   STROBE_DEVICE void tell(const sm80::Visit& visit, const TileView& view, int place, bool more,
                           typename C::Visit& to) const {
-    const int first_key = item().block * C::kKeyBlock;
+    const int first_key = item().first_key;
     const RowAddress rows = query_rows(p(), f.common.grad_query, s(), visit.head);
     to.grad_query = const_cast<char*>(rows(view.first_row));
     to.first_row = view.first_row;
     to.rows = s().queries - view.first_row;
     to.place = place;
-    to.edge = !sees_all(view, first_key, first_key + C::kKeyBlock) || view.last_row < view.first_row + C::kQueryTile;
+    to.edge = !sees_all(view, first_key, first_key + C::kOwnKeys) || view.last_row < view.first_row + C::kQueryTile;
     to.first = visit.turn == 0;
     to.last = visit.last;
     to.more = more;
@@ -107,6 +108,16 @@ struct BackwardProducer {
     return f.common.facts[i64(place) * f.common.fact_floats + 2 * C::kQueryTile] != 0.0f;
   }
 
+  /// And what dQ needs of the other thread block's keys.
+  STROBE_DEVICE void load_values() {
+    const u32 full = memory.values_full(keys.stage());
+    load_keys(f.value, memory.values(keys.stage()), full, item().first_key);
+    if constexpr (C::kCluster > 1) {
+      load_keys<C::kOwnPanels>(f.key, memory.other_keys(keys.stage()), full, other_first_key<C>(item(), memory.rank),
+                               memory.rank * C::kOwnPanels);
+    }
+  }
+
   STROBE_DEVICE void load_visit(const sm80::Sight& sight, const sm80::Visit& visit, bool is_first, bool more) {
     const int first_row = visit.tile * C::kQueryTile, row = s().first_query + first_row;
     const int place = visit.head * f.common.slots + sm80::first_slot(f.common, s()) + visit.tile;
@@ -122,16 +133,19 @@ struct BackwardProducer {
     wait_for(memory.query_empty(ring.stage()), ring.parity() ^ 1);
     if (lane_index() == 0)
       tell(visit, sight.tile(first_row, C::kQueryTile), place, more, told[ring.count % kBackwardVisits]);
-    load<C::kQueryTile>(memory.queries(ring.stage()), f.query, memory.query_full(ring.stage()), row, visit.head, batch,
-                        ptx::kEvictLast, dirty, kept, hidden, C::kFactBytes, [&](u32 barrier) {
-                          ptx::cp_async_bulk_load(memory.lse(ring.stage()),
-                                                  f.common.facts + i64(place) * f.common.fact_floats, barrier,
-                                                  C::kFactBytes);
-                        });
-    if (is_first) load_keys(f.value, memory.values(keys.stage()), memory.values_full(keys.stage()));
-    wait_for(memory.grad_output_empty(ring.stage()), ring.parity() ^ 1);
-    load<C::kQueryTile>(memory.grad_outputs(ring.stage()), f.grad_output, memory.grad_output_full(ring.stage()), row,
-                        visit.head, batch, ptx::kEvictLast, dirty, kept, hidden, 0, [](u32) {});
+    const auto load_tile = [&](u32 to, const TensorMap& map, u32 full, int more_bytes, auto more) {
+      load<C::kQueryTile, C::kPanels>(to, map, full, row, visit.head, batch, 0, ptx::kEvictLast, dirty, kept, hidden,
+                                      more_bytes, more);
+    };
+    load_tile(memory.queries(ring.stage()), f.query, memory.query_full(ring.stage()), C::kFactBytes, [&](u32 barrier) {
+      ptx::cp_async_bulk_load(memory.lse(ring.stage()), f.common.facts + i64(place) * f.common.fact_floats, barrier,
+                              C::kFactBytes);
+    });
+    if (is_first) load_values();
+    const Ring<C::kGradOutputStages> grad_output{ring.count};
+    wait_for(memory.grad_output_empty(grad_output.stage()), grad_output.parity() ^ 1);
+    load_tile(memory.grad_outputs(grad_output.stage()), f.grad_output, memory.grad_output_full(grad_output.stage()), 0,
+              [](u32) {});
     ring.advance();
   }
 
@@ -146,7 +160,7 @@ struct BackwardProducer {
   STROBE_DEVICE void load_item() {
     auto visits = own_visits();
     wait_for(memory.keys_empty(keys.stage()), keys.parity() ^ 1);
-    load_keys(f.key, memory.keys(keys.stage()), memory.keys_full(keys.stage()));
+    load_keys(f.key, memory.keys(keys.stage()), memory.keys_full(keys.stage()), item().first_key);
     bool is_first = true;
     for (sm80::Visit visit = visits.first(), next; !visit.none(); visit = next) {
       next = visits.after(visit);
@@ -156,13 +170,30 @@ struct BackwardProducer {
     keys.advance();
   }
 
+  /// The number of the next item. The first thread block of a cluster takes it, and tells the other.
+  STROBE_DEVICE int take_number() {
+    if constexpr (C::kCluster == 1) return atomicAdd(f.common.items_taken, 1);
+    const u32 place = memory.number(item_ring.stage()), full = memory.number_full(item_ring.stage());
+    if (memory.rank == 0) {
+      const int number = atomicAdd(f.common.items_taken, 1);
+      ptx::st_async(place + memory.away, u32(number), full + memory.away);
+      return number;
+    }
+    ptx::mbarrier_arrive_expect_tx(full, 4);
+    while (!ptx::mbarrier_try_wait_parity_cluster(full, item_ring.parity())) {
+    }
+    const u32 number = ptx::ld_shared_4(place);
+    ptx::mbarrier_arrive_cluster(memory.item_empty(item_ring.stage()) + memory.away);
+    return int(number);
+  }
+
   /// Takes the next item when all of this one is on its way: early enough that its first tiles are there in time, late
   /// enough that who is done first gets it.
   STROBE_DEVICE bool take_item() {
     wait_for(memory.item_empty(item_ring.stage()), item_ring.parity() ^ 1);
     if (lane_index() == 0) {
-      const int number = atomicAdd(f.common.items_taken, 1);
-      items[item_ring.stage()] = number < f.items ? item_of<C>(f.common, number) : BackwardItem{};
+      const int number = take_number();
+      items[item_ring.stage()] = number < f.items ? item_of<C>(f.common, number, memory.rank) : BackwardItem{};
       if constexpr (!C::kSurveys) ptx::mbarrier_arrive(memory.item_full(item_ring.stage()));
     }
     __syncwarp();

@@ -43,16 +43,16 @@ STROBE_DEVICE void start_key_gradient(u32 left, u32 right, typename C::Sums& sum
   }
 }
 
-/// dQ = dS K: 64 queries, from dS^T of theirs, by panels of keys from `keys` on.
-template <class C>
+/// dQ = dS K: 64 queries, from dS^T of theirs, by panels of keys from `keys` on; or dQ += dS K.
+template <class C, bool kAdds = false>
 STROBE_DEVICE void start_query_gradient(u32 grad_scores, u32 keys, typename C::GradQuery& sums) {
   using Mma = ptx::Wgmma<typename C::Element, C::kGradColumns>;
   const u64 a = descriptor_of(grad_scores, 16), b = descriptor_of(keys, C::kKeyPanelBytes);
 #pragma unroll
-  for (int k = 0; k < C::kKeyBlock / 16; ++k) {
+  for (int k = 0; k < C::kOwnKeys / 16; ++k) {
     const int step = k * 16 * kPanelRowBytes;
-    k == 0 ? Mma::template set<1, 1>(sums, moved(a, step), moved(b, step))
-           : Mma::template add<1, 1>(sums, moved(a, step), moved(b, step));
+    k == 0 && !kAdds ? Mma::template set<1, 1>(sums, moved(a, step), moved(b, step))
+                     : Mma::template add<1, 1>(sums, moved(a, step), moved(b, step));
   }
 }
 

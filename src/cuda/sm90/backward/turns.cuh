@@ -16,11 +16,14 @@ struct BackwardTurns {
   const typename C::Visit* told;
   const BackwardItem* items;
 
-  STROBE_DEVICE int* turn_of(const BackwardItem& item, const sm80::Visit& visit) const {
-    return f.turns + visit.head * f.slots + sm80::first_slot(f, item.s) + visit.tile;
+  STROBE_DEVICE int place_of(const BackwardItem& item, const sm80::Visit& visit) const {
+    return visit.head * f.slots + sm80::first_slot(f, item.s) + visit.tile;
   }
-  STROBE_DEVICE int* turn_of(const BackwardItem&, const BackwardOptionVisit& visit) const {
-    return f.turns + visit.place;
+  STROBE_DEVICE int place_of(const BackwardItem&, const BackwardOptionVisit& visit) const { return visit.place; }
+  /// Each thread block of a cluster has turns of its own, for its columns of dQ.
+  template <class Visit>
+  STROBE_DEVICE int* turn_of(const BackwardItem& item, const Visit& visit) const {
+    return f.turns + C::kCluster * place_of(item, visit) + memory.rank;
   }
   /// The turn behind a visit's. Where data leave gaps, turns are numbers of blocks.
   STROBE_DEVICE static int turn_after(const BackwardItem&, const sm80::Visit& visit) { return visit.turn + 1; }
@@ -90,7 +93,7 @@ struct BackwardTurns {
       wait_for(memory.added(ring.stage()), ring.parity());
       if (C::kStagesGradQuery && !visit.last) {
         wait_for(memory.turn_come(ring.stage()), ring.parity());
-        float* const to = f.sums + i64(turn_of(item, visit) - f.turns) * kFloats;
+        float* const to = f.sums + i64(place_of(item, visit)) * kFloats;
         if (visit.turn == 0) {
           ptx::cp_async_bulk_store(to, memory.grad_query(), kFloats * 4);
         } else {
@@ -110,101 +113,6 @@ struct BackwardTurns {
       for_told_visits([&] { wait_for(memory.added(ring.stage()), ring.parity()); }, [] {}, work);
     } else {
       for_visits(work);
-    }
-  }
-};
-
-/// A consumer's share of a tile's dQ.
-template <class C>
-struct GradQueryShare {
-  const sm80::BackwardParams& f;
-  const typename C::Visit& visit;
-  int number;  // of the warpgroup
-
-  using Element = typename C::Element;
-  using Sums = typename C::GradQuery;
-
-  /// Where the thread's four sums of fragment n lie: at n * 128.
-  STROBE_DEVICE float* sums() const {
-    const int warp = number * 4 + warp_index() % 4;
-    return f.sums + i64(visit.place) * (C::kQueryTile * C::kDim) + warp * (C::kGradTiles * 128) + lane_index() * 4;
-  }
-  STROBE_DEVICE int row() const {
-    return (C::kQueryTile > kWarpgroupRows ? number * kWarpgroupRows : 0) + warp_index() % 4 * 16 + lane_index() / 4;
-  }
-  STROBE_DEVICE int dim() const {
-    return (C::kDim > C::kGradColumns ? number * C::kGradColumns : 0) + lane_index() % 4 * 2;
-  }
-  STROBE_DEVICE char* row_at(int row) const {
-    return visit.grad_query + row * (f.grad_query.row_stride * size_of(f.grad_query.type));
-  }
-
-  /// To shared memory, as the thread's sums lie in global memory.
-  STROBE_DEVICE void stage(u32 to, const Sums& g) const {
-    to += ((number * 4 + warp_index() % 4) * (C::kGradTiles * 128) + lane_index() * 4) * 4;
-#pragma unroll
-    for (int n = 0; n < C::kGradTiles; ++n) {
-      const float4 sum = make_float4(g[n][0], g[n][1], g[n][2], g[n][3]);
-      ptx::st_shared_16(to + n * 512, make_uint4(__float_as_int(sum.x), __float_as_int(sum.y), __float_as_int(sum.z),
-                                                 __float_as_int(sum.w)));
-    }
-  }
-
-  static STROBE_DEVICE void store(float* to, const Sums& g, int begin, int end) {
-#pragma unroll
-    for (int n = begin; n < end; ++n) {
-      *reinterpret_cast<float4*>(to + n * 128) = make_float4(g[n][0], g[n][1], g[n][2], g[n][3]);
-    }
-  }
-
-  /// For types and alignments that are not the usual ones: from the sums in memory.
-  STROBE_DEVICE void write_from_sums(const float* from, int begin, int end) const {
-    const AttentionParams& p = f.attention;
-#pragma unroll 1
-    for (int n = begin * 4; n < end * 4; ++n) {
-      const int i = row() + n % 4 / 2 * 8, d = dim() + n / 4 * 8 + n % 2;
-      if (i < visit.rows && d < p.head_dim) {
-        store_float(row_at(i), f.grad_query.type, d, from[n / 4 * 128 + n % 4] * p.scale);
-      }
-    }
-  }
-
-  STROBE_DEVICE void write(float* sums, Sums& g, int begin, int end) const {
-    const AttentionParams& p = f.attention;
-    if (f.grad_query.type == strobe::cuda::Element::kFloat32 || f.grad_query.vector_bytes < 4) {
-      store(sums, g, begin, end);
-      write_from_sums(sums, begin, end);
-      return;
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int i = row() + 8 * half, left = i < visit.rows ? p.head_dim - dim() : 0;
-      char* const to = row_at(i) + dim() * 2;
-#pragma unroll
-      for (int n = begin; n < end; ++n) {
-        const u32 pair = Element::pack(g[n][2 * half] * p.scale, g[n][2 * half + 1] * p.scale);
-        if (8 * n < left) *reinterpret_cast<u32*>(to + 16 * n) = pair;
-      }
-    }
-  }
-
-  /// Adds fragments [begin, end), which are constants where this is inlined.
-  STROBE_DEVICE void add(Sums& g, int begin, int end) const {
-    float* const at = sums();
-    if (visit.last) {
-      if (!visit.first) {
-#pragma unroll
-        for (int n = begin; n < end; ++n) {
-          const float4 sum = ptx::ld_global_cg_16(at + n * 128);
-          g[n][0] += sum.x, g[n][1] += sum.y, g[n][2] += sum.z, g[n][3] += sum.w;
-        }
-      }
-      write(at, g, begin, end);
-    } else if (visit.first) {
-      store(at, g, begin, end);
-    } else {
-#pragma unroll
-      for (int n = begin; n < end; ++n) ptx::red_add_f32x4(at + n * 128, g[n]);
     }
   }
 };
