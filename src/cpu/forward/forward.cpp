@@ -279,13 +279,14 @@ bool has_row_groups(const Problem& problem, const ForwardUnit& unit, int workers
   return group_rows_for(problem, unit, {0, problem.batch, 0, problem.kv_heads}, workers) < longest * problem.group();
 }
 
-/// KV heads of a decode task: as many as are neighbours in memory, fewer where that leaves threads without work.
-/// Results do not depend on it.
-std::int64_t decode_heads_for(const Problem& problem, const Decision& decision, int workers) {
+/// KV heads of a decode task: as many as are neighbours in memory, fewer where that leaves threads without work, and
+/// where a head's rows follow one another: the hardware looks ahead in few places. Results do not depend on it.
+std::int64_t decode_heads_for(const Problem& problem, const Buffers& buffers, const Decision& decision, int workers) {
+  const bool rows_apart = buffers.key.row_stride > problem.head_dim;
   const std::int64_t tasks = problem.batch * decision.max_splits * problem.kv_heads;
   const std::int64_t fair = workers > 1 ? tasks / (4 * workers) : kMaxDecodeHeads;
-  return std::clamp<std::int64_t>(fair, 1,
-                                  std::min<std::int64_t>(kMaxDecodeHeads, std::max<std::int64_t>(problem.kv_heads, 1)));
+  const std::int64_t most = rows_apart ? kMaxDecodeHeads : kMaxDecodeHeads / 2;
+  return std::clamp<std::int64_t>(fair, 1, std::clamp<std::int64_t>(problem.kv_heads, 1, most));
 }
 
 constexpr double kPackedBytesPerNanosecond = 5.0;
@@ -368,7 +369,7 @@ void forward(const Problem& problem, const Buffers& buffers, const Decision& dec
           .scratch = shared + layout.bytes};
   if (problem.rotary_dim > 0) job.query = rotate_queries(problem, buffers, executor, shared + layout.rotated);
   const int workers = std::min(executor.concurrency(), decision.workers);
-  job.decode_heads = decode_heads_for(problem, decision, workers);
+  job.decode_heads = decode_heads_for(problem, buffers, decision, workers);
 
   const std::int64_t heads = problem.query_heads, rows = problem.total_queries;
   const std::int64_t batch_rows = problem.packed_queries ? rows : problem.query_length;
