@@ -86,6 +86,8 @@ inline constexpr const char* kForwardOptions[] = {
     "q=40 k=90 dim=64 poison_unseen mask=k", "q=2 k=90 dim=64 poison_unseen mask=k",
     "q=40 k=90 dim=64 poison_unseen window=5,5 dtype=bfloat16",
     "q=40 k=90 dim=64 poison_unseen block_mask=1 block=30,16 dtype=float16",
+    // Heads that share a decode task and see blocks of their own.
+    "q=1 k=700 heads=8/8 dim=32 block_mask=h block=1,64", "q=2 k=900 heads=16/8 dim=64 block_mask=h block=1,64 causal",
     // Whole blocks of keys that data hide, show, or have an effect on that is the same for all.
     "q=77 k=136 heads=4/2 dim=64 bias=hqk bias_type=bfloat16 dtype=bfloat16 causal",
     "q=300 k=264 heads=2 dim=128 bias=bqk bias_type=float16 dtype=float16",

@@ -18,7 +18,7 @@ struct QueryRow {
 
 struct Block {
   std::int64_t first;  // multiple of kKeys
-  Bits any;            // keys that some row sees
+  Bits any, all;       // keys that some row sees, and those that every row sees
   Bits* visible;       // [rows]
   const char* keys[kKeys];
   const char* values[kKeys];
@@ -119,10 +119,12 @@ bool find_block(const ForwardTask& task, const QueryRow* rows, std::int64_t firs
   const bool per_head = task.mask.head_stride != 0 || task.block_mask.head_stride != 0;
   for (; first < last; first += kKeys) {
     block.any = 0;
+    block.all = ~Bits(0);
     for (std::int64_t r = 0; r < task.rows; ++r) {
       const bool as_before = r > 0 && !per_head && rows[r].query == rows[r - 1].query;
       block.visible[r] = as_before ? block.visible[r - 1] : visible_bits(task, rows[r], first);
       block.any |= block.visible[r];
+      block.all &= block.visible[r];
     }
     if (block.any == 0) continue;
     block.first = first;

@@ -18,11 +18,12 @@ struct FloatFormat {
   using Weight = float;  // of probabilities
   using Vector = Floats;
   using Value = Floats;
-  static constexpr int kDims = kLanes;                      // dims of one step
-  static constexpr int kQueryStep = kLanes;                 // and elements of a staged query
-  static constexpr int kVectors = 1;                        // float vectors that a step's dims fill
-  static constexpr int kKeysPerTurn = 1;                    // keys that one multiplication covers
-  static constexpr int dim_of(int place) { return place; }  // of a step's outputs
+  static constexpr int kDims = kLanes;                       // dims of one step
+  static constexpr int kQueryStep = kLanes;                  // and elements of a staged query
+  static constexpr int kStepBytes = kDims * int(sizeof(T));  // of a stored row
+  static constexpr int kVectors = 1;                         // float vectors that a step's dims fill
+  static constexpr int kKeysPerTurn = 1;                     // keys that one multiplication covers
+  static constexpr int dim_of(int place) { return place; }   // of a step's outputs
 
   STROBE_INLINE static Vector load_query(const Query* row, int step) { return load(row + step * kDims); }
   STROBE_INLINE static Vector load_key(const char* row, int step) {
@@ -43,6 +44,7 @@ struct SplitFormat {
   using Value = Floats;
   static constexpr int kDims = 2 * kLanes;
   static constexpr int kQueryStep = kDims;
+  static constexpr int kStepBytes = 2 * kDims;
   static constexpr int kVectors = 2;
   static constexpr int kKeysPerTurn = 1;
   static constexpr int dim_of(int place) { return place % kLanes * 2 + place / kLanes; }
@@ -77,6 +79,7 @@ struct DotFormat {
   using Value = Pairs;
   static constexpr int kDims = 2 * kLanes;
   static constexpr int kQueryStep = kLanes;
+  static constexpr int kStepBytes = 2 * kDims;
   static constexpr int kVectors = 2;
   static constexpr int kKeysPerTurn = 2;
   static constexpr int dim_of(int place) { return place % kLanes / 4 * 8 + place / kLanes * 4 + place % 4; }
@@ -93,14 +96,15 @@ struct DotFormat {
 };
 #endif
 
-/// Rows of the next block that a tile asks for while it multiplies. Requests spread evenly over the work: in bursts
-/// they fill the core's miss buffers, and the arithmetic behind them waits.
+/// Rows that a tile asks for while it multiplies others, one for one and line by line: `bytes` of each.
 struct Ahead {
   const char* const* rows;
-  int count, bytes;
+  int bytes;
 
-  STROBE_INLINE void ask(int row) const {
-    for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(rows[row] + byte, 0, 2);
+  template <typename Format>
+  STROBE_INLINE void ask(int row, int step) const {
+    const int at = step * Format::kStepBytes;
+    if (at % 64 == 0 && at < bytes) __builtin_prefetch(rows[row] + at, 0, 2);
   }
 };
 
@@ -111,10 +115,8 @@ STROBE_INLINE void score_tile(const typename Format::Query* q, int q_stride, int
   constexpr int N = kLanes / R;
   Floats sum[kLanes];
   for (int a = 0; a < kLanes; ++a) sum[a] = zero();
-  int asked = 0, due = 0;  // the latter in rows / steps
   for (int step = 0; step < steps; ++step) {
-    due += ahead.count;
-    for (; due >= steps; due -= steps) ahead.ask(asked++);
+    for (int n = 0; n < N; ++n) ahead.ask<Format>(n, step);
     typename Format::Vector k[N];
     for (int n = 0; n < N; ++n) k[n] = Format::load_key(keys[n], step);
     for (int r = 0; r < R; ++r) {
@@ -124,31 +126,26 @@ STROBE_INLINE void score_tile(const typename Format::Query* q, int q_stride, int
   }
   alignas(64) float lanes[kLanes];
   store(lanes, sums(sum));
-  for (int r = 0; r < R; ++r) {
-    for (int n = 0; n < N; ++n) s[r * kKeys + n] = lanes[r * N + n];
-  }
+  for (int r = 0; r < R; ++r) __builtin_memcpy(s + r * kKeys, lanes + r * N, sizeof(float) * N);
 }
 
-/// O = correction O + P V for R rows, S steps of dims from `step` on and keys [first, last). Rows of `o` are o_stride
-/// apart, rows of `p` cover kKeys keys.
+/// O += P V for R rows, S steps of dims from `step` on and keys [first, last). Rows of `o` are o_stride apart, rows of
+/// `p` cover kKeys keys.
 template <typename Format, int R, int S>
 STROBE_INLINE void output_tile(const typename Format::Weight* p, const char* const* values, int first, int last,
-                               int step, const float* corrections, float* o, int o_stride, const Ahead& ahead) {
+                               int step, float* o, int o_stride, const Ahead& ahead) {
   constexpr int V = S * Format::kVectors;
   constexpr int kWeights = kKeys / Format::kKeysPerTurn;
   Floats sum[R][V];
   for (int r = 0; r < R; ++r) {
-    const Floats correction = broadcast(corrections[r]);
-    for (int v = 0; v < V; ++v) {
-      sum[r][v] = mul(load(o + r * o_stride + step * Format::kDims + v * kLanes), correction);
-    }
+    for (int v = 0; v < V; ++v) sum[r][v] = load(o + r * o_stride + step * Format::kDims + v * kLanes);
   }
-  int asked = 0, due = 0;  // 64ths of a row
   for (int n = first; n < last; n += Format::kKeysPerTurn) {
-    due += ahead.count * Format::kKeysPerTurn;
-    for (; asked < due; asked += kKeys) ahead.ask(asked / kKeys);
     typename Format::Value value[V];
-    for (int s = 0; s < S; ++s) Format::load_values(values + n, step + s, value + s * Format::kVectors);
+    for (int s = 0; s < S; ++s) {
+      for (int key = 0; key < Format::kKeysPerTurn; ++key) ahead.ask<Format>(n + key, step + s);
+      Format::load_values(values + n, step + s, value + s * Format::kVectors);
+    }
     for (int r = 0; r < R; ++r) {
       const auto weight = Format::load_weight(p + r * kWeights, n);
       for (int v = 0; v < V; ++v) sum[r][v] = Format::multiply_add(weight, value[v], sum[r][v]);
@@ -159,18 +156,15 @@ STROBE_INLINE void output_tile(const typename Format::Weight* p, const char* con
   }
 }
 
-/// output_tile over all steps from `step` to `steps`, in tiles of at most S steps that share what is asked for ahead.
+/// output_tile over all steps from `step` to `steps`, in tiles of at most S steps.
 template <typename Format, int R, int S>
 STROBE_INLINE void output_tiles(const typename Format::Weight* p, const char* const* values, int first, int last,
-                                int step, int steps, const float* corrections, float* o, int o_stride,
-                                const Ahead& ahead) {
+                                int step, int steps, float* o, int o_stride, const Ahead& ahead) {
   for (; step + S <= steps; step += S) {
-    const int from = ahead.count * step / steps, to = ahead.count * (step + S) / steps;
-    output_tile<Format, R, S>(p, values, first, last, step, corrections, o, o_stride,
-                              {ahead.rows + from, to - from, ahead.bytes});
+    output_tile<Format, R, S>(p, values, first, last, step, o, o_stride, ahead);
   }
   if constexpr (S > 1) {
-    output_tiles<Format, R, S / 2>(p, values, first, last, step, steps, corrections, o, o_stride, ahead);
+    output_tiles<Format, R, S / 2>(p, values, first, last, step, steps, o, o_stride, ahead);
   }
 }
 

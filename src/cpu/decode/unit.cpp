@@ -24,12 +24,11 @@ struct Scratch {
   float* p;           // [rows, kKeys]: probabilities as bf16
   float* maximum;     // [rows], of base-2 scores
   float* total;       // [rows]: sum of 2^(s - maximum)
-  float* correction;  // [rows]: what the block's new maximum makes of older sums
   char* zeros;        // a row of zeros, of keys or values
   char* staged_keys;  // [kKeys] rows, where stored rows do not fit the vectors
   char* staged_values;
   Block blocks[2];  // the current one and the next
-  bool more[2];     // whether there is such a block
+  bool more[2];     // whether there is such a block, not used up
 };
 
 /// Cuts `memory` into 64-byte aligned pieces; with memory null, only counts.
@@ -59,7 +58,6 @@ std::size_t carve(std::int64_t rows, int head_dim, int value_dim, char* memory, 
   pieces.p = carver.take<float>(rows * kKeys);
   pieces.maximum = carver.take<float>(padded_rows);
   pieces.total = carver.take<float>(padded_rows);
-  pieces.correction = carver.take<float>(padded_rows);
   pieces.zeros = carver.take<char>(larger(key_width, value_width) * 4);
   pieces.staged_keys = carver.take<char>(kKeys * key_width * 4);
   pieces.staged_values = carver.take<char>(kKeys * value_width * 4);
@@ -93,113 +91,146 @@ void stage_queries(const ForwardTask& task, Scratch& scratch) {
 
 // One block.
 
-/// Online softmax of `rows` rows from row r on: scores become probabilities in base 2 relative to the new maximum.
-void softmax_rows(Scratch& scratch, std::int64_t r, int rows) {
-  for (std::int64_t row = r; row < r + rows; ++row) {
-    float* s = scratch.s + row * kKeys;
-    Floats m = load(s);
-    for (int n = kLanes; n < kKeys; n += kLanes) m = max(m, load(s + n));
-    const float block = largest(m), old = scratch.maximum[row];
-    const float next = block > old ? block : old;
-    // Nothing visible so far: any finite maximum gives zeros, and never -inf - -inf.
-    const Floats finite = broadcast(next == kMinusInfinity ? 0.0f : next);
-    alignas(64) float correction[kLanes];
-    store(correction, exp2(sub(broadcast(old), finite)));
-    Floats total = zero();
-    for (int n = 0; n < kKeys; n += kLanes) {
-      const Floats p = exp2(sub(load(s + n), finite));
-      store(s + n, p);
-      total = add(total, p);
-    }
-    scratch.maximum[row] = next;
-    scratch.correction[row] = correction[0];
-    scratch.total[row] = scratch.total[row] * correction[0] + sum(total);
+/// Keys [first, last) of a block, which its heads take in turn.
+struct Chunk {
+  int first, last;
+  Bits bits;
+};
+
+/// Online softmax of a row: scores become probabilities in base 2 relative to the new maximum.
+void softmax_row(Scratch& scratch, std::int64_t row) {
+  float* s = scratch.s + row * kKeys;
+  Floats m = load(s);
+  for (int n = kLanes; n < kKeys; n += kLanes) m = max(m, load(s + n));
+  const float block = largest(m), old = scratch.maximum[row];
+  const float next = block > old ? block : old;
+  // Nothing visible so far: any finite maximum gives zeros, and never -inf - -inf.
+  const Floats finite = broadcast(next == kMinusInfinity ? 0.0f : next);
+  Floats total = zero();
+  for (int n = 0; n < kKeys; n += kLanes) {
+    const Floats p = exp2(sub(load(s + n), finite));
+    store(s + n, p);
+    total = add(total, p);
   }
+  if (next != old) {
+    alignas(64) float lanes[kLanes];
+    const Floats correction = exp2(sub(broadcast(old), finite));
+    store(lanes, correction);
+    scratch.total[row] *= lanes[0];
+    float* o = scratch.o + row * scratch.value_dim;
+    for (int d = 0; d < scratch.value_dim; d += kLanes) store(o + d, mul(load(o + d), correction));
+  }
+  scratch.maximum[row] = next;
+  scratch.total[row] += sum(total);
 }
 
-/// Probabilities in the format's own form.
+/// Calls take.operator()<R>(r) for tiles of R rows that cover all of a task.
+template <class Take>
+STROBE_INLINE void for_row_tiles(std::int64_t rows, Take take) {
+  std::int64_t r = 0;
+  if constexpr (kMaxTileRows >= 4) {
+    for (; r + 4 <= rows; r += 4) take.template operator()<4>(r);
+  }
+  for (; r + 2 <= rows; r += 2) take.template operator()<2>(r);
+  for (; r < rows; ++r) take.template operator()<1>(r);
+}
+
+/// Keys of a chunk that any and that all of R rows see.
+struct Sight {
+  Bits any, all;
+};
+template <int R>
+STROBE_INLINE Sight sight_of(const Block& block, std::int64_t r, const Chunk& chunk) {
+  Sight sight{.any = 0, .all = chunk.bits};
+  for (int k = 0; k < R; ++k) {
+    sight.any |= block.visible[r + k] & chunk.bits;
+    sight.all &= block.visible[r + k];
+  }
+  return sight;
+}
+
+/// S = Q K^T for a chunk of keys.
 template <typename Format>
-STROBE_INLINE const typename Format::Weight* weights(Scratch& scratch, std::int64_t r, int rows) {
-  if constexpr (Format::kKeysPerTurn == 1) {
-    return scratch.s + r * kKeys;
-  } else {
-    auto* p = reinterpret_cast<BFloat16*>(scratch.p);
-    for (int n = 0; n < rows * kKeys; n += kLanes) store(p + r * kKeys + n, load(scratch.s + r * kKeys + n));
-    return reinterpret_cast<const typename Format::Weight*>(p + r * kKeys);
+void score_chunk(const ForwardTask& task, Scratch& scratch, Block& block, const Chunk& chunk, Ahead ahead) {
+  if (task.head_dim % Format::kDims != 0 || size_of(task.key_type) == 1) {
+    stage_rows(task.key_type, task.head_dim, scratch.head_dim, block.any & chunk.bits, scratch.staged_keys, block.keys);
+  }
+  const int q_stride = scratch.head_dim / Format::kDims * Format::kQueryStep;
+  const int steps = int(rounded_up(task.head_dim, Format::kDims)) / Format::kDims;
+  const bool whole = (chunk.bits & ~block.all) == 0;
+  for_row_tiles(task.rows, [&]<int R>(std::int64_t r) {
+    constexpr int N = kLanes / R;
+    const Bits seen = whole ? chunk.bits : sight_of<R>(block, r, chunk).any;
+    const auto* q = reinterpret_cast<const typename Format::Query*>(scratch.q) + r * q_stride;
+    for (int n = chunk.first; n < chunk.last; n += N) {
+      if (!whole && (seen & range_bits(n, n + N)) == 0) continue;
+      score_tile<Format, R>(q, q_stride, steps, block.keys + n, scratch.s + r * kKeys + n,
+                            {ahead.rows + (n - chunk.first), ahead.bytes});
+    }
+    ahead.bytes = 0;
+  });
+}
+
+/// Scores of a block become probabilities in the format's own form; sums and outputs so far become relative to the new
+/// maximum.
+template <typename Format>
+void weigh_block(const ForwardTask& task, Scratch& scratch, const Block& block) {
+  for (std::int64_t r = 0; r < task.rows; ++r) {
+    if (block.visible[r] == 0) continue;
+    float* s = scratch.s + r * kKeys;
+    finish_scores(task, scratch.rows[r], block.first, block.visible[r], s);
+    softmax_row(scratch, r);
+    if (task.dropout) drop(task, scratch.rows[r], block.first, s);
+    if constexpr (Format::kKeysPerTurn > 1) {
+      auto* p = reinterpret_cast<BFloat16*>(scratch.p) + r * kKeys;
+      for (int n = 0; n < kKeys; n += kLanes) store(p + n, load(s + n));
+    }
   }
 }
 
 /// R rows of O += P V over the keys that some of them see.
 template <typename Format, int R>
-void add_values(const ForwardTask& task, Scratch& scratch, const Block& block, std::int64_t r, Bits seen,
-                const Ahead& ahead) {
+void add_rows(const ForwardTask& task, Scratch& scratch, const Block& block, const Chunk& chunk, std::int64_t r,
+              Bits seen, const Ahead& ahead) {
   constexpr int kFit = kAccumulators / (R * Format::kVectors);
+  constexpr int kWeights = kKeys / Format::kKeysPerTurn;
   const char* masked[kKeys];
   const char* const* values = block.values;
-  if (seen != block.any) {
-    for (int n = 0; n < kKeys; ++n) masked[n] = seen >> n & 1 ? block.values[n] : scratch.zeros;
+  if (seen != (block.any & chunk.bits)) {
+    for (int n = chunk.first; n < chunk.last; ++n) masked[n] = seen >> n & 1 ? block.values[n] : scratch.zeros;
     values = masked;
   }
+  const auto* weights =
+      reinterpret_cast<const typename Format::Weight*>(Format::kKeysPerTurn > 1 ? scratch.p : scratch.s);
   const int first = __builtin_ctzll(seen) / 2 * 2, last = kKeys - __builtin_clzll(seen);
   const int steps = int(rounded_up(task.value_dim, Format::kDims)) / Format::kDims;
-  output_tiles<Format, R, (kFit > 0 ? kFit : 1)>(weights<Format>(scratch, r, R), values, first, last, 0, steps,
-                                                 scratch.correction + r, scratch.o + r * scratch.value_dim,
-                                                 scratch.value_dim, ahead);
+  output_tiles<Format, R, (kFit > 0 ? kFit : 1)>(weights + r * kWeights + chunk.first / Format::kKeysPerTurn,
+                                                 values + chunk.first, first - chunk.first, last - chunk.first, 0,
+                                                 steps, scratch.o + r * scratch.value_dim, scratch.value_dim, ahead);
 }
 
-/// R rows of a block: S = Q K^T, softmax, O += P V.
-template <typename Format, int R>
-void attend_rows(const ForwardTask& task, Scratch& scratch, const Block& block, std::int64_t r, const Ahead& keys,
-                 const Ahead& values) {
-  constexpr int N = kLanes / R;
-  Bits seen = 0, shared = ~Bits(0);
-  for (int k = 0; k < R; ++k) {
-    seen |= block.visible[r + k];
-    shared &= block.visible[r + k];
-  }
-  if (seen == 0) return;
-
-  const int q_stride = scratch.head_dim / Format::kDims * Format::kQueryStep;
-  const auto* q = reinterpret_cast<const typename Format::Query*>(scratch.q) + r * q_stride;
-  const int steps = int(rounded_up(task.head_dim, Format::kDims)) / Format::kDims;
-  float* s = scratch.s + r * kKeys;
-  for (int n = 0; n < kKeys; n += N) {
-    if ((seen & range_bits(n, n + N)) == 0) continue;
-    score_tile<Format, R>(q, q_stride, steps, block.keys + n, s + n,
-                          {keys.rows + n, keys.count / kKeys * N, keys.bytes});
-  }
-  for (int k = 0; k < R; ++k) {
-    finish_scores(task, scratch.rows[r + k], block.first, block.visible[r + k], s + k * kKeys);
-  }
-  softmax_rows(scratch, r, R);
-  if (task.dropout) {
-    for (int k = 0; k < R; ++k) drop(task, scratch.rows[r + k], block.first, s + k * kKeys);
-  }
-  if (seen == shared) return add_values<Format, R>(task, scratch, block, r, seen, values);
-  // A value that one row sees and another does not may hold NaN, which a zero weight would not stop.
-  for (int k = 0; k < R; ++k) {
-    if (block.visible[r + k] != 0) add_values<Format, 1>(task, scratch, block, r + k, block.visible[r + k], {});
-  }
-}
-
+/// O += P V for a chunk of keys.
 template <typename Format>
-void attend_block(const ForwardTask& task, Scratch& scratch, Block& block, Ahead keys, Ahead values) {
-  if (task.head_dim % Format::kDims != 0 || size_of(task.key_type) == 1) {
-    stage_rows(task.key_type, task.head_dim, scratch.head_dim, block.any, scratch.staged_keys, block.keys);
-  }
+void add_chunk(const ForwardTask& task, Scratch& scratch, Block& block, const Chunk& chunk, Ahead ahead) {
   if (task.value_dim % Format::kDims != 0 || size_of(task.key_type) == 1) {
-    stage_rows(task.key_type, task.value_dim, scratch.value_dim, block.any, scratch.staged_values, block.values);
+    stage_rows(task.key_type, task.value_dim, scratch.value_dim, block.any & chunk.bits, scratch.staged_values,
+               block.values);
   }
-  std::int64_t r = 0;
-  const auto take = [&]<int R>() {
-    for (; r + R <= task.rows; r += R) {
-      attend_rows<Format, R>(task, scratch, block, r, keys, values);
-      keys.count = values.count = 0;
+  const bool whole = (chunk.bits & ~block.all) == 0;
+  for_row_tiles(task.rows, [&]<int R>(std::int64_t r) {
+    const Sight sight = whole ? Sight{chunk.bits, chunk.bits} : sight_of<R>(block, r, chunk);
+    if (sight.any == 0) return;
+    if (sight.any == sight.all) {
+      add_rows<Format, R>(task, scratch, block, chunk, r, sight.any, ahead);
+    } else {
+      // A value that one row sees and another does not may hold NaN, which a zero weight would not stop.
+      for (int k = 0; k < R; ++k) {
+        const Bits seen = block.visible[r + k] & chunk.bits;
+        if (seen != 0) add_rows<Format, 1>(task, scratch, block, chunk, r + k, seen, {});
+      }
     }
-  };
-  if constexpr (kMaxTileRows >= 4) take.template operator()<4>();
-  take.template operator()<2>();
-  take.template operator()<1>();
+    ahead.bytes = 0;
+  });
 }
 
 // The whole task.
@@ -245,32 +276,16 @@ std::int64_t first_key(const ForwardTask& task, const Scratch& scratch) {
   return larger(first, task.keys.first) / kKeys * kKeys;
 }
 
-/// Places of the next blocks that are asked for in turn. Where rows of other heads lie between, four of them (on
-/// Granite Rapids 0.69 of the read peak in float32 and 0.60 in bf16, against 0.55 and 0.46 with one); where a head's
-/// rows follow one another, the hardware looks ahead by itself, best at one (bf16 6.2 ms against 8.5).
-int places_of(const ForwardTask& task, int key_bytes) { return task.key.row_stride > key_bytes ? 4 : 1; }
+/// Keys of a chunk: enough for the largest tile of scores that `rows` rows take, and for outputs to be worth loading.
+int chunk_keys(std::int64_t rows) {
+  const int tile_rows = rows % 4 == 0 && kMaxTileRows >= 4 ? 4 : rows % 2 == 0 ? 2 : 1;
+  return int(larger(kLanes / tile_rows, 8));
+}
 
-/// The rows that one head's block asks for while it multiplies: its share of the next blocks of all heads, keys outside
-/// heads, which is the order in memory where heads lie inside rows.
-struct Share {
-  const char* keys[kKeys];
-  const char* values[kKeys];
-};
-
-void share_out(Scratch* const* scratches, int heads, int head, int next, int places, Share& share) {
-  for (int place = 0; place < places; ++place) {
-    const int first = (place * heads + head) * (kKeys / places);
-    int key = first / heads, of_head = first % heads;
-    for (int n = place; n < kKeys; n += places) {
-      const Scratch& owner = *scratches[of_head];
-      const Block& block = owner.blocks[next];
-      share.keys[n] = owner.more[next] ? block.keys[key] : owner.zeros;
-      share.values[n] = owner.more[next] ? block.values[key] : owner.zeros;
-      if (++of_head < heads) continue;
-      of_head = 0;
-      ++key;
-    }
-  }
+/// How many keys before their use rows of `bytes` each are asked for: whole chunks, about kBytesAhead of all heads.
+constexpr std::int64_t kBytesAhead = 16 << 10;
+int keys_ahead(int heads, int bytes, int chunk) {
+  return int(smaller(rounded_up(rounded_up(kBytesAhead, heads * bytes) / (heads * bytes), chunk), kKeys));
 }
 
 template <typename Format>
@@ -288,26 +303,33 @@ void attend(const ForwardTask* tasks, int heads, Scratch* const* scratches) {
     stage_queries<Format>(tasks[head], *scratches[head]);
     more |= find(head, first_key(tasks[head], *scratches[head]), 0);
   }
-  const int key_bytes = tasks[0].head_dim * int(size_of(tasks[0].key_type));
-  const int value_bytes = tasks[0].value_dim * int(size_of(tasks[0].key_type));
-  const int places = places_of(tasks[0], key_bytes);
+  const int chunk = chunk_keys(tasks[0].rows);
+  const auto of_keys = [](Block& block) { return block.keys; };
+  const auto of_values = [](Block& block) { return block.values; };
   for (int place = 0; more; place = 1 - place) {
     const int next = 1 - place;
     more = false;
-    for (int head = 0; head < heads; ++head) {
-      Scratch& scratch = *scratches[head];
-      scratch.more[next] = false;
-      if (scratch.more[place]) more |= find(head, scratch.blocks[place].first + kKeys, next);
-    }
-    for (int head = 0; head < heads; ++head) {
-      Scratch& scratch = *scratches[head];
-      if (!scratch.more[place]) continue;
-      Share share;
-      if (more) share_out(scratches, heads, head, next, places, share);
-      const int count = more ? kKeys : 0;
-      attend_block<Format>(tasks[head], scratch, scratch.blocks[place], {share.keys, count, key_bytes},
-                           {share.values, count, value_bytes});
-    }
+    // take(a chunk) for each head in turn, then for the next chunk; begin(head) comes before its first one.
+    const auto for_chunks = [&](int dim, auto rows_of, auto begin, auto take) {
+      const int bytes = dim * int(size_of(tasks[0].key_type)), ahead = keys_ahead(heads, bytes, chunk);
+      for (int n = 0; n < kKeys; n += chunk) {
+        const int then = (n + ahead) % kKeys, of = n + ahead < kKeys ? place : next;
+        for (int head = 0; head < heads; ++head) {
+          Scratch& scratch = *scratches[head];
+          if (!scratch.more[place]) continue;
+          if (n == 0) begin(head);
+          take(tasks[head], scratch, scratch.blocks[place], Chunk{n, n + chunk, range_bits(n, n + chunk)},
+               Ahead{rows_of(scratch.blocks[of]) + then, scratch.more[of] ? bytes : 0});
+        }
+      }
+    };
+    const auto find_next = [&](int head) { more |= find(head, scratches[head]->blocks[place].first + kKeys, next); };
+    const auto weigh = [&](int head) {
+      weigh_block<Format>(tasks[head], *scratches[head], scratches[head]->blocks[place]);
+    };
+    for_chunks(tasks[0].head_dim, of_keys, find_next, score_chunk<Format>);
+    for_chunks(tasks[0].value_dim, of_values, weigh, add_chunk<Format>);
+    for (int head = 0; head < heads; ++head) scratches[head]->more[place] = false;
   }
   for (int head = 0; head < heads; ++head) finish_rows<Format>(tasks[head], *scratches[head]);
 }

@@ -279,23 +279,31 @@ bool has_row_groups(const Problem& problem, const ForwardUnit& unit, int workers
   return group_rows_for(problem, unit, {0, problem.batch, 0, problem.kv_heads}, workers) < longest * problem.group();
 }
 
-/// KV heads of a decode task: as many as are neighbours in memory, fewer where that leaves threads without work.
-/// Results do not depend on it.
-std::int64_t decode_heads_for(const Problem& problem, const Decision& decision, int workers) {
+/// KV heads of a decode task: as many as are neighbours in memory, fewer where that leaves threads without work, and
+/// where a head's rows follow one another: the hardware looks ahead in few places. Results do not depend on it.
+std::int64_t decode_heads_for(const Problem& problem, const Buffers& buffers, const Decision& decision, int workers) {
+  const bool rows_apart = buffers.key.row_stride > problem.head_dim;
   const std::int64_t tasks = problem.batch * decision.max_splits * problem.kv_heads;
-  const std::int64_t fair = workers > 1 ? tasks / (4 * workers) : kMaxDecodeHeads;
-  return std::clamp<std::int64_t>(fair, 1,
-                                  std::min<std::int64_t>(kMaxDecodeHeads, std::max<std::int64_t>(problem.kv_heads, 1)));
+  const std::int64_t fair = workers > 1 ? tasks / (2 * workers) : kMaxDecodeHeads;
+  const std::int64_t most = rows_apart ? kMaxDecodeHeads : kMaxDecodeHeads / 2;
+  return std::clamp<std::int64_t>(fair, 1, std::clamp<std::int64_t>(problem.kv_heads, 1, most));
 }
 
 constexpr double kPackedBytesPerNanosecond = 5.0;
 
+/// A guess: by the arithmetic, or by reading keys and values once, whichever takes longer.
 double nanoseconds_per_chunk(const Problem& problem, Isa isa, std::int64_t chunks) {
   constexpr double kFlopsPerNanosecond[kIsaCount] = {15, 90, 200, 300, 1000};
-  const double keys = double(problem.key_length) * (problem.packed_keys ? 1.0 / double(problem.batch) : 1.0);
-  const double flops = 2.0 * double(problem.total_queries * problem.query_heads) * keys *
-                       double(problem.head_dim + problem.value_dim) * (problem.causal ? 0.5 : 1.0);
-  return flops / kFlopsPerNanosecond[int(isa)] / double(std::max<std::int64_t>(chunks, 1));
+  constexpr double kReadBytesPerNanosecond = 20.0;
+  const double batch = double(std::max<std::int64_t>(problem.batch, 1));
+  const double keys = double(problem.key_length) * (problem.packed_keys ? 1.0 / batch : 1.0);
+  const double diagonal = std::min(double(problem.total_queries) / batch / std::max(keys, 1.0), 1.0);
+  const double elements =
+      keys * double(problem.head_dim + problem.value_dim) * (problem.causal ? 1.0 - diagonal / 2 : 1.0);
+  const double flops = 2.0 * double(problem.total_queries * problem.query_heads) * elements;
+  const double bytes = batch * double(problem.kv_heads) * elements * double(size_of(problem.key_type));
+  return std::max(flops / kFlopsPerNanosecond[int(isa)], bytes / kReadBytesPerNanosecond) /
+         double(std::max<std::int64_t>(chunks, 1));
 }
 
 /// Packs the keys of job.round where asked for, then runs its tasks.
@@ -368,7 +376,7 @@ void forward(const Problem& problem, const Buffers& buffers, const Decision& dec
           .scratch = shared + layout.bytes};
   if (problem.rotary_dim > 0) job.query = rotate_queries(problem, buffers, executor, shared + layout.rotated);
   const int workers = std::min(executor.concurrency(), decision.workers);
-  job.decode_heads = decode_heads_for(problem, decision, workers);
+  job.decode_heads = decode_heads_for(problem, buffers, decision, workers);
 
   const std::int64_t heads = problem.query_heads, rows = problem.total_queries;
   const std::int64_t batch_rows = problem.packed_queries ? rows : problem.query_length;
