@@ -180,11 +180,11 @@ STROBE_DEVICE void hide_by_position(const AttentionParams& p, const Task<C>& tas
                                     typename C::Scores& s) {
   const ConsumerRows& rows = task.rows[number];
   const Sequence& sequence = task.s;
-  const int row = rows.first_row + warp_index() % 4 * 16 + lane_index() / 4;
+  const int row = warp_index() % 4 * 16 + lane_index() / 4;
   const int base = block * C::kKeyBlock + 2 * (lane_index() % 4);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int i = row + 8 * half;
+    const int i = rows.first_row + tile_row<C>(task, row + 8 * half).query;
     u32 seen = 0;
     if (i < rows.last_row) {
       const KeyRange keys = visible_keys(p, sequence, i);

@@ -59,14 +59,29 @@ struct Producer {
     }
   }
 
+  /// Queries from `row` on of heads that share a tile.
+  STROBE_DEVICE void load_shared(u32 to, u32 barrier, int row, int head, int batch) const {
+    ptx::mbarrier_arrive_expect_tx(barrier, f.sharing.heads * f.sharing.queries * C::kDim * 2);
+#pragma unroll
+    for (int panel = 0; panel < C::kPanels; ++panel) {
+      ptx::cp_async_bulk_tensor_load(to + panel * kWarpgroupRows * kPanelRowBytes, f.query, barrier, panel * kPanel,
+                                     head, row, batch, ptx::kEvictFirst);
+    }
+  }
+
   /// The queries of consumers [first, last).
   STROBE_DEVICE void load_queries(const Task<C>& task, int first, int last) {
     for (int consumer = first; consumer < last; ++consumer) {
       wait_for(memory.query_empty(query.stage()), query.parity() ^ 1);
       if (leads()) {
-        load<kWarpgroupRows>(memory.query(query.stage()), f.query, memory.query_full(query.stage()),
-                             task.s.first_query + task.rows[consumer].first_row, task.head,
-                             f.attention.packed_queries ? 0 : task.s.batch, ptx::kEvictFirst);
+        const int row = task.s.first_query + task.rows[consumer].first_row;
+        const int batch = f.attention.packed_queries ? 0 : task.s.batch;
+        const u32 to = memory.query(query.stage()), barrier = memory.query_full(query.stage());
+        if constexpr (C::kSharesTiles) {
+          load_shared(to, barrier, row, task.head, batch);
+        } else {
+          load<kWarpgroupRows>(to, f.query, barrier, row, task.head, batch, ptx::kEvictFirst);
+        }
       }
       query.advance();
     }
