@@ -366,7 +366,7 @@ struct Consumer {
   /// What a task's outputs are to be multiplied by, and its LSE to memory: all that does not wait for its last product.
   STROBE_DEVICE void end_sums(const Place& now, const Softmax<C>& softmax, float (&factors)[2]) const {
     RowEnd ends[2];
-    end_rows<C>(f.attention, task_of(now), unit(), softmax, ends);
+    end_rows<C>(f.attention, task_of(now), task_of(now).head, unit(), softmax, ends);
     factors[0] = ends[0].factor;
     factors[1] = ends[1].factor;
     write_lse<C>(f.attention, task_of(now), rows_of(now), ends);

@@ -169,11 +169,11 @@ STROBE_DEVICE bool store_floats(const AttentionParams& p, const Task<C>& task, c
 
 /// How a thread's two rows end.
 template <class C>
-STROBE_DEVICE void end_rows(const AttentionParams& p, const Task<C>& task, float unit, const Softmax<C>& softmax,
-                            RowEnd (&ends)[2]) {
+STROBE_DEVICE void end_rows(const AttentionParams& p, const Task<C>& task, int first_head, float unit,
+                            const Softmax<C>& softmax, RowEnd (&ends)[2]) {
   const float origins[2] = {softmax.origin[0] * (unit * kLn2), softmax.origin[1] * (unit * kLn2)};
   const float sums[2] = {sum_in_row(softmax.sum[0]), sum_in_row(softmax.sum[1])};
-  const float sink = sink_of(p, task.head);
+  const float sink = sink_of(p, first_head);
 #pragma unroll
   for (int half = 0; half < 2; ++half) ends[half] = end_of_row(origins[half], sums[half]);
   if (C::kSharesTiles ? p.sink.data == nullptr : sink == minus_infinity()) [[likely]]
@@ -181,7 +181,7 @@ STROBE_DEVICE void end_rows(const AttentionParams& p, const Task<C>& task, float
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = warp_index() % 4 * 16 + 8 * half + lane_index() / 4, head = tile_row<C>(task, row).head;
-    ends[half] = end_of_row(origins[half], sums[half], C::kSharesTiles ? sink_of(p, task.head + head) : sink);
+    ends[half] = end_of_row(origins[half], sums[half], C::kSharesTiles ? sink_of(p, first_head + head) : sink);
   }
 }
 

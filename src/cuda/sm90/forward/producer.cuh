@@ -74,13 +74,14 @@ struct Producer {
     for (int consumer = first; consumer < last; ++consumer) {
       wait_for(memory.query_empty(query.stage()), query.parity() ^ 1);
       if (leads()) {
-        const int row = task.s.first_query + task.rows[consumer].first_row;
-        const int batch = f.attention.packed_queries ? 0 : task.s.batch;
-        const u32 to = memory.query(query.stage()), barrier = memory.query_full(query.stage());
         if constexpr (C::kSharesTiles) {
-          load_shared(to, barrier, row, task.head, batch);
+          load_shared(memory.query(query.stage()), memory.query_full(query.stage()),
+                      task.s.first_query + task.rows[consumer].first_row, task.head,
+                      f.attention.packed_queries ? 0 : task.s.batch);
         } else {
-          load<kWarpgroupRows>(to, f.query, barrier, row, task.head, batch, ptx::kEvictFirst);
+          load<kWarpgroupRows>(memory.query(query.stage()), f.query, memory.query_full(query.stage()),
+                               task.s.first_query + task.rows[consumer].first_row, task.head,
+                               f.attention.packed_queries ? 0 : task.s.batch, ptx::kEvictFirst);
         }
       }
       query.advance();

@@ -158,13 +158,11 @@ STROBE_DEVICE ConsumerRows rows_from(const AttentionParams& p, const Task<C>& ta
   return rows;
 }
 
-/// The first query of a consumer's rows of a tile; without rows, the first that does not exist. Only a sequence's first
+/// The first query of a consumer's rows of a tile, which has so many queries; without rows, the first that does not exist. Only a sequence's first
 /// tile may be short, which sees fewest keys where a mask is causal: those that compute beside nobody do so for the
 /// shortest time.
 template <class C>
-STROBE_DEVICE int first_row_of(const Task<C>& task, int tile, int consumer) {
-  const Sequence& s = task.s;
-  const int queries = queries_of_warpgroup<C>(task);
+STROBE_DEVICE int first_row_of(const Sequence& s, int queries, int tile, int consumer) {
   const int groups = ceil_div(s.stored_queries, queries), own = tile * C::kConsumers + consumer;
   const int absent = ceil_div(groups, C::kConsumers) * C::kConsumers - groups;
   if (tile == 0 && consumer >= C::kConsumers - absent) return s.stored_queries;
@@ -176,26 +174,28 @@ template <class C>
 STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
   const AttentionParams& p = f.attention;
   if constexpr (C::kSharesTiles) task.sharing = f.sharing;
-  const int heads_together = heads_of_tile<C>(task), heads_apart = p.query_heads / heads_together;
+  const int queries = queries_of_warpgroup<C>(task), heads = heads_of_tile<C>(task);
   // Heads come in groups whose keys the cache holds; within a group the tiles that see most keys come first, so that
   // tiles which start last are short.
-  const auto [first_head, heads, place] = place_in_groups(f.groups, index, f.tiles);
-  int tile = f.tiles - 1 - place / heads, head = first_head + place % heads, b = head / heads_apart;
+  const auto [first_head, heads_in_group, place] = place_in_groups(f.groups, index, f.tiles);
+  int tile = f.tiles - 1 - place / heads_in_group, head = first_head + place % heads_in_group;
+  const int tiled_heads = p.query_heads / heads;
+  int b = head / tiled_heads;
   task.output_row = b;
   const int split = f.splits > 1 ? b / p.batch : 0;
   b -= split * p.batch;
   Sequence s{};  // past the last packed sequence: without rows
-  if (!p.packed_queries || find_packed_tile(p, C::kConsumers * queries_of_warpgroup<C>(task), tile, b)) s = sequence_of(p, b);
+  if (!p.packed_queries || find_packed_tile(p, C::kConsumers * queries, tile, b)) s = sequence_of(p, b);
   if (f.splits > 1) s = split_of(s, split, f.split_keys);
   task.there = true;
   task.s = s;
-  task.head = head % heads_apart * heads_together;
+  task.head = head % tiled_heads * heads;
   task.kv_head = task.head / p.group;
   task.top = task.end = 0;
   if constexpr (C::kFeatures == kAlibi) task.slope = kLog2E * alibi_slope<C::kCommonFeatures>(p, s, task.head);
 #pragma unroll 1
   for (int n = 0; n < C::kConsumers; ++n) {
-    const ConsumerRows rows = task.rows[n] = rows_from<C>(p, task, first_row_of<C>(task, tile, n));
+    const ConsumerRows rows = task.rows[n] = rows_from<C>(p, task, first_row_of<C>(s, queries, tile, n));
     if (C::kSurveys || rows.blocks() == 0) continue;
     task.end = task.blocks() == 0 ? rows.end : smaller(task.end, rows.end);
     task.top = larger(task.top, rows.top);
@@ -208,7 +208,7 @@ STROBE_DEVICE void describe(const ForwardParams& f, int index, Task<C>& task) {
       rows.before = task.top - rows.top;
       rows.behind = rows.end - task.end;
       rows.simple = rows.copied && rows.before + rows.behind + rows.tail == 0 &&
-                    rows.first_row + queries_of_warpgroup<C>(task) == rows.last_row && rows.last_stored <= rows.last_row;
+                    rows.first_row + queries == rows.last_row && rows.last_stored <= rows.last_row;
     }
   }
 }
