@@ -222,8 +222,8 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   }
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
   const auto query_map = [&](const RowsView& view, int dims) {
-    const TensorExtents extents{
-        dims, p.query_length, p.query_heads, queries, params.sharing.queries, params.sharing.heads};
+    const TensorExtents extents{dims,    p.query_length,         p.query_heads,
+                                queries, params.sharing.queries, params.sharing.heads};
     return (key.values[2] & sm90::kSharedTiles) != 0 ? heads_first_map_of(view, extents) : tensor_map_of(view, extents);
   };
   params.query = query_map(p.query, p.head_dim);

@@ -132,7 +132,8 @@ STROBE_DEVICE TileRow tile_row(const Task<C>& task, int row) {
 template <class C>
 STROBE_DEVICE bool copies(const AttentionParams& p, int first_row, int last_row, int queries) {
   const bool ends_with_tensor = !p.packed_queries && p.query_lengths.data == nullptr;
-  return C::kStagesOutput && p.output.type != Element::kFloat32 && (ends_with_tensor || first_row + queries <= last_row);
+  return C::kStagesOutput && p.output.type != Element::kFloat32 &&
+         (ends_with_tensor || first_row + queries <= last_row);
 }
 
 /// Rows of a sequence as positions have it.
@@ -158,9 +159,9 @@ STROBE_DEVICE ConsumerRows rows_from(const AttentionParams& p, const Task<C>& ta
   return rows;
 }
 
-/// The first query of a consumer's rows of a tile, which has so many queries; without rows, the first that does not exist. Only a sequence's first
-/// tile may be short, which sees fewest keys where a mask is causal: those that compute beside nobody do so for the
-/// shortest time.
+/// The first query of a consumer's rows of a tile, which has so many queries; without rows, the first that does not
+/// exist. Only a sequence's first tile may be short, which sees fewest keys where a mask is causal: those that compute
+/// beside nobody do so for the shortest time.
 template <class C>
 STROBE_DEVICE int first_row_of(const Sequence& s, int queries, int tile, int consumer) {
   const int groups = ceil_div(s.stored_queries, queries), own = tile * C::kConsumers + consumer;
