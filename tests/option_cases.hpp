@@ -106,6 +106,8 @@ inline constexpr const char* kForwardOptions[] = {
     "q=20 k=700 heads=6/1 dim=128 splits=3 softcap=5 dtype=bfloat16", "q=9 k=130 heads=32/1 dim=80/128 dtype=float16",
     "q=12 k=300 heads=8/2 dim=64 scale=-1 output=float32 causal top_left dtype=float16",
     "q=16 k=512 page=16 key_lengths=500,3 heads=8/1 dim=128 causal dtype=bfloat16",
+    "q=20 k=640 page=16 key_lengths=600,130 heads=8/2 dim=128 splits=3 causal poison_unseen dtype=bfloat16",
+    "q=50 k=768 page=256 key_lengths=700,40 heads=2 dim=64 splits=2 poison_unseen dtype=float16",
     "q=200 k=512 page=128 key_lengths=500,3 heads=4/2 dim=128 causal dtype=bfloat16",
     "q=200 k=512 page=256 key_lengths=512,130 heads=4/2 dim=64 poison_unseen dtype=float16",
     "q=100 k=480 page=16 key_lengths=471,300 heads=4/2 dim=256 causal dtype=bfloat16",

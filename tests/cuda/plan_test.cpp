@@ -177,6 +177,7 @@ TEST(CudaPlanOnHopper, SplitsKeysWhereTilesAreFew) {
   EXPECT_EQ(splits_of("q=40 k=8192 heads=32 dim=128 causal dtype=bfloat16"), 4) << "132 multiprocessors, 32 tiles";
   EXPECT_EQ(splits_of("q=16 k=8192 heads=32/8 dim=128 causal dtype=bfloat16"), 16) << "8 tiles, shared by four heads";
   EXPECT_EQ(splits_of("q=100 k=8192 heads=2 dim=128 dtype=bfloat16"), 16) << "four blocks of 128 keys at least";
+  EXPECT_EQ(splits_of("q=100 k=8192 page=128 key_lengths=8000 heads=2 dim=128 dtype=bfloat16"), 16) << "of pages too";
   EXPECT_EQ(splits_of("q=100 k=600 heads=2 dim=128 splits=2 dtype=bfloat16"), 2) << "as the caller wants";
   for (const char* line :
        {"q=40 k=8192 heads=32 dim=128 batch=4 dtype=bfloat16", "q=100 k=1000 heads=2 dim=128 dtype=bfloat16",
@@ -184,8 +185,7 @@ TEST(CudaPlanOnHopper, SplitsKeysWhereTilesAreFew) {
         "q=100 k=8192 heads=2 dim=128 sink dtype=bfloat16", "q=100 k=8192 heads=2 dim=128 splits=1 dtype=bfloat16",
         "q=100 k=8192 heads=2 dim=128 bias=hqk dtype=bfloat16",
         "q=100 k=8192 heads=2 dim=128 window=100,- dtype=bfloat16",
-        "q=100 k=8192 heads=2 dim=128 causal top_left dtype=bfloat16",
-        "q=100 k=8192 page=128 key_lengths=8000 heads=2 dim=128 dtype=bfloat16"}) {
+        "q=100 k=8192 heads=2 dim=128 causal top_left dtype=bfloat16"}) {
     EXPECT_EQ(splits_of(line), 1) << line;
   }
   Problem problem = problem_of("q=100 k=8192 heads=2 dim=128 splits=64 dtype=bfloat16");

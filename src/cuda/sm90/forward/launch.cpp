@@ -67,9 +67,10 @@ constexpr std::int64_t kMostTiles = (std::int64_t(1) << 31) - 1;
 /// Whether a split's keys may pass for a sequence of their own: nothing is looked up by a key's place but the key, and
 /// no term of the sum comes without a key.
 bool may_split(const Problem& problem) {
-  if (problem.packed_queries || problem.packed_keys || problem.page_size > 0 || problem.has_sink) return false;
+  if (problem.packed_queries || problem.packed_keys || problem.has_sink) return false;
   const int features = own_features_of(problem) & ~sm90::kSharedTiles;
-  return features == 0 || features == kSoftcap || features == kAlibi || features == kNegativeScale;
+  return features == 0 || features == kSoftcap || features == kAlibi || features == kNegativeScale ||
+         features == sm90::kPages;
 }
 
 /// Keys of a split, whole blocks; 0: they are not split.

@@ -29,9 +29,9 @@ struct Producer {
   }
   STROBE_DEVICE PageRows page_rows(const Task<C>& task, int block) const {
     const AttentionParams& p = f.attention;
-    const int rows = rows_of_page(), first = block * C::kKeyBlock + lane_index() * rows;
+    const int rows = rows_of_page(), first = task.s.first_key + block * C::kKeyBlock + lane_index() * rows;
     if (lane_index() * rows >= C::kKeyBlock) return {-1, 0};
-    if (!asked_for<C::kCommonFeatures>(p.page_size > 0)) return {task.s.cache_row, task.s.first_key + first};
+    if (!asked_for<C::kCommonFeatures>(p.page_size > 0)) return {task.s.cache_row, first};
     const int place = first / p.page_size;
     return {clamped(read_int(p.page_table, task.s.batch, smaller(place, p.pages_per_sequence - 1)), 0, p.pages - 1),
             first - place * p.page_size};
