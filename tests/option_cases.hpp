@@ -103,7 +103,7 @@ inline constexpr const char* kForwardOptions[] = {
     "q=33 k=400 heads=8/2 dim=128 query_lengths=33,7 key_lengths=5,400 causal layout=bhsd dtype=bfloat16",
     "q=21 k=300 heads=10/2 dim=256 causal sink poison_unseen layout=padded dtype=bfloat16",
     "packed_queries=70,20 packed_keys=90,200 heads=12/3 dim=128 causal layout=fused dtype=bfloat16",
-    "q=20 k=700 heads=6/1 dim=128 splits=3 softcap=5 dtype=bfloat16", "q=9 k=130 heads=32/1 dim=80/128 dtype=float16",
+    "q=20 k=700 heads=6/1 dim=128 splits=3 softcap=5 dtype=bfloat16", "q=9 k=130 heads=64/1 dim=80/128 dtype=float16",
     "q=12 k=300 heads=8/2 dim=64 scale=-1 output=float32 causal top_left dtype=float16",
     "q=16 k=512 page=16 key_lengths=500,3 heads=8/1 dim=128 causal dtype=bfloat16",
     "q=20 k=640 page=16 key_lengths=600,130 heads=8/2 dim=128 splits=3 causal poison_unseen dtype=bfloat16",

@@ -102,14 +102,15 @@ STROBE_DEVICE void stage_rows(u32 stage, OutputPairs<C>& pairs) {
 
 /// What the warp has staged to memory, where the copy engine must not write all 64 rows.
 template <class C>
-STROBE_DEVICE void store_staged(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows, u32 stage) {
+STROBE_DEVICE void store_staged(const ForwardParams& f, const Task<C>& task, const ConsumerRows& rows, u32 stage) {
   constexpr int kChunks = C::kPanels * 8;  // of a row
+  const AttentionParams& p = f.attention;
   const auto output = OutputAddress<C>::of(p, task);
   __syncwarp();
 #pragma unroll 1
   for (int n = lane_index(); n < 16 * kChunks; n += kWarpLanes) {
     const int in_tile = warp_index() % 4 * 16 + n / kChunks, chunk = n % kChunks;
-    const TileRow row = tile_row<C>(task, in_tile);
+    const TileRow row = tile_row<C>(f, in_tile);
     const int query = rows.first_row + row.query;
     if (query >= rows.last_row || chunk * 8 >= p.value_dim) continue;
     *reinterpret_cast<uint4*>(output(query, row.head) + chunk * kChunkBytes) =
@@ -120,12 +121,13 @@ STROBE_DEVICE void store_staged(const AttentionParams& p, const Task<C>& task, c
 
 /// The warp's outputs to memory, each lane 16 bytes at a time.
 template <class C>
-STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows,
+STROBE_DEVICE void store_chunks(const ForwardParams& f, const Task<C>& task, const ConsumerRows& rows,
                                 OutputPairs<C>& pairs) {
+  const AttentionParams& p = f.attention;
   const auto output = OutputAddress<C>::of(p, task);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const TileRow row = tile_row<C>(task, warp_index() % 4 * 16 + 8 * half + lane_index() / 4);
+    const TileRow row = tile_row<C>(f, warp_index() % 4 * 16 + 8 * half + lane_index() / 4);
     const int query = rows.first_row + row.query;
     char* const to = output(query, row.head);
 #pragma unroll
@@ -144,13 +146,14 @@ STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, c
 
 /// The warp's outputs to rows of float32 in memory. Returns whether all of a thread's are finite.
 template <class C>
-STROBE_DEVICE bool store_floats(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows,
+STROBE_DEVICE bool store_floats(const ForwardParams& f, const Task<C>& task, const ConsumerRows& rows,
                                 const float (&factors)[2], const typename C::Outputs& o) {
+  const AttentionParams& p = f.attention;
   const auto output = OutputAddress<C>::of(p, task);
   float nothing = 0.0f;  // stays zero, unless some value is not finite
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const TileRow row = tile_row<C>(task, warp_index() % 4 * 16 + 8 * half + lane_index() / 4);
+    const TileRow row = tile_row<C>(f, warp_index() % 4 * 16 + 8 * half + lane_index() / 4);
     const int query = rows.first_row + row.query;
     float* const to = reinterpret_cast<float*>(output(query, row.head));
 #pragma unroll
@@ -169,8 +172,9 @@ STROBE_DEVICE bool store_floats(const AttentionParams& p, const Task<C>& task, c
 
 /// How a thread's two rows end.
 template <class C>
-STROBE_DEVICE void end_rows(const AttentionParams& p, const Task<C>& task, int first_head, float unit,
-                            const Softmax<C>& softmax, RowEnd (&ends)[2]) {
+STROBE_DEVICE void end_rows(const ForwardParams& f, int first_head, float unit, const Softmax<C>& softmax,
+                            RowEnd (&ends)[2]) {
+  const AttentionParams& p = f.attention;
   const float origins[2] = {softmax.origin[0] * (unit * kLn2), softmax.origin[1] * (unit * kLn2)};
   const float sums[2] = {sum_in_row(softmax.sum[0]), sum_in_row(softmax.sum[1])};
   const float sink = sink_of(p, first_head);
@@ -180,20 +184,20 @@ STROBE_DEVICE void end_rows(const AttentionParams& p, const Task<C>& task, int f
     return;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int row = warp_index() % 4 * 16 + 8 * half + lane_index() / 4, head = tile_row<C>(task, row).head;
+    const int row = warp_index() % 4 * 16 + 8 * half + lane_index() / 4, head = tile_row<C>(f, row).head;
     ends[half] = end_of_row(origins[half], sums[half], C::kSharesTiles ? sink_of(p, first_head + head) : sink);
   }
 }
 
 template <class C>
-STROBE_DEVICE void write_lse(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows,
-                             const RowEnd (&ends)[2]) {
+STROBE_DEVICE void write_lse(const ForwardParams& f, const ConsumerRows& rows, const RowEnd (&ends)[2]) {
+  const AttentionParams& p = f.attention;
   if (rows.lse == nullptr || lane_index() % 4 != 0) return;
   const int row = warp_index() % 4 * 16 + lane_index() / 4, last = rows.last_row - rows.first_row;
   if constexpr (C::kSharesTiles) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const TileRow own = tile_row<C>(task, row + 8 * half);
+      const TileRow own = tile_row<C>(f, row + 8 * half);
       if (own.query < last) rows.lse[own.query * p.lse.row_stride + own.head * p.lse.head_stride] = ends[half].lse;
     }
   } else {

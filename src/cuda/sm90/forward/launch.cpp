@@ -36,8 +36,13 @@ int own_features_of(const Problem& problem) {
   return groups && sm90::may_share_tiles(features) ? features | sm90::kSharedTiles : features;
 }
 
-sm90::HeadSharing sharing_of(std::int64_t heads) {
-  return {int(heads), sm90::kWarpgroupRows / int(heads), unsigned(0x10000 / heads + 1)};
+sm90::HeadSharing sharing_of(const Problem& problem, std::int64_t heads) {
+  const std::int64_t queries = sm90::kWarpgroupRows / heads;
+  return {.heads = int(heads),
+          .queries = int(queries),
+          .tiled_heads = int(problem.query_heads / heads),
+          .heads_inverse = unsigned(0x10000 / heads + 1),
+          .queries_inverse = std::uint64_t(ceil_div(std::int64_t(1) << 32, queries))};
 }
 /// Of all sequences, tiles and heads that have tiles of their own.
 std::int64_t tiles_of(const Problem& problem, const ForwardTile& tile, const sm90::HeadSharing& sharing) {
@@ -49,13 +54,16 @@ std::int64_t tiled_heads_of(const Problem& problem, const sm90::HeadSharing& sha
 
 /// Heads of a group share tiles where that makes them fewer by a quarter at least: where queries are few. What else is
 /// in the batch, which decides it where sequences are packed, must not matter with batch_invariant.
-sm90::HeadSharing sharing_of(const Problem& problem, const ForwardTile& tile) {
-  const sm90::HeadSharing apart = sharing_of(1);
+/// Where tiles are so few that keys are split, sharing must save products: it makes more splits, whose outputs cost.
+sm90::HeadSharing sharing_of(const Problem& problem, const CudaDevice& device, const ForwardTile& tile) {
+  const sm90::HeadSharing apart = sharing_of(problem, 1);
   if ((own_features_of(problem) & sm90::kSharedTiles) == 0) return apart;
   if (problem.packed_queries && problem.batch_invariant) return apart;
-  const sm90::HeadSharing shared = sharing_of(problem.group());
-  const std::int64_t together = tiles_of(problem, tile, shared);
-  return 4 * together <= 3 * problem.group() * tiles_of(problem, tile, apart) ? shared : apart;
+  const sm90::HeadSharing shared = sharing_of(problem, problem.group());
+  const bool few = 2 * tiles_of(problem, tile, apart) * tiled_heads_of(problem, apart) <= device.multiprocessors;
+  const int warpgroups = few && !problem.batch_invariant ? 1 : tile.consumers;
+  const std::int64_t together = query_tiles_of(problem, warpgroups * shared.queries);
+  return 4 * together <= 3 * problem.group() * query_tiles_of(problem, warpgroups * apart.queries) ? shared : apart;
 }
 
 // Keys are split where tiles are so few that multiprocessors would have nothing to do. A split has at least so many
@@ -77,7 +85,7 @@ bool may_split(const Problem& problem) {
 std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device, const ForwardTile& tile) {
   if (problem.splits == 1 || !may_split(problem)) return 0;
   const std::int64_t blocks = ceil_div(problem.key_length, tile.key_block);
-  const sm90::HeadSharing sharing = sharing_of(problem, tile);
+  const sm90::HeadSharing sharing = sharing_of(problem, device, tile);
   const std::int64_t tiles = tiles_of(problem, tile, sharing) * tiled_heads_of(problem, sharing);
   std::int64_t splits = std::min<std::int64_t>(problem.splits, blocks);
   if (splits > 0 && tiles > kMostTiles / splits) return 0;
@@ -208,7 +216,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   ForwardParams params{};
   AttentionParams& p = params.attention;
   describe(problem, buffers, p);
-  params.sharing = sharing_of(problem, tile);
+  params.sharing = sharing_of(problem, launcher.device(), tile);
   params.tiles = int(tiles_of(problem, tile, params.sharing));
   params.heads = int(tiled_heads_of(problem, params.sharing));
   if (params.tiles == 0 || params.heads == 0) return;

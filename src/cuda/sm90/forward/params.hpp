@@ -21,7 +21,9 @@ struct SoftcapPolynomial {
 /// heads after the other's. Rows from heads * queries on are nobody's.
 struct HeadSharing {
   int heads, queries;
-  unsigned inverse;  // row * inverse >> 16 is row / heads
+  int tiled_heads;                     // of a sequence, those that share tiles counted as one
+  unsigned heads_inverse;              // row * heads_inverse >> 16 is row / heads
+  unsigned long long queries_inverse;  // n * queries_inverse >> 32 is n / queries
 };
 
 struct ForwardParams {

@@ -104,7 +104,7 @@ __device__ __noinline__ void rescue_rows(const ForwardParams& f, const Task<C>& 
   __syncwarp();
   for (int n = 0; n < 16; ++n) {
     const int row = warp_index() % 4 * 16 + n;
-    const TileRow own = tile_row<C>(task, row);
+    const TileRow own = tile_row<C>(f, row);
     const int i = mine.first_row + own.query;
     if ((rows >> n & 1) != 0 && i < mine.last_row) rescue_row<C>(f.attention, task, i, own.head, stage, row);
   }
