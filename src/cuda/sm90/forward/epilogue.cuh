@@ -194,17 +194,17 @@ STROBE_DEVICE void write_lse(const ForwardParams& f, const ConsumerRows& rows, c
   const AttentionParams& p = f.attention;
   if (rows.lse == nullptr || lane_index() % 4 != 0) return;
   const int row = warp_index() % 4 * 16 + lane_index() / 4, last = rows.last_row - rows.first_row;
-  if constexpr (C::kSharesTiles) {
+  if (heads_of_tile<C>(f) > 1) [[unlikely]] {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const TileRow own = tile_row<C>(f, row + 8 * half);
       if (own.query < last) rows.lse[own.query * p.lse.row_stride + own.head * p.lse.head_stride] = ends[half].lse;
     }
-  } else {
-    float* const to = rows.lse + row * p.lse.row_stride;
-    if (row < last) to[0] = ends[0].lse;
-    if (row + 8 < last) to[8 * p.lse.row_stride] = ends[1].lse;
+    return;
   }
+  float* const to = rows.lse + row * p.lse.row_stride;
+  if (row < last) to[0] = ends[0].lse;
+  if (row + 8 < last) to[8 * p.lse.row_stride] = ends[1].lse;
 }
 
 }  // namespace strobe::cuda::sm90

@@ -233,7 +233,7 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   const auto query_map = [&](const RowsView& view, int dims) {
     const TensorExtents extents{dims,    p.query_length,         p.query_heads,
                                 queries, params.sharing.queries, params.sharing.heads};
-    return (key.values[2] & sm90::kSharedTiles) != 0 ? heads_first_map_of(view, extents) : tensor_map_of(view, extents);
+    return params.sharing.heads > 1 ? heads_first_map_of(view, extents) : tensor_map_of(view, extents);
   };
   params.query = query_map(p.query, p.head_dim);
   const int rows_together = p.page_size > 0 ? p.page_size : p.key_length;

@@ -27,8 +27,8 @@ struct HeadSharing {
 };
 
 struct ForwardParams {
-  TensorMap query, key, value, output;  // [dims, rows, heads, batches]; where tiles may be shared, the first and the
-                                        // last are [dims, heads, rows, batches]
+  TensorMap query, key, value, output;  // [dims, rows, heads, batches]; where heads share tiles, the first and the last
+                                        // are [dims, heads, rows, batches]
   TensorMap bias;                       // [keys, rows, heads, batches], of which those that broadcast are one
   int bias_rows;  // of what is fetched for a consumer: kWarpgroupRows, or 1 for all; 0: it is read element by element
   AttentionParams attention;

@@ -59,13 +59,14 @@ struct Producer {
     }
   }
 
-  /// Queries from `row` on of heads that share a tile.
+  /// Queries from `row` on, and heads from `head` on, of a tile that may be shared.
   STROBE_DEVICE void load_shared(u32 to, u32 barrier, int row, int head, int batch) const {
+    const bool shared = heads_of_tile<C>(f) > 1;
     ptx::mbarrier_arrive_expect_tx(barrier, f.sharing.heads * f.sharing.queries * C::kDim * 2);
 #pragma unroll
     for (int panel = 0; panel < C::kPanels; ++panel) {
       ptx::cp_async_bulk_tensor_load(to + panel * kWarpgroupRows * kPanelRowBytes, f.query, barrier, panel * kPanel,
-                                     head, row, batch, ptx::kEvictFirst);
+                                     shared ? head : row, shared ? row : head, batch, ptx::kEvictFirst);
     }
   }
 

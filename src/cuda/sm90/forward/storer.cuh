@@ -22,11 +22,8 @@ struct Storer {
       const u32 from = memory.output(consumer) + panel * kWarpgroupRows * kPanelRowBytes;
       const int row = task.s.first_query + task.rows[consumer].first_row, head = task.head;
       const int batch = f.attention.packed_queries ? 0 : task.s.batch;
-      if constexpr (C::kSharesTiles) {
-        ptx::cp_async_bulk_tensor_store(f.output, from, panel * kPanel, head, row, batch);
-      } else {
-        ptx::cp_async_bulk_tensor_store(f.output, from, panel * kPanel, row, head, batch);
-      }
+      const bool shared = heads_of_tile<C>(f) > 1;
+      ptx::cp_async_bulk_tensor_store(f.output, from, panel * kPanel, shared ? head : row, shared ? row : head, batch);
     }
     ptx::cp_async_bulk_commit_group();
     ptx::cp_async_bulk_wait_group_read();
