@@ -215,6 +215,27 @@ TEST(CudaPlanOnHopper, HasAKernelForHeadsOfAGroup) {
   }
 }
 
+TEST(CudaPlanOnHopper, ReadsKeysOnceForMoreThanARowGroup) {
+  const auto kernel_of = [](const char* line, const char* device) {
+    return std::string(plan::choose(problem_of(line), *cuda::known_device(device)).kernel->name);
+  };
+  const std::string own = "cuda.sm90.forward", decode = "cuda.sm80.decode";
+  for (const char* line :
+       {"q=5 k=8192 heads=32/8 dim=128 causal dtype=bfloat16", "q=17 k=8192 heads=8 dim=64 dtype=float16",
+        "q=1 k=8192 key_lengths=8000 heads=32/1 dim=128 dtype=bfloat16"}) {
+    EXPECT_EQ(kernel_of(line, "h100"), own) << line;
+    EXPECT_EQ(kernel_of(line, "a100"), decode) << line;
+  }
+  for (const char* line :
+       {"q=4 k=8192 heads=32/8 dim=128 causal dtype=bfloat16", "q=5 k=8192 heads=32/8 dim=128 dtype=float32",
+        "q=5 k=8192 heads=32/8 dim=128 batch_invariant dtype=bfloat16",
+        "q=5 k=8192 heads=32/8 dim=128 alibi=h dtype=bfloat16", "q=5 k=8192 heads=32/8 dim=128 sink dtype=bfloat16",
+        "q=1 k=8192 page=16 key_lengths=8000 heads=32/1 dim=128 dtype=bfloat16",
+        "q=5 k=8192 heads=32/8 dim=128 window=100,- dtype=bfloat16"}) {
+    EXPECT_EQ(kernel_of(line, "h100"), decode) << line;
+  }
+}
+
 TEST(CudaPlanOnHopper, TakesItsOwnBackwardKernelWhereThatServes) {
   const CudaDevice& hopper = *cuda::known_device("h100");
   const auto kernel_of = [](const Problem& problem, const CudaDevice& device) {

@@ -1,4 +1,6 @@
 // The host side of the Hopper forward kernel: whom it serves, with which variant and tile, and the launch.
+#include "cuda/sm90/forward/launch.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -81,6 +83,14 @@ bool may_split(const Problem& problem) {
          features == sm90::kPages;
 }
 
+/// Whether the kernel may split keys unasked: a sequence has the same bits in any batch only if nobody does so, and
+/// where a window or a causal mask hides most keys, splits would have nothing to do.
+bool splits_unasked(const Problem& problem) {
+  const bool sees_most =
+      problem.window_left == kUnbounded && (problem.alignment == Alignment::kBottomRight || !problem.causal);
+  return sees_most && !problem.batch_invariant;
+}
+
 /// Keys of a split, whole blocks; 0: they are not split.
 std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device, const ForwardTile& tile) {
   if (problem.splits == 1 || !may_split(problem)) return 0;
@@ -90,9 +100,7 @@ std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device, con
   std::int64_t splits = std::min<std::int64_t>(problem.splits, blocks);
   if (splits > 0 && tiles > kMostTiles / splits) return 0;
   if (problem.splits == 0) {
-    const bool sees_most =
-        problem.window_left == kUnbounded && (problem.alignment == Alignment::kBottomRight || !problem.causal);
-    if (problem.batch_invariant || !sees_most || tiles == 0) return 0;
+    if (!splits_unasked(problem) || tiles == 0) return 0;
     splits = std::min(device.multiprocessors / tiles, blocks / kLeastSplitBlocks);
     if (splits > 1 && blocks - ceil_div(blocks, splits) <= kMergeBlocks) return 0;
   }
@@ -181,6 +189,12 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
     return refuse("more than 2^31 tiles of queries");
   }
   return true;
+}
+
+bool suits_few_rows(const Problem& problem, const CudaDevice& device) {
+  if (device.architecture != 90 || size_of(problem.query_type) != 2 || !serves(problem, device, nullptr)) return false;
+  const bool shares = problem.group() == 1 || (own_features_of(problem) & sm90::kSharedTiles) != 0;
+  return shares && problem.page_size == 0 && may_split(problem) && splits_unasked(problem);
 }
 
 void decide(const Problem& problem, const CudaDevice& device, CudaDecision& decision) {
