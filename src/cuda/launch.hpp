@@ -25,16 +25,18 @@ struct Grid {
 /// the GPU bit by bit (ptx::griddepcontrol_launch_dependents); it waits for that one itself (griddepcontrol_wait).
 enum class Start { kInOrder, kEarly };
 
-/// A [dims, rows, heads, batches] tensor of 16-bit elements, of which boxes of 64 dims and `box_rows` rows are copied
-/// at a time, into panels of 128-byte rows under the 128-byte swizzle.
+/// A [dims, rows, heads, batches] tensor of 16-bit elements, of which boxes of 64 dims, `box_rows` rows and `box_heads`
+/// heads are copied at a time, into panels of 128-byte rows under the 128-byte swizzle.
 struct TensorExtents {
   long long dims, rows, heads, batches;
-  int box_rows;
+  int box_rows, box_heads = 1;
 };
 
 /// Describes a tensor of regular rows (Problem::regular_rows) to the copy engine. An empty one stays a blank map.
 /// @throws Error if the driver refuses.
 TensorMap tensor_map_of(const RowsView& view, const TensorExtents& extents);
+/// The same as [dims, heads, rows, batches]: boxes have the heads of a row side by side.
+TensorMap heads_first_map_of(RowsView view, TensorExtents extents);
 
 /// Puts kernels and memory operations on a stream, in order. Allocates nothing, compiles nothing when the kernels were
 /// prepared, waits for nothing: all of it may be captured into a CUDA graph. Makes the right context current for as

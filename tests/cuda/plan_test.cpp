@@ -174,22 +174,67 @@ TEST(CudaPlanOnHopper, SplitsKeysWhereTilesAreFew) {
     EXPECT_STREQ(choice.kernel->name, "cuda.sm90.forward") << line;
     return choice.decision.max_splits;
   };
-  EXPECT_EQ(splits_of("q=16 k=8192 heads=32/8 dim=128 causal dtype=bfloat16"), 4) << "132 multiprocessors, 32 tiles";
+  EXPECT_EQ(splits_of("q=40 k=8192 heads=32 dim=128 causal dtype=bfloat16"), 4) << "132 multiprocessors, 32 tiles";
+  EXPECT_EQ(splits_of("q=16 k=8192 heads=32/8 dim=128 causal dtype=bfloat16"), 16) << "8 tiles, shared by four heads";
   EXPECT_EQ(splits_of("q=100 k=8192 heads=2 dim=128 dtype=bfloat16"), 16) << "four blocks of 128 keys at least";
+  EXPECT_EQ(splits_of("q=100 k=8192 page=128 key_lengths=8000 heads=2 dim=128 dtype=bfloat16"), 16) << "of pages too";
   EXPECT_EQ(splits_of("q=100 k=600 heads=2 dim=128 splits=2 dtype=bfloat16"), 2) << "as the caller wants";
   for (const char* line :
-       {"q=16 k=8192 heads=32/8 dim=128 batch=4 dtype=bfloat16", "q=100 k=1000 heads=2 dim=128 dtype=bfloat16",
+       {"q=40 k=8192 heads=32 dim=128 batch=4 dtype=bfloat16", "q=100 k=1000 heads=2 dim=128 dtype=bfloat16",
         "q=100 k=8192 heads=2 dim=128 batch_invariant dtype=bfloat16",
         "q=100 k=8192 heads=2 dim=128 sink dtype=bfloat16", "q=100 k=8192 heads=2 dim=128 splits=1 dtype=bfloat16",
         "q=100 k=8192 heads=2 dim=128 bias=hqk dtype=bfloat16",
         "q=100 k=8192 heads=2 dim=128 window=100,- dtype=bfloat16",
-        "q=100 k=8192 heads=2 dim=128 causal top_left dtype=bfloat16",
-        "q=100 k=8192 page=128 key_lengths=8000 heads=2 dim=128 dtype=bfloat16"}) {
+        "q=100 k=8192 heads=2 dim=128 causal top_left dtype=bfloat16"}) {
     EXPECT_EQ(splits_of(line), 1) << line;
   }
   Problem problem = problem_of("q=100 k=8192 heads=2 dim=128 splits=64 dtype=bfloat16");
   problem.batch = 1 << 25;
   EXPECT_EQ(plan::choose(problem, *cuda::known_device("h100")).decision.max_splits, 1) << "2^32 tiles";
+}
+
+TEST(CudaPlanOnHopper, SharesTilesWhereQueriesAreFew) {
+  constexpr int kSharedTiles = 1024;
+  const auto shares_tiles = [](const char* line) {
+    const plan::CudaChoice choice = plan::choose(problem_of(line), *cuda::known_device("h100"));
+    EXPECT_STREQ(choice.kernel->name, "cuda.sm90.forward") << line;
+    return (choice.decision.kernels[0].values[2] & kSharedTiles) != 0;
+  };
+  for (const char* line :
+       {"q=16 k=500 heads=32/8 dim=128 dtype=bfloat16", "q=40 k=4096 heads=14/2 dim=64 batch=9 causal dtype=bfloat16",
+        "q=16 k=500 heads=32/8 dim=128 softcap=3 dtype=bfloat16", "q=16 k=500 heads=32/8 dim=64 scale=-1 dtype=float16",
+        "q=16 k=512 page=16 key_lengths=500 heads=64/1 dim=64 dtype=bfloat16"}) {
+    EXPECT_TRUE(shares_tiles(line)) << line;
+  }
+  for (const char* line :
+       {"q=50 k=500 heads=8 dim=128 dtype=bfloat16", "q=4096 k=4096 heads=14/2 dim=64 causal dtype=bfloat16",
+        "q=64 k=8192 heads=32/8 dim=128 dtype=bfloat16", "q=50 k=500 heads=65/1 dim=128 dtype=bfloat16",
+        "q=50 k=500 heads=8/2 dim=128 alibi=h dtype=bfloat16", "q=50 k=500 heads=8/2 dim=128 mask=hk dtype=bfloat16",
+        "q=50 k=500 heads=8/2 dim=128 prefix=9 dtype=bfloat16",
+        "q=50 k=512 page=16 key_lengths=500 heads=8/2 dim=64 softcap=2 dtype=bfloat16"}) {
+    EXPECT_FALSE(shares_tiles(line)) << line;
+  }
+}
+
+TEST(CudaPlanOnHopper, ReadsKeysOnceForMoreThanARowGroup) {
+  const auto kernel_of = [](const char* line, const char* device) {
+    return std::string(plan::choose(problem_of(line), *cuda::known_device(device)).kernel->name);
+  };
+  const std::string own = "cuda.sm90.forward", decode = "cuda.sm80.decode";
+  for (const char* line :
+       {"q=5 k=8192 heads=32/8 dim=128 causal dtype=bfloat16", "q=17 k=8192 heads=8 dim=64 dtype=float16",
+        "q=1 k=8192 key_lengths=8000 heads=32/1 dim=128 dtype=bfloat16"}) {
+    EXPECT_EQ(kernel_of(line, "h100"), own) << line;
+    EXPECT_EQ(kernel_of(line, "a100"), decode) << line;
+  }
+  for (const char* line :
+       {"q=4 k=8192 heads=32/8 dim=128 causal dtype=bfloat16", "q=5 k=8192 heads=32/8 dim=128 dtype=float32",
+        "q=5 k=8192 heads=32/8 dim=128 batch_invariant dtype=bfloat16",
+        "q=5 k=8192 heads=32/8 dim=128 alibi=h dtype=bfloat16", "q=5 k=8192 heads=32/8 dim=128 sink dtype=bfloat16",
+        "q=1 k=8192 page=16 key_lengths=8000 heads=32/1 dim=128 dtype=bfloat16",
+        "q=5 k=8192 heads=32/8 dim=128 window=100,- dtype=bfloat16"}) {
+    EXPECT_EQ(kernel_of(line, "h100"), decode) << line;
+  }
 }
 
 TEST(CudaPlanOnHopper, TakesItsOwnBackwardKernelWhereThatServes) {

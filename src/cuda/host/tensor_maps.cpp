@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "cuda/host/driver.hpp"
 #include "cuda/host/recent.hpp"
@@ -22,12 +23,12 @@ constexpr std::size_t kKept = 128;
 struct Described {
   void* data;
   int type;
-  unsigned box_rows;
+  unsigned box_rows, box_heads;
   unsigned long long sizes[4], strides[3];  // elements; bytes
   bool operator==(const Described&) const = default;
 
   std::size_t hash() const {
-    std::uint64_t state = reinterpret_cast<std::uintptr_t>(data) / 16 + box_rows;
+    std::uint64_t state = reinterpret_cast<std::uintptr_t>(data) / 16 + box_rows + 256 * box_heads;
     for (unsigned long long size : sizes) state = (state ^ size) * 0x9E3779B97F4A7C15u;
     return std::size_t(state >> 32);
   }
@@ -35,7 +36,7 @@ struct Described {
 
 TensorMap encoded(const Described& tensor) {
   alignas(64) TensorMap map{};
-  const unsigned box[] = {kBoxDims, tensor.box_rows, 1, 1}, steps[] = {1, 1, 1, 1};
+  const unsigned box[] = {kBoxDims, tensor.box_rows, tensor.box_heads, 1}, steps[] = {1, 1, 1, 1};
   require(driver().encode_tensor_map(&map, tensor.type, 4, tensor.data, tensor.sizes, tensor.strides, box, steps, 0,
                                      kSwizzle128, kPromote256, 0),
           "describing a tensor to the GPU");
@@ -54,6 +55,7 @@ TensorMap tensor_map_of(const RowsView& view, const TensorExtents& extents) {
   const Described tensor{.data = view.data,
                          .type = view.type == Element::kFloat16 ? kFloat16Map : kBFloat16Map,
                          .box_rows = unsigned(extents.box_rows),
+                         .box_heads = unsigned(extents.box_heads),
                          .sizes = {Size(extents.dims), Size(extents.rows), Size(extents.heads), Size(extents.batches)},
                          .strides = {stride(view.row_stride, extents.rows), stride(view.head_stride, extents.heads),
                                      stride(view.batch_stride, extents.batches)}};
@@ -61,6 +63,13 @@ TensorMap tensor_map_of(const RowsView& view, const TensorExtents& extents) {
   thread_local std::unique_ptr<Recent<Described, TensorMap, kKept>> recent;
   if (recent == nullptr) recent = std::make_unique<Recent<Described, TensorMap, kKept>>();
   return recent->get(tensor, [&] { return encoded(tensor); });
+}
+
+TensorMap heads_first_map_of(RowsView view, TensorExtents extents) {
+  std::swap(view.row_stride, view.head_stride);
+  std::swap(extents.rows, extents.heads);
+  std::swap(extents.box_rows, extents.box_heads);
+  return tensor_map_of(view, extents);
 }
 
 }  // namespace strobe::cuda

@@ -5,6 +5,7 @@
 #include "cuda/sm80/decode/params.hpp"
 #include "cuda/sm80/decode/tiles.hpp"
 #include "cuda/sm80/merge/launch.hpp"
+#include "cuda/sm90/forward/launch.hpp"
 #include "cuda/translate.hpp"
 
 namespace strobe::cuda::sm80_decode {
@@ -15,7 +16,8 @@ using sm80::DecodeTile;
 using sm80::kDecodeRows;
 using sm80::kMostJoinedSplits;
 
-/// Query rows a KV head up to which reading keys outweighs computing with them.
+/// Query rows a KV head up to which reading keys outweighs computing with them. Those beyond a row group read them once
+/// more, which Hopper's forward kernel need not do.
 constexpr std::int64_t kMostRows = 32;
 
 /// Splits are multiples of this, so that every warp has steps of its own.
@@ -102,6 +104,9 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   };
   if (problem.packed_queries) return refuse("packed queries may be many a sequence");
   if (problem.query_length * problem.group() > kMostRows) return refuse("for at most 32 query rows a KV head");
+  if (row_groups(problem) > 1 && sm90_forward::suits_few_rows(problem, device)) {
+    return refuse("reads keys twice for more than 16 query rows a KV head");
+  }
   if (problem.head_dim > 256 || problem.value_dim > 256) return refuse("head dimensions above 256 are not built");
   if (problem.key_type != problem.query_type) return refuse("keys must be of the queries' type");
   if (problem.dropout > 0.0f) return refuse("has no dropout");

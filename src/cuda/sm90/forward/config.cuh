@@ -15,7 +15,9 @@ constexpr int kPanel = 64, kPanelRowBytes = 128;
 template <int kType, int kDim_, int kFeatures_>
 struct ForwardConfig {
   using Element = typename ElementOf<kType>::Type;
-  static constexpr int kDim = kDim_, kFeatures = kFeatures_, kCommonFeatures = kFeatures & kAllFeatures;
+  static constexpr bool kSharesTiles = (kFeatures_ & kSharedTiles) != 0;
+  static constexpr int kDim = kDim_, kFeatures = kFeatures_ & ~kSharedTiles, kCommonFeatures = kFeatures & kAllFeatures;
+  static_assert(!kSharesTiles || may_share_tiles(kFeatures));
   static constexpr ForwardTile kTile = forward_tile(kDim, kFeatures);
   static constexpr int kConsumers = kTile.consumers, kThreads = kTile.threads(), kQueryTile = kTile.query_tile(),
                        kKeyBlock = kTile.key_block, kQueryStages = kTile.query_stages, kStages = kTile.stages;

@@ -52,7 +52,7 @@ struct Consumer {
   }
 
   STROBE_DEVICE void hide(const Place& now, typename C::Scores& s) const {
-    hide_keys<C>(f.attention, task_of(now), number, now.block, mask, s);
+    hide_keys<C>(f, task_of(now), number, now.block, mask, s);
   }
 
   /// Rows of V behind the sequence's end may hold anything, NaN too, and a weight of zero would not silence it.
@@ -185,8 +185,10 @@ struct Consumer {
         wait_for(memory.query_full(query.stage()), query.parity());
         release_query();
       }
-      clear_rows(f.attention, outputs_of(task), task.head, rows_of(now).first_row, rows_of(now).last_row,
-                 sink_of(f.attention, task.head));
+      for (int n = 0; n < heads_of_tile<C>(f); ++n) {
+        clear_rows(f.attention, outputs_of(task), task.head + n, rows_of(now).first_row, rows_of(now).last_row,
+                   sink_of(f.attention, task.head + n));
+      }
       clear_unused_rows(now);
       release_task(now);
     }
@@ -197,7 +199,9 @@ struct Consumer {
     if (rows.last_row >= rows.last_stored) [[likely]]
       return;
     const Task<C>& task = task_of(now);
-    clear_rows(f.attention, outputs_of(task), task.head, rows.last_row, rows.last_stored, minus_infinity());
+    for (int n = 0; n < heads_of_tile<C>(f); ++n) {
+      clear_rows(f.attention, outputs_of(task), task.head + n, rows.last_row, rows.last_stored, minus_infinity());
+    }
   }
 
   STROBE_DEVICE void start_adding(typename C::Weights& p, typename C::Outputs& o) const {
@@ -362,10 +366,10 @@ struct Consumer {
   /// What a task's outputs are to be multiplied by, and its LSE to memory: all that does not wait for its last product.
   STROBE_DEVICE void end_sums(const Place& now, const Softmax<C>& softmax, float (&factors)[2]) const {
     RowEnd ends[2];
-    end_rows<C>(f.attention, task_of(now).head, unit(), softmax, ends);
+    end_rows<C>(f, task_of(now).head, unit(), softmax, ends);
     factors[0] = ends[0].factor;
     factors[1] = ends[1].factor;
-    write_lse(f.attention, rows_of(now), ends);
+    write_lse<C>(f, rows_of(now), ends);
   }
 
   /// The end of a task, when its last product has ended: O to memory.
@@ -375,7 +379,7 @@ struct Consumer {
     u32 stage = 0;
     bool finite;
     if (p.output.type == Element::kFloat32) [[unlikely]] {
-      finite = store_floats<C>(p, task, rows_of(now), factors, o);
+      finite = store_floats<C>(f, task, rows_of(now), factors, o);
     } else {
       OutputPairs<C> pairs{o, {factors[0], factors[1]}};
       if constexpr (C::kStagesOutput) {
@@ -383,7 +387,7 @@ struct Consumer {
         stage = memory.output(number);
         stage_rows<C>(stage, pairs);
       } else {
-        store_chunks<C>(p, task, rows_of(now), pairs);
+        store_chunks<C>(f, task, rows_of(now), pairs);
       }
       finite = pairs.all_finite();
     }
@@ -394,7 +398,7 @@ struct Consumer {
       release(memory.output_full(number));
       output.advance();
     } else if (stage != 0) {
-      store_staged<C>(p, task, rows_of(now), stage);
+      store_staged<C>(f, task, rows_of(now), stage);
     }
     if (!now.simple) clear_unused_rows(now);
     release_task(now);

@@ -66,6 +66,22 @@ struct OutputPairs {
   }
 };
 
+/// Where a task's outputs lie: `query` is one of the sequence's, `head` counts from the task's on.
+template <class C>
+struct OutputAddress {
+  RowAddress rows;
+  i64 head_bytes;
+
+  STROBE_DEVICE static OutputAddress of(const AttentionParams& p, const Task<C>& task) {
+    return {query_rows(p, p.output, outputs_of(task), task.head), p.output.head_stride * size_of(p.output.type)};
+  }
+  STROBE_DEVICE char* operator()(int query, int head) const {
+    char* const row = const_cast<char*>(rows(query));
+    if constexpr (C::kSharesTiles) return row + head * head_bytes;
+    return row;
+  }
+};
+
 /// Where 16 bytes of a row are staged.
 STROBE_DEVICE u32 staged_chunk(u32 stage, int row, int chunk) {
   return stage + (chunk / 8 * kWarpgroupRows + row) * kPanelRowBytes + ((chunk ^ row) & 7) * kChunkBytes;
@@ -86,15 +102,18 @@ STROBE_DEVICE void stage_rows(u32 stage, OutputPairs<C>& pairs) {
 
 /// What the warp has staged to memory, where the copy engine must not write all 64 rows.
 template <class C>
-STROBE_DEVICE void store_staged(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows, u32 stage) {
+STROBE_DEVICE void store_staged(const ForwardParams& f, const Task<C>& task, const ConsumerRows& rows, u32 stage) {
   constexpr int kChunks = C::kPanels * 8;  // of a row
-  const RowAddress output = query_rows(p, p.output, outputs_of(task), task.head);
+  const AttentionParams& p = f.attention;
+  const auto output = OutputAddress<C>::of(p, task);
   __syncwarp();
 #pragma unroll 1
   for (int n = lane_index(); n < 16 * kChunks; n += kWarpLanes) {
-    const int in_tile = warp_index() % 4 * 16 + n / kChunks, chunk = n % kChunks, row = rows.first_row + in_tile;
-    if (row >= rows.last_row || chunk * 8 >= p.value_dim) continue;
-    *reinterpret_cast<uint4*>(const_cast<char*>(output(row)) + chunk * kChunkBytes) =
+    const int in_tile = warp_index() % 4 * 16 + n / kChunks, chunk = n % kChunks;
+    const TileRow row = tile_row<C>(f, in_tile);
+    const int query = rows.first_row + row.query;
+    if (query >= rows.last_row || chunk * 8 >= p.value_dim) continue;
+    *reinterpret_cast<uint4*>(output(query, row.head) + chunk * kChunkBytes) =
         ptx::ld_shared_16(staged_chunk(stage, in_tile, chunk));
   }
   __syncwarp();
@@ -102,13 +121,15 @@ STROBE_DEVICE void store_staged(const AttentionParams& p, const Task<C>& task, c
 
 /// The warp's outputs to memory, each lane 16 bytes at a time.
 template <class C>
-STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows,
+STROBE_DEVICE void store_chunks(const ForwardParams& f, const Task<C>& task, const ConsumerRows& rows,
                                 OutputPairs<C>& pairs) {
-  const RowAddress output = query_rows(p, p.output, outputs_of(task), task.head);
+  const AttentionParams& p = f.attention;
+  const auto output = OutputAddress<C>::of(p, task);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int row = rows.first_row + warp_index() % 4 * 16 + 8 * half + lane_index() / 4;
-    char* const to = const_cast<char*>(output(row));
+    const TileRow row = tile_row<C>(f, warp_index() % 4 * 16 + 8 * half + lane_index() / 4);
+    const int query = rows.first_row + row.query;
+    char* const to = output(query, row.head);
 #pragma unroll
     for (int n = 0; n < C::kValueTiles; n += 4) {
       u32 words[4];
@@ -116,7 +137,7 @@ STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, c
       for (int m = 0; m < 4; ++m) words[m] = pairs(n + m, half);
       transpose_in_row(words);
       const int chunk = n + lane_index() % 4;
-      if (row < rows.last_row && chunk * 8 < p.value_dim) {
+      if (query < rows.last_row && chunk * 8 < p.value_dim) {
         *reinterpret_cast<uint4*>(to + chunk * kChunkBytes) = make_uint4(words[0], words[1], words[2], words[3]);
       }
     }
@@ -125,14 +146,16 @@ STROBE_DEVICE void store_chunks(const AttentionParams& p, const Task<C>& task, c
 
 /// The warp's outputs to rows of float32 in memory. Returns whether all of a thread's are finite.
 template <class C>
-STROBE_DEVICE bool store_floats(const AttentionParams& p, const Task<C>& task, const ConsumerRows& rows,
+STROBE_DEVICE bool store_floats(const ForwardParams& f, const Task<C>& task, const ConsumerRows& rows,
                                 const float (&factors)[2], const typename C::Outputs& o) {
-  const RowAddress output = query_rows(p, p.output, outputs_of(task), task.head);
+  const AttentionParams& p = f.attention;
+  const auto output = OutputAddress<C>::of(p, task);
   float nothing = 0.0f;  // stays zero, unless some value is not finite
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int row = rows.first_row + warp_index() % 4 * 16 + 8 * half + lane_index() / 4;
-    float* const to = reinterpret_cast<float*>(const_cast<char*>(output(row)));
+    const TileRow row = tile_row<C>(f, warp_index() % 4 * 16 + 8 * half + lane_index() / 4);
+    const int query = rows.first_row + row.query;
+    float* const to = reinterpret_cast<float*>(output(query, row.head));
 #pragma unroll
     for (int n = 0; n < C::kValueTiles; ++n) {
 #pragma unroll
@@ -140,7 +163,7 @@ STROBE_DEVICE bool store_floats(const AttentionParams& p, const Task<C>& task, c
         const int d = 8 * n + 2 * (lane_index() % 4) + e;
         const float value = o[n / 8][n % 8][2 * half + e] * factors[half];
         nothing = fmaf(value, 0.0f, nothing);
-        if (row < rows.last_row && d < p.value_dim) to[d] = value;
+        if (query < rows.last_row && d < p.value_dim) to[d] = value;
       }
     }
   }
@@ -149,22 +172,36 @@ STROBE_DEVICE bool store_floats(const AttentionParams& p, const Task<C>& task, c
 
 /// How a thread's two rows end.
 template <class C>
-STROBE_DEVICE void end_rows(const AttentionParams& p, int head, float unit, const Softmax<C>& softmax,
+STROBE_DEVICE void end_rows(const ForwardParams& f, int first_head, float unit, const Softmax<C>& softmax,
                             RowEnd (&ends)[2]) {
+  const AttentionParams& p = f.attention;
   const float origins[2] = {softmax.origin[0] * (unit * kLn2), softmax.origin[1] * (unit * kLn2)};
   const float sums[2] = {sum_in_row(softmax.sum[0]), sum_in_row(softmax.sum[1])};
-  const float sink = sink_of(p, head);
+  const float sink = sink_of(p, first_head);
 #pragma unroll
   for (int half = 0; half < 2; ++half) ends[half] = end_of_row(origins[half], sums[half]);
-  if (sink == minus_infinity()) [[likely]]
+  if (C::kSharesTiles ? p.sink.data == nullptr : sink == minus_infinity()) [[likely]]
     return;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) ends[half] = end_of_row(origins[half], sums[half], sink);
+  for (int half = 0; half < 2; ++half) {
+    const int row = warp_index() % 4 * 16 + 8 * half + lane_index() / 4, head = tile_row<C>(f, row).head;
+    ends[half] = end_of_row(origins[half], sums[half], C::kSharesTiles ? sink_of(p, first_head + head) : sink);
+  }
 }
 
-STROBE_DEVICE void write_lse(const AttentionParams& p, const ConsumerRows& rows, const RowEnd (&ends)[2]) {
+template <class C>
+STROBE_DEVICE void write_lse(const ForwardParams& f, const ConsumerRows& rows, const RowEnd (&ends)[2]) {
+  const AttentionParams& p = f.attention;
   if (rows.lse == nullptr || lane_index() % 4 != 0) return;
   const int row = warp_index() % 4 * 16 + lane_index() / 4, last = rows.last_row - rows.first_row;
+  if (heads_of_tile<C>(f) > 1) [[unlikely]] {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const TileRow own = tile_row<C>(f, row + 8 * half);
+      if (own.query < last) rows.lse[own.query * p.lse.row_stride + own.head * p.lse.head_stride] = ends[half].lse;
+    }
+    return;
+  }
   float* const to = rows.lse + row * p.lse.row_stride;
   if (row < last) to[0] = ends[0].lse;
   if (row + 8 < last) to[8 * p.lse.row_stride] = ends[1].lse;

@@ -176,18 +176,18 @@ STROBE_DEVICE u32 columns_before(int column) {
 /// -inf to what position hides from the rows of consumer `number`. Bits that are tested one after another ptxas turns
 /// into seven predicates by one instruction.
 template <class C>
-STROBE_DEVICE void hide_by_position(const AttentionParams& p, const Task<C>& task, int number, int block,
+STROBE_DEVICE void hide_by_position(const ForwardParams& f, const Task<C>& task, int number, int block,
                                     typename C::Scores& s) {
   const ConsumerRows& rows = task.rows[number];
   const Sequence& sequence = task.s;
-  const int row = rows.first_row + warp_index() % 4 * 16 + lane_index() / 4;
+  const int row = warp_index() % 4 * 16 + lane_index() / 4;
   const int base = block * C::kKeyBlock + 2 * (lane_index() % 4);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int i = row + 8 * half;
+    const int i = rows.first_row + tile_row<C>(f, row + 8 * half).query;
     u32 seen = 0;
     if (i < rows.last_row) {
-      const KeyRange keys = visible_keys(p, sequence, i);
+      const KeyRange keys = visible_keys(f.attention, sequence, i);
       seen = columns_before<C>(keys.last - base) & ~columns_before<C>(keys.first - base);
       if constexpr (C::kSurveys) seen |= columns_before<C>(smaller(sequence.prefix, sequence.keys) - base);
     }
@@ -200,9 +200,10 @@ STROBE_DEVICE void hide_by_position(const AttentionParams& p, const Task<C>& tas
 
 /// Hides keys of a block from those rows of consumer `number` that do not see them.
 template <class C>
-STROBE_DEVICE void hide_keys(const AttentionParams& p, const Task<C>& task, int number, int block,
+STROBE_DEVICE void hide_keys(const ForwardParams& f, const Task<C>& task, int number, int block,
                              const BlockMask<C>& ahead, typename C::Scores& s) {
-  if (!C::kHidesByData || !positions_show_all<C>(task, number, block)) hide_by_position<C>(p, task, number, block, s);
+  const AttentionParams& p = f.attention;
+  if (!C::kHidesByData || !positions_show_all<C>(task, number, block)) hide_by_position<C>(f, task, number, block, s);
   if constexpr (C::kHidesByData) {
     if (data_show_all<C>(p, task, number, block)) return;
     if constexpr ((C::kFeatures & kDocuments) != 0) {

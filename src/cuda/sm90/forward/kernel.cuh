@@ -42,12 +42,26 @@ STROBE_DEVICE void start_barriers(const SharedMemory<C>& memory) {
   ptx::fence_mbarrier_init();
 }
 
+/// Zeros for rows of queries that are nobody's, so that they are numbers.
+template <class C>
+STROBE_DEVICE void clear_rows_of_nobody(const HeadSharing& sharing, const SharedMemory<C>& memory) {
+  const int first = sharing.heads * sharing.queries, chunks = (kWarpgroupRows - first) * kPanelRowBytes / kChunkBytes;
+  for (int panel = 0; panel < C::kQueryStages * C::kPanels; ++panel) {
+    const u32 rows = memory.query(0) + (panel * kWarpgroupRows + first) * kPanelRowBytes;
+    for (int n = int(threadIdx.x); n < chunks; n += C::kThreads) {
+      ptx::st_shared_16(rows + n * kChunkBytes, make_uint4(0, 0, 0, 0));
+    }
+  }
+  ptx::fence_proxy_async();
+}
+
 template <class C>
 STROBE_DEVICE void forward(const ForwardParams& f) {
   const SharedMemory<C> memory{ptx::shared_address(shared_memory)};
   auto* const tasks = reinterpret_cast<Task<C>*>(shared_memory + C::kTasksAt);
   static_assert(C::kTasks * sizeof(Task<C>) <= C::kAllTaskBytes);
   if (threadIdx.x == 0) start_barriers(memory);
+  if constexpr (C::kSharesTiles) clear_rows_of_nobody<C>(f.sharing, memory);
   if (threadIdx.x == kWarpLanes) {
     ptx::prefetch_tensormap(f.query);
     ptx::prefetch_tensormap(f.key);

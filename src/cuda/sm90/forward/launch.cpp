@@ -1,4 +1,6 @@
 // The host side of the Hopper forward kernel: whom it serves, with which variant and tile, and the launch.
+#include "cuda/sm90/forward/launch.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -22,7 +24,8 @@ constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
 
-/// features_of, and whether there is a prefix, or pages. With another option they are one of many.
+/// features_of, and whether there is a prefix, or pages. With another option they are one of many. Where heads of a
+/// group may share tiles, the kernel is one that can do so, whether it pays for the problem's lengths or not.
 int own_features_of(const Problem& problem) {
   int features = features_of(problem);
   const auto add = [&](bool given, int feature) {
@@ -31,7 +34,38 @@ int own_features_of(const Problem& problem) {
   if (features == kAllFeatures) features = sm90::kAllForwardFeatures;
   add(problem.prefix_length > 0 || problem.has_prefix_lengths, sm90::kPrefixKeys);
   add(problem.page_size > 0, sm90::kPages);
-  return features;
+  const bool groups = problem.group() > 1 && problem.group() <= sm90::kWarpgroupRows;
+  return groups && sm90::may_share_tiles(features) ? features | sm90::kSharedTiles : features;
+}
+
+sm90::HeadSharing sharing_of(const Problem& problem, std::int64_t heads) {
+  const std::int64_t queries = sm90::kWarpgroupRows / heads;
+  return {.heads = int(heads),
+          .queries = int(queries),
+          .tiled_heads = int(problem.query_heads / heads),
+          .heads_inverse = unsigned(0x10000 / heads + 1),
+          .queries_inverse = std::uint64_t(ceil_div(std::int64_t(1) << 32, queries))};
+}
+/// Of all sequences, tiles and heads that have tiles of their own.
+std::int64_t tiles_of(const Problem& problem, const ForwardTile& tile, const sm90::HeadSharing& sharing) {
+  return query_tiles_of(problem, tile.consumers * sharing.queries);
+}
+std::int64_t tiled_heads_of(const Problem& problem, const sm90::HeadSharing& sharing) {
+  return cuda::tiled_heads_of(problem) / sharing.heads;
+}
+
+/// Heads of a group share tiles where that makes them fewer by a quarter at least: where queries are few. What else is
+/// in the batch, which decides it where sequences are packed, must not matter with batch_invariant.
+/// Where tiles are so few that keys are split, sharing must save products: it makes more splits, whose outputs cost.
+sm90::HeadSharing sharing_of(const Problem& problem, const CudaDevice& device, const ForwardTile& tile) {
+  const sm90::HeadSharing apart = sharing_of(problem, 1);
+  if ((own_features_of(problem) & sm90::kSharedTiles) == 0) return apart;
+  if (problem.packed_queries && problem.batch_invariant) return apart;
+  const sm90::HeadSharing shared = sharing_of(problem, problem.group());
+  const bool few = 2 * tiles_of(problem, tile, apart) * tiled_heads_of(problem, apart) <= device.multiprocessors;
+  const int warpgroups = few && !problem.batch_invariant ? 1 : tile.consumers;
+  const std::int64_t together = query_tiles_of(problem, warpgroups * shared.queries);
+  return 4 * together <= 3 * problem.group() * query_tiles_of(problem, warpgroups * apart.queries) ? shared : apart;
 }
 
 // Keys are split where tiles are so few that multiprocessors would have nothing to do. A split has at least so many
@@ -43,22 +77,30 @@ constexpr std::int64_t kMostTiles = (std::int64_t(1) << 31) - 1;
 /// Whether a split's keys may pass for a sequence of their own: nothing is looked up by a key's place but the key, and
 /// no term of the sum comes without a key.
 bool may_split(const Problem& problem) {
-  if (problem.packed_queries || problem.packed_keys || problem.page_size > 0 || problem.has_sink) return false;
-  const int features = own_features_of(problem);
-  return features == 0 || features == kSoftcap || features == kAlibi || features == kNegativeScale;
+  if (problem.packed_queries || problem.packed_keys || problem.has_sink) return false;
+  const int features = own_features_of(problem) & ~sm90::kSharedTiles;
+  return features == 0 || features == kSoftcap || features == kAlibi || features == kNegativeScale ||
+         features == sm90::kPages;
+}
+
+/// Whether the kernel may split keys unasked: a sequence has the same bits in any batch only if nobody does so, and
+/// where a window or a causal mask hides most keys, splits would have nothing to do.
+bool splits_unasked(const Problem& problem) {
+  const bool sees_most =
+      problem.window_left == kUnbounded && (problem.alignment == Alignment::kBottomRight || !problem.causal);
+  return sees_most && !problem.batch_invariant;
 }
 
 /// Keys of a split, whole blocks; 0: they are not split.
 std::int64_t split_keys_of(const Problem& problem, const CudaDevice& device, const ForwardTile& tile) {
   if (problem.splits == 1 || !may_split(problem)) return 0;
   const std::int64_t blocks = ceil_div(problem.key_length, tile.key_block);
-  const std::int64_t tiles = query_tiles_of(problem, tile.query_tile()) * tiled_heads_of(problem);
+  const sm90::HeadSharing sharing = sharing_of(problem, device, tile);
+  const std::int64_t tiles = tiles_of(problem, tile, sharing) * tiled_heads_of(problem, sharing);
   std::int64_t splits = std::min<std::int64_t>(problem.splits, blocks);
   if (splits > 0 && tiles > kMostTiles / splits) return 0;
   if (problem.splits == 0) {
-    const bool sees_most =
-        problem.window_left == kUnbounded && (problem.alignment == Alignment::kBottomRight || !problem.causal);
-    if (problem.batch_invariant || !sees_most || tiles == 0) return 0;
+    if (!splits_unasked(problem) || tiles == 0) return 0;
     splits = std::min(device.multiprocessors / tiles, blocks / kLeastSplitBlocks);
     if (splits > 1 && blocks - ceil_div(blocks, splits) <= kMergeBlocks) return 0;
   }
@@ -143,17 +185,25 @@ bool serves(const Problem& problem, const CudaDevice& device, std::string* why_n
   if (problem.page_size > 0 && !sm90::fits_pages(int(problem.page_size), sm90::forward_tile(int(dim)).key_block)) {
     return refuse("pages must be multiples of its blocks of keys, or divide them into multiples of 8");
   }
-  if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * tiled_heads_of(problem) > kMostTiles) {
+  if (query_tiles_of(problem, sm90::forward_tile(int(dim)).query_tile()) * cuda::tiled_heads_of(problem) > kMostTiles) {
     return refuse("more than 2^31 tiles of queries");
   }
   return true;
+}
+
+bool suits_few_rows(const Problem& problem, const CudaDevice& device) {
+  if (device.architecture != 90 || size_of(problem.query_type) != 2 || !serves(problem, device, nullptr)) return false;
+  const bool shares = problem.group() == 1 || (own_features_of(problem) & sm90::kSharedTiles) != 0;
+  return shares && problem.page_size == 0 && may_split(problem) && splits_unasked(problem);
 }
 
 void decide(const Problem& problem, const CudaDevice& device, CudaDecision& decision) {
   const int dim = built_dim(problem);
   const ForwardTile tile = sm90::forward_tile(dim);
   decision.variant = Variant::kPrefill;
-  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, own_features_of(problem)}};
+  const bool shares = sharing_of(problem, device, tile).heads > 1;
+  const int features = own_features_of(problem) & (shares ? ~0 : ~sm90::kSharedTiles);
+  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, features}};
   decision.kernel_count = 1;
   decision.query_tile = tile.query_tile();
   decision.key_block = tile.key_block;
@@ -182,8 +232,9 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
   ForwardParams params{};
   AttentionParams& p = params.attention;
   describe(problem, buffers, p);
-  params.tiles = int(query_tiles_of(problem, tile.query_tile()));
-  params.heads = int(tiled_heads_of(problem));
+  params.sharing = sharing_of(problem, launcher.device(), tile);
+  params.tiles = int(tiles_of(problem, tile, params.sharing));
+  params.heads = int(tiled_heads_of(problem, params.sharing));
   if (params.tiles == 0 || params.heads == 0) return;
   MergeProblem parts{};
   params.splits = int(decision.max_splits);
@@ -195,15 +246,17 @@ void run(const Problem& problem, const Buffers& buffers, const CudaDecision& dec
     params.split_keys = int(decision.split_keys);
   }
   const long long queries = problem.packed_queries ? 1 : p.batch, caches = problem.packed_keys ? 1 : p.cache_rows;
-  params.query = tensor_map_of(p.query, {p.head_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
+  const auto query_map = [&](const RowsView& view, int dims) {
+    const TensorExtents extents{dims,    p.query_length,         p.query_heads,
+                                queries, params.sharing.queries, params.sharing.heads};
+    return params.sharing.heads > 1 ? heads_first_map_of(view, extents) : tensor_map_of(view, extents);
+  };
+  params.query = query_map(p.query, p.head_dim);
   const int rows_together = p.page_size > 0 ? p.page_size : p.key_length;
   const int box_rows = p.page_size > 0 ? std::min(p.page_size, tile.key_block) : tile.key_block;
   params.key = tensor_map_of(p.key, {p.head_dim, rows_together, p.kv_heads, caches, box_rows});
   params.value = tensor_map_of(p.value, {p.value_dim, rows_together, p.kv_heads, caches, box_rows});
-  if (p.output.type != Element::kFloat32) {
-    params.output =
-        tensor_map_of(p.output, {p.value_dim, p.query_length, p.query_heads, queries, sm90::kWarpgroupRows});
-  }
+  if (p.output.type != Element::kFloat32) params.output = query_map(p.output, p.value_dim);
   describe_bias(problem, key.values[2], params);
   describe_softcap(problem, params);
   group_heads(launcher.device().multiprocessors, params);

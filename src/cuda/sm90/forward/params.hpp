@@ -17,15 +17,26 @@ struct SoftcapPolynomial {
   float terms[kTerms], lowest, highest;
 };
 
+/// Query heads of a KV head that share tiles: a warpgroup's rows are those of `queries` queries, one query's `heads`
+/// heads after the other's. Rows from heads * queries on are nobody's.
+struct HeadSharing {
+  int heads, queries;
+  int tiled_heads;                     // of a sequence, those that share tiles counted as one
+  unsigned heads_inverse;              // row * heads_inverse >> 16 is row / heads
+  unsigned long long queries_inverse;  // n * queries_inverse >> 32 is n / queries
+};
+
 struct ForwardParams {
-  TensorMap query, key, value, output;  // [dims, rows, heads, batches]
+  TensorMap query, key, value, output;  // [dims, rows, heads, batches]; where heads share tiles, the first and the last
+                                        // are [dims, heads, rows, batches]
   TensorMap bias;                       // [keys, rows, heads, batches], of which those that broadcast are one
   int bias_rows;  // of what is fetched for a consumer: kWarpgroupRows, or 1 for all; 0: it is read element by element
   AttentionParams attention;
   unsigned long long* tiles_taken;  // by thread blocks, besides their first ones; holding anything
   unsigned long long tag;           // chance does not write it
   int tiles;                        // query tiles of a sequence; packed: of all sequences, an upper bound
-  int heads;               // heads that have tiles of their own: splits * batch * query_heads; packed: query_heads
+  int heads;  // heads, or those that share tiles as one, that have tiles of their own: splits * batch * query_heads;
+              // packed: query_heads
   int splits, split_keys;  // parts of every sequence's keys, each with outputs of its own: [split, batch, ...]
   HeadGroups groups;       // heads whose tiles are taken together
 
@@ -38,6 +49,8 @@ struct ForwardParams {
   int query_blocks, key_blocks;  // of all sequences; of packed ones upper bounds
   int query_slots, key_slots;    // blocks of a sequence, where it is not packed
   int key_block;
+
+  HeadSharing sharing;  // in kernels whose tiles may be shared
 };
 
 }  // namespace strobe::cuda::sm90

@@ -29,9 +29,9 @@ struct Producer {
   }
   STROBE_DEVICE PageRows page_rows(const Task<C>& task, int block) const {
     const AttentionParams& p = f.attention;
-    const int rows = rows_of_page(), first = block * C::kKeyBlock + lane_index() * rows;
+    const int rows = rows_of_page(), first = task.s.first_key + block * C::kKeyBlock + lane_index() * rows;
     if (lane_index() * rows >= C::kKeyBlock) return {-1, 0};
-    if (!asked_for<C::kCommonFeatures>(p.page_size > 0)) return {task.s.cache_row, task.s.first_key + first};
+    if (!asked_for<C::kCommonFeatures>(p.page_size > 0)) return {task.s.cache_row, first};
     const int place = first / p.page_size;
     return {clamped(read_int(p.page_table, task.s.batch, smaller(place, p.pages_per_sequence - 1)), 0, p.pages - 1),
             first - place * p.page_size};
@@ -59,14 +59,31 @@ struct Producer {
     }
   }
 
+  /// Queries from `row` on, and heads from `head` on, of a tile that may be shared.
+  STROBE_DEVICE void load_shared(u32 to, u32 barrier, int row, int head, int batch) const {
+    const bool shared = heads_of_tile<C>(f) > 1;
+    ptx::mbarrier_arrive_expect_tx(barrier, f.sharing.heads * f.sharing.queries * C::kDim * 2);
+#pragma unroll
+    for (int panel = 0; panel < C::kPanels; ++panel) {
+      ptx::cp_async_bulk_tensor_load(to + panel * kWarpgroupRows * kPanelRowBytes, f.query, barrier, panel * kPanel,
+                                     shared ? head : row, shared ? row : head, batch, ptx::kEvictFirst);
+    }
+  }
+
   /// The queries of consumers [first, last).
   STROBE_DEVICE void load_queries(const Task<C>& task, int first, int last) {
     for (int consumer = first; consumer < last; ++consumer) {
       wait_for(memory.query_empty(query.stage()), query.parity() ^ 1);
       if (leads()) {
-        load<kWarpgroupRows>(memory.query(query.stage()), f.query, memory.query_full(query.stage()),
-                             task.s.first_query + task.rows[consumer].first_row, task.head,
-                             f.attention.packed_queries ? 0 : task.s.batch, ptx::kEvictFirst);
+        if constexpr (C::kSharesTiles) {
+          load_shared(memory.query(query.stage()), memory.query_full(query.stage()),
+                      task.s.first_query + task.rows[consumer].first_row, task.head,
+                      f.attention.packed_queries ? 0 : task.s.batch);
+        } else {
+          load<kWarpgroupRows>(memory.query(query.stage()), f.query, memory.query_full(query.stage()),
+                               task.s.first_query + task.rows[consumer].first_row, task.head,
+                               f.attention.packed_queries ? 0 : task.s.batch, ptx::kEvictFirst);
+        }
       }
       query.advance();
     }

@@ -52,17 +52,17 @@ STROBE_DEVICE bool shows(const AttentionParams& p, const Sequence& s, const Scor
   return sees(row.visible, smaller(s.prefix, s.keys), j) && data_shows<C::kCommonFeatures>(p, s, row, j);
 }
 
-/// O of one row, by a warp, to where it is staged, or to memory if `stage` is 0. LSE is right already: values take no
-/// part in it.
+/// O of query i of the `head`-th head of a task, by a warp, to where the row is staged, or to memory if `stage` is 0.
+/// LSE is right already: values take no part in it.
 template <class C>
-STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int i, u32 stage, int row) {
+STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int i, int head, u32 stage, int row) {
   const Sequence& s = task.s;
   KeyRange visible = visible_keys(p, s, i);
   ScoreRow scored;
-  if constexpr (C::kFeatures != 0) scored = score_row<C::kCommonFeatures>(p, s, task.head, i);
+  if constexpr (C::kFeatures != 0) scored = score_row<C::kCommonFeatures>(p, s, task.head + head, i);
   const KeyAddress keys = key_rows(p, p.key, s, task.kv_head), values = key_rows(p, p.value, s, task.kv_head);
-  const char* const query = query_rows(p, p.query, s, task.head)(i);
-  char* const to = const_cast<char*>(query_rows(p, p.output, outputs_of(task), task.head)(i));
+  const char* const query = query_rows(p, p.query, s, task.head + head)(i);
+  char* const to = const_cast<char*>(query_rows(p, p.output, outputs_of(task), task.head + head)(i));
   const int first_key = p.packed_keys ? 0 : s.first_key;  // which key_rows knows of packed ones only
   if constexpr (C::kSurveys) visible = around(visible, smaller(s.prefix, s.keys));
   float origin = minus_infinity(), sum = 0.0f, outputs[C::kDim / kWarpLanes] = {};
@@ -84,7 +84,7 @@ STROBE_DEVICE void rescue_row(const AttentionParams& p, const Task<C>& task, int
       outputs[n] += is_finite(value) ? weight * value : value;
     }
   }
-  const RowEnd result = end_of_row(origin, sum, sink_of(p, task.head));
+  const RowEnd result = end_of_row(origin, sum, sink_of(p, task.head + head));
 #pragma unroll
   for (int n = 0; n < C::kDim / kWarpLanes; ++n) {
     const int d = lane_index() + n * kWarpLanes;
@@ -103,8 +103,10 @@ __device__ __noinline__ void rescue_rows(const ForwardParams& f, const Task<C>& 
   const ConsumerRows& mine = task.rows[number];
   __syncwarp();
   for (int n = 0; n < 16; ++n) {
-    const int row = warp_index() % 4 * 16 + n, i = mine.first_row + row;
-    if ((rows >> n & 1) != 0 && i < mine.last_row) rescue_row<C>(f.attention, task, i, stage, row);
+    const int row = warp_index() % 4 * 16 + n;
+    const TileRow own = tile_row<C>(f, row);
+    const int i = mine.first_row + own.query;
+    if ((rows >> n & 1) != 0 && i < mine.last_row) rescue_row<C>(f.attention, task, i, own.head, stage, row);
   }
   __syncwarp();
 }

@@ -19,9 +19,11 @@ struct Storer {
     outputs[consumer].advance();
 #pragma unroll
     for (int panel = 0; panel < C::kPanels; ++panel) {
-      ptx::cp_async_bulk_tensor_store(f.output, memory.output(consumer) + panel * kWarpgroupRows * kPanelRowBytes,
-                                      panel * kPanel, task.s.first_query + task.rows[consumer].first_row, task.head,
-                                      f.attention.packed_queries ? 0 : task.s.batch);
+      const u32 from = memory.output(consumer) + panel * kWarpgroupRows * kPanelRowBytes;
+      const int row = task.s.first_query + task.rows[consumer].first_row, head = task.head;
+      const int batch = f.attention.packed_queries ? 0 : task.s.batch;
+      const bool shared = heads_of_tile<C>(f) > 1;
+      ptx::cp_async_bulk_tensor_store(f.output, from, panel * kPanel, shared ? head : row, shared ? row : head, batch);
     }
     ptx::cp_async_bulk_commit_group();
     ptx::cp_async_bulk_wait_group_read();

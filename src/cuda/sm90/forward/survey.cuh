@@ -83,7 +83,7 @@ STROBE_DEVICE void survey_rows(const ForwardParams& f, Task<C>& task, int n, int
   rows.end = highest < 0 ? -1 : (lowest << bits) - 1;
   if (highest < 0) return;
   if ((rows.top + 1) * C::kKeyBlock > s.keys) rows.tail = s.keys - rows.top * C::kKeyBlock;
-  rows.copied = copies<C>(p, first_row, rows.last_row);
+  rows.copied = copies<C>(p, first_row, rows.last_row, kWarpgroupRows);
 }
 
 /// How many blocks of [first, last) the task visits; neither end is amid blocks that share a bit.

@@ -58,6 +58,14 @@ constexpr int kTileAlignment = 1024;
 constexpr int kPrefixKeys = 256, kPages = 512;
 /// Those of the kernel that has all, and asks for each whether it is given. (None has dropout.)
 constexpr int kAllForwardFeatures = kAllFeatures | kPrefixKeys | kPages;
+/// With some of these: query heads of a KV head may share tiles (HeadSharing).
+constexpr int kSharedTiles = 1024;
+
+/// Whether tiles can be shared beside these features: what they do to a score depends neither on its query nor on its
+/// head.
+constexpr bool may_share_tiles(int features) {
+  return features == 0 || features == kSoftcap || features == kNegativeScale || features == kPages;
+}
 
 /// Whether the copy engine can fetch blocks of keys from pages: whole blocks from a page, or whole pages, of which each
 /// starts where the swizzle does.
