@@ -24,8 +24,16 @@ constexpr std::size_t kWorkspaceBytes = 256;  // for the counter of tiles
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 int built_dim(const Problem& problem) { return sm90::built_dim(int(std::max(problem.head_dim, problem.value_dim))); }
 
-/// features_of, and whether there is a prefix, or pages. With another option they are one of many. Where heads of a
-/// group may share tiles, the kernel is one that can do so, whether it pays for the problem's lengths or not.
+/// Whether sharing tiles could make them fewer by a quarter, as it does where the queries of a sequence leave a quarter
+/// of a tile empty: the kernel is one that can share then, whether it pays for the problem or not. Of packed sequences
+/// only the sum of lengths is known.
+bool has_few_queries(const Problem& problem) {
+  const int tile = sm90::forward_tile(built_dim(problem)).query_tile();
+  return !problem.packed_queries && problem.query_length <= tile * 3 / 4;
+}
+
+/// features_of, and whether there is a prefix, or pages, with another option all of them; and whether heads of a group
+/// may share tiles.
 int own_features_of(const Problem& problem) {
   int features = features_of(problem);
   const auto add = [&](bool given, int feature) {
@@ -35,7 +43,8 @@ int own_features_of(const Problem& problem) {
   add(problem.prefix_length > 0 || problem.has_prefix_lengths, sm90::kPrefixKeys);
   add(problem.page_size > 0, sm90::kPages);
   const bool groups = problem.group() > 1 && problem.group() <= sm90::kWarpgroupRows;
-  return groups && sm90::may_share_tiles(features) ? features | sm90::kSharedTiles : features;
+  const bool may_share = groups && has_few_queries(problem) && sm90::may_share_tiles(features);
+  return may_share ? features | sm90::kSharedTiles : features;
 }
 
 sm90::HeadSharing sharing_of(const Problem& problem, std::int64_t heads) {
@@ -54,13 +63,11 @@ std::int64_t tiled_heads_of(const Problem& problem, const sm90::HeadSharing& sha
   return cuda::tiled_heads_of(problem) / sharing.heads;
 }
 
-/// Heads of a group share tiles where that makes them fewer by a quarter at least: where queries are few. What else is
-/// in the batch, which decides it where sequences are packed, must not matter with batch_invariant.
+/// Heads of a group share tiles where that makes them fewer by a quarter at least: where queries are few.
 /// Where tiles are so few that keys are split, sharing must save products: it makes more splits, whose outputs cost.
 sm90::HeadSharing sharing_of(const Problem& problem, const CudaDevice& device, const ForwardTile& tile) {
   const sm90::HeadSharing apart = sharing_of(problem, 1);
   if ((own_features_of(problem) & sm90::kSharedTiles) == 0) return apart;
-  if (problem.packed_queries && problem.batch_invariant) return apart;
   const sm90::HeadSharing shared = sharing_of(problem, problem.group());
   const bool few = 2 * tiles_of(problem, tile, apart) * tiled_heads_of(problem, apart) <= device.multiprocessors;
   const int warpgroups = few && !problem.batch_invariant ? 1 : tile.consumers;
@@ -201,9 +208,7 @@ void decide(const Problem& problem, const CudaDevice& device, CudaDecision& deci
   const int dim = built_dim(problem);
   const ForwardTile tile = sm90::forward_tile(dim);
   decision.variant = Variant::kPrefill;
-  const bool shares = sharing_of(problem, device, tile).heads > 1;
-  const int features = own_features_of(problem) & (shares ? ~0 : ~sm90::kSharedTiles);
-  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, features}};
+  decision.kernels[0] = {KernelId::kForward90, {int(problem.query_type), dim, own_features_of(problem)}};
   decision.kernel_count = 1;
   decision.query_tile = tile.query_tile();
   decision.key_block = tile.key_block;
