@@ -1,6 +1,7 @@
 // What other families ask of the Hopper forward kernel's host side (launch.cpp).
 #pragma once
 
+#include "base/device.hpp"
 #include "base/problem.hpp"
 
 namespace strobe::cuda::sm90_forward {
