@@ -257,11 +257,9 @@ struct BackwardTask {
     for (int n = 0;; ++n) {
       const int parity = n % 2, stage = C::kStages > 1 ? parity : 0;
       if (thread == 0) await_turn(f, slot, before);
-      __syncwarp();  // racecheck loses count of barriers at which a warp arrives in parts
       ptx::cp_async_wait<0>();
       __syncthreads();  // the tile is there for everyone, and so is dS of the tile before
       if (thread == C::kThreads / 2) pass_turn(f, slot, done, visits.turn_after(done));
-      __syncwarp();
       if (n == 0) check_keys();
       if (!visit.none() && suspicious(stage)) {
         clear_blind_queries<C>(lse(stage), queries(stage), grad_outputs(stage));
