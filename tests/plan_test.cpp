@@ -145,6 +145,15 @@ TEST(Choice, SplitsLongCachesButNotShortOnes) {
   EXPECT_EQ(plan::choose(problem_of("q=1 k=20000 dim=8 splits=1"), device).decision.split_keys, 0);
 }
 
+TEST(Choice, SplitsLongCachesIntoFewerPartsUnlessTheBatchMustNotMatter) {
+  const CpuDevice device{.best = Isa::kAvx2, .threads = 2};
+  const auto split_keys = [&](const char* line) { return plan::choose(problem_of(line), device).decision.split_keys; };
+  EXPECT_EQ(split_keys("q=1 k=9000 dim=8"), 1024);
+  EXPECT_EQ(split_keys("q=1 k=20000 dim=8"), 2048);
+  EXPECT_EQ(split_keys("q=1 k=100000 dim=8"), 4096);
+  EXPECT_EQ(split_keys("q=1 k=100000 dim=8 batch_invariant"), 1024);
+}
+
 TEST(Choice, DoesNotSplitByTheNumberOfThreads) {
   const Problem problem = problem_of("q=1 k=20000 dim=8");
   const auto few = plan::choose(problem, CpuDevice{.threads = 1}).decision;

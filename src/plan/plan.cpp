@@ -19,13 +19,15 @@ constexpr Kernel kKernels[] = {
 #undef STROBE_KERNEL
 };
 
-/// How keys are split among workers. Fixed sizes, so that results do not depend on the number of threads.
+/// How keys are split among workers: by lengths alone, so that results do not depend on the number of threads.
 struct SplitRule {
-  std::int64_t split_keys;       // keys of one split
-  std::int64_t longest_unsplit;  // sequences up to this many keys are not split
+  std::int64_t least_keys, most_keys;  // of one split
+  std::int64_t longest_unsplit;        // sequences up to this many keys are not split
 };
-constexpr SplitRule kDecodeSplits{.split_keys = 1024, .longest_unsplit = 1024};
-constexpr SplitRule kPrefillSplits{.split_keys = 4096, .longest_unsplit = 8192};
+constexpr SplitRule kDecodeSplits{.least_keys = 1024, .most_keys = 4096, .longest_unsplit = 1024};
+constexpr SplitRule kPrefillSplits{.least_keys = 4096, .most_keys = 4096, .longest_unsplit = 8192};
+/// Where lengths leave a choice: merging costs less the fewer splits there are.
+constexpr std::int64_t kWantedSplits = 8;
 
 /// A prefill with at least this many tasks of kTaskRows rows has work for everybody: splitting its keys would only cost
 /// memory for the parts.
@@ -84,7 +86,10 @@ std::int64_t split_keys_of(const Problem& problem, Variant variant) {
   }
   if (never_splits(problem, variant)) return 0;
   const SplitRule rule = variant == Variant::kDecode ? kDecodeSplits : kPrefillSplits;
-  return problem.key_length > rule.longest_unsplit ? rule.split_keys : 0;
+  if (problem.key_length <= rule.longest_unsplit) return 0;
+  if (problem.batch_invariant) return rule.least_keys;  // the longest sequence of the batch must not matter
+  const std::int64_t keys = problem.key_length / kWantedSplits / rule.least_keys * rule.least_keys;
+  return std::clamp(keys, rule.least_keys, rule.most_keys);
 }
 
 /// Query rows of a KV head in a sequence, on average where sequences are packed.
